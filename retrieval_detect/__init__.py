@@ -1,0 +1,34 @@
+"""rd: tells photographs from AI-generated images by the references nearest to them.
+
+The public names are loaded on first use, so that ``import retrieval_detect`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Detector": "retrieval_detect.detector",
+    "Index": "retrieval_detect.build",
+    "load_encoder": "retrieval_detect.encoders.registry",
+}
+
+__all__ = ["Detector", "Index", "__version__", "load_encoder"]
+
+if TYPE_CHECKING:
+    from retrieval_detect.build import Index
+    from retrieval_detect.detector import Detector
+    from retrieval_detect.encoders.registry import load_encoder
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

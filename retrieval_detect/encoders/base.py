@@ -1,0 +1,37 @@
+"""What an encoder is: pixels in, one vector per layer out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import EncoderSpec, Float32, UInt8
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Image → vectors. Third parties register theirs as entry point ``retrieval_detect.encoders``.
+
+    ``testing.check_encoder`` checks everything promised here.
+    """
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Hard and soft facts; constant for the life of the object."""
+
+    def prepare(self, rgb: UInt8) -> UInt8:
+        """Resize and crop one image.
+
+        ``rgb`` : uint8 (height, width, 3), C order. Returns uint8 (size, size, 3), C order. Pure
+        and called from several threads at once; never computes more than ``size``² output pixels,
+        whatever the aspect ratio.
+        """
+
+    def encode(self, batch: UInt8, layers: Sequence[str]) -> Mapping[str, Float32]:
+        """One forward pass for all layers.
+
+        ``batch`` : uint8 (n, size, size, 3) as ``prepare`` returns it, n >= 1. Returns, for each
+        of ``layers``, float32 (n, d), finite, NOT unit norm. Row i depends on image i alone (to
+        rounding). Raises ``UsageError`` for a layer not in ``spec.layers``.
+        """

@@ -1,0 +1,124 @@
+"""Durable files: everything rd writes into an index goes through here, and every digest it trusts.
+
+The order is always: write a temporary file in the same folder, fsync it, rename it into place,
+fsync the folder. A crash at any point leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+TEMPORARY = ".tmp-"
+"""Prefix of files being written; whoever holds the writer lock may delete leftovers."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Create or replace ``path`` with what ``write`` puts into the open file, all or nothing."""
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """``write_atomically`` for bytes at hand."""
+    write_atomically(path, lambda file: _write_all(file, data))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Canonical JSON: sorted keys, two spaces, one newline at the end."""
+    text = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode())
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in ``folder`` durable (a no-op where folders cannot be opened)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex sha256 of bytes at hand."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class DigestCache:
+    """Remembers the sha256 of file versions, so that opening an index does not reread it.
+
+    A version is (device, inode, size, mtime in ns). The memory is one JSON file in the user's
+    cache folder, outside every index: whoever can write an index cannot vouch for it. Losing the
+    cache costs one rereading.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, str] = {}
+        self._changed = False
+        with suppress(OSError, ValueError):
+            loaded = json.loads(path.read_text())
+            if isinstance(loaded, dict):
+                self._known = {str(k): str(v) for k, v in loaded.items()}
+
+    @classmethod
+    def for_user(cls) -> DigestCache:
+        """The cache in the user's cache folder (``RD_CACHE`` names another)."""
+        from platformdirs import user_cache_path
+
+        folder = Path(os.environ["RD_CACHE"]) if "RD_CACHE" in os.environ else user_cache_path("retrieval-detect")
+        return cls(folder / "digests.json")
+
+    @staticmethod
+    def _version(path: Path) -> str:
+        info = path.stat()
+        return f"{info.st_dev}:{info.st_ino}:{info.st_size}:{info.st_mtime_ns}"
+
+    def sha256(self, path: Path) -> str:
+        """Hex sha256 of ``path``, from memory if this version of the file was read before."""
+        version = self._version(path)
+        digest = self._known.get(version)
+        if digest is None:
+            digest = sha256_file(path)
+            self._known[version] = digest
+            self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Write new digests out; a cache that cannot be written is no error."""
+        if not self._changed:
+            return
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._path, self._known)
+            self._changed = False

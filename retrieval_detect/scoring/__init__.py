@@ -1,0 +1,1 @@
+"""Neighbours → score: votes, weights and attribution. Pure functions over numpy arrays."""

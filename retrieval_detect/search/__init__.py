@@ -1,0 +1,1 @@
+"""Vectors → neighbours: banks in FAISS, and the exact search that checks them."""

@@ -1,0 +1,1 @@
+"""Vectors on disk: the embedding store, its generations, and everything that must survive kill -9."""

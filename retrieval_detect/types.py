@@ -1,0 +1,275 @@
+"""The nouns of rd: frozen records and array aliases. Nothing here runs, reads or imports numpy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Float32: TypeAlias = NDArray[np.float32]
+    Float16: TypeAlias = NDArray[np.float16]
+    Int64: TypeAlias = NDArray[np.int64]
+    UInt64: TypeAlias = NDArray[np.uint64]
+    UInt8: TypeAlias = NDArray[np.uint8]
+    Bool: TypeAlias = NDArray[np.bool_]
+
+Label: TypeAlias = Literal["real", "fake"]
+Split: TypeAlias = Literal["bank", "calib"]
+Method: TypeAlias = Literal["density", "nearest", "mean", "majority"]
+VerdictName: TypeAlias = Literal["fake-like", "real-like", "uncertain", "unknown"]
+
+LABELS: tuple[Label, Label] = ("real", "fake")
+METHODS: tuple[Method, ...] = ("density", "nearest", "mean", "majority")
+ORIGINAL_VIEW = "original"
+UNNAMED = ""
+"""Generator or source of a reference for which none was given."""
+
+
+# ---------------------------------------------------------------- images
+
+
+@dataclass(frozen=True, slots=True)
+class ImageItem:
+    """One input that has not been read yet.
+
+    ``uri`` names it for people and reports; ``read()`` returns the file's bytes (at most once per
+    call, from any thread) and raises ``ImageError`` or ``OSError``; ``relative`` is its path below
+    the folder, archive or table that was scanned, with ``/`` between parts.
+    """
+
+    uri: str
+    read: Callable[[], bytes]
+    relative: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedImage:
+    """Pixels and what was found on the way.
+
+    ``rgb`` : uint8 (height, width, 3), C order, upright, alpha composited. ``notes`` are stable
+    codes of what was done to get there, e.g. ``("exif-rotated", "alpha-on-white")``.
+    """
+
+    rgb: UInt8
+    width: int
+    height: int
+    format: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An input that could not be used, and why: a value in bulk work, an exception when single."""
+
+    uri: str
+    reason: str
+    message: str
+
+
+# ---------------------------------------------------------------- encoders
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Pixels → network input. Part of the hard fingerprint.
+
+    ``mode`` : ``"clip"`` resizes the shorter side to ``size`` and crops the centre; ``"crop"``
+    crops the centre without resizing, as UniversalFakeDetect tests (§4 of its validate code).
+    ``mean`` and ``std`` are per channel, for pixels scaled to 0…1.
+    """
+
+    mode: Literal["clip", "crop"]
+    size: int
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """Which encoder made the vectors.
+
+    Hard facts (another value = another encoder, never mixed): ``architecture``,
+    ``weights_sha256`` (of the weights file's bytes), ``quick_gelu``, ``preprocessing``. Soft facts
+    (the engine; may change if the canary images still agree): ``precision``, ``device``, ``decoder``.
+    ``layers`` maps each layer the encoder can give to its dimension. ``is_clip`` and ``note`` are
+    what people are told about it.
+    """
+
+    name: str
+    architecture: str
+    weights_sha256: str
+    quick_gelu: bool
+    preprocessing: Preprocessing
+    layers: Mapping[str, int]
+    precision: str = "float32"
+    device: str = "cpu"
+    decoder: str = "pillow"
+    is_clip: bool = False
+    note: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 over the canonical JSON of the hard facts."""
+        hard = {
+            "architecture": self.architecture,
+            "weights_sha256": self.weights_sha256,
+            "quick_gelu": self.quick_gelu,
+            "preprocessing": asdict(self.preprocessing),
+        }
+        text = json.dumps(hard, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def engine(self) -> str:
+        """The soft facts in one word, e.g. ``"cpu-bfloat16-pillow"``."""
+        return f"{self.device.split(':')[0]}-{self.precision}-{self.decoder}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; ``from_json`` reads them back to an equal spec."""
+        return asdict(self) | {"layers": dict(self.layers)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EncoderSpec:
+        """Inverse of ``to_json``; raises ``KeyError`` or ``TypeError`` on foreign data."""
+        pre = dict(data["preprocessing"])
+        pre["mean"], pre["std"] = tuple(pre["mean"]), tuple(pre["std"])
+        fields = dict(data) | {"preprocessing": Preprocessing(**pre), "layers": dict(data["layers"])}
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """One image as vectors.
+
+    ``content_id`` : sha256 of the file's bytes, 32 bytes. ``phash`` : 64-bit perceptual hash of the
+    upright pixels. ``vectors[layer]`` : float32 (d,), as the network gives it (NOT unit norm).
+    """
+
+    item: ImageItem
+    content_id: bytes
+    phash: int
+    width: int
+    height: int
+    format: str
+    vectors: Mapping[str, Float32]
+    notes: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- references
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known about a reference besides its pixels. Empty text = not known."""
+
+    label: Label
+    generator: str = UNNAMED
+    source: str = UNNAMED
+    category: str = ""
+    pair_id: str = ""
+    licence: str = ""
+    contributor: str = ""
+    batch: str = ""
+    tags: str = ""
+
+
+# ---------------------------------------------------------------- neighbours and verdicts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """Nearest references of one bank for ``q`` queries, best first, ordered by (-similarity, row id).
+
+    ``row_ids`` : int64 (q, k); ``similarities`` : float32 (q, k), cosine. Where a bank has fewer
+    than k rows, k is the bank's size: there is no padding.
+    """
+
+    row_ids: Int64
+    similarities: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One reference shown with a verdict. ``similarity`` is the cosine, -1…1."""
+
+    rank: int
+    row_id: int
+    label: Label
+    similarity: float
+    generator: str
+    source: str
+    uri: str
+    content_id: str
+    added_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """One generator among the nearest fakes. ``share`` of exp(D_fake), 0…1, sums to 1 over all."""
+
+    generator: str
+    of_nearest_fakes: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """The nearest references of both banks together, ``of`` = how many voted."""
+
+    fake: int
+    real: int
+    of: int
+    bank_share_fake: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRef:
+    """Which state of which index judged: enough to ask the same again."""
+
+    name: str
+    generation: int
+    fingerprint: str
+    n_real: int
+    n_fake: int
+    n_generators: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer for one image, with its evidence. ``score`` : positive = fake, uncalibrated.
+
+    ``verdict`` without a calibration says only which bank is nearer (score > 0 is fake-like).
+    Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are ``None``
+    where there is none. Serialised by ``report.verdict_json``.
+    """
+
+    input: str
+    sha256: str
+    verdict: VerdictName
+    score: float
+    method: Method
+    k: int
+    votes: Votes
+    nearest: Mapping[str, float]
+    attribution: tuple[Attribution, ...]
+    evidence: tuple[Evidence, ...]
+    same_image: tuple[Evidence, ...]
+    warnings: tuple[str, ...]
+    index: IndexRef
+    encoder: str
+    engine: str
+    elapsed_s: float
+    p_values: Mapping[str, float] | None = None
+    alpha: Mapping[str, float] | None = None
+    calibration: Mapping[str, int] | None = None
+    log10_lr: float | None = None
+    prior: float | None = None
+    probability: float | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
