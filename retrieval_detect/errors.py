@@ -9,7 +9,7 @@
     ├── EncoderError
     │   ├── WeightsUnavailable    weights are not here and cannot be fetched
     │   └── EncoderMismatch       vectors of two encoders would be mixed
-    ├── IndexError_
+    ├── IndexStateError
     │   ├── IndexNotFound
     │   ├── IndexCorrupt          a file differs from its recorded checksum
     │   ├── IndexLocked           another writer is at work
@@ -81,31 +81,31 @@ class EncoderMismatch(EncoderError, ValueError):
     """The encoder at hand is not the one the index was built with."""
 
 
-class IndexError_(RdError, RuntimeError):
+class IndexStateError(RdError, RuntimeError):
     """Something is wrong with an index directory."""
 
 
-class IndexNotFound(IndexError_, FileNotFoundError):
+class IndexNotFound(IndexStateError, FileNotFoundError):
     """There is no index where one was named."""
 
 
-class IndexCorrupt(IndexError_, ValueError):
+class IndexCorrupt(IndexStateError, ValueError):
     """A file of the index is missing or differs from its recorded checksum."""
 
 
-class IndexLocked(IndexError_, TimeoutError):
+class IndexLocked(IndexStateError, TimeoutError):
     """Another process is writing to the index."""
 
 
-class FormatUnsupported(IndexError_, ValueError):
+class FormatUnsupported(IndexStateError, ValueError):
     """The index was written in a format this version does not know."""
 
 
-class LabelConflict(IndexError_, ValueError):
+class LabelConflict(IndexStateError, ValueError):
     """The same image was given, or is stored, under both labels."""
 
 
-class EmptyBank(IndexError_, ValueError):
+class EmptyBank(IndexStateError, ValueError):
     """A vote was asked of a bank without references."""
 
 

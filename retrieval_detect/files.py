@@ -21,7 +21,7 @@ TEMPORARY = ".tmp-"
 _CHUNK_BYTES = 1 << 20
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Create or replace ``path`` with what ``write`` puts into the open file, all or nothing."""
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
     try:
@@ -39,17 +39,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """``write_atomically`` for bytes at hand."""
-    write_atomically(path, lambda file: _write_all(file, data))
+    write_atomically(path, lambda file: file.write(data))
 
 
 def write_json(path: Path, data: Any) -> None:
     """Canonical JSON: sorted keys, two spaces, one newline at the end."""
     text = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode())
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
 
 
 def sync_folder(folder: Path) -> None:
@@ -96,7 +92,9 @@ class DigestCache:
         """The cache in the user's cache folder (``RD_CACHE`` names another)."""
         from platformdirs import user_cache_path
 
-        folder = Path(os.environ["RD_CACHE"]) if "RD_CACHE" in os.environ else user_cache_path("retrieval-detect")
+        folder = (
+            Path(os.environ["RD_CACHE"]) if "RD_CACHE" in os.environ else user_cache_path("retrieval-detect")
+        )
         return cls(folder / "digests.json")
 
     @staticmethod

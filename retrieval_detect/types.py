@@ -30,6 +30,11 @@ ORIGINAL_VIEW = "original"
 UNNAMED = ""
 """Generator or source of a reference for which none was given."""
 
+NEAR_HAMMING = 6
+NEAR_COSINE = 0.95
+"""Two images are near-duplicates if they are the same bytes, or if their perceptual hashes differ in
+at most ``NEAR_HAMMING`` of 64 bits and their vectors' cosine is at least ``NEAR_COSINE``."""
+
 
 # ---------------------------------------------------------------- images
 

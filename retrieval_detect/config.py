@@ -1,0 +1,276 @@
+"""Settings: a flag wins over an ``RD_*`` variable, that over ``rd.toml``, that over the default.
+
+``rd.toml`` (or the table ``[tool.retrieval-detect]`` of ``pyproject.toml``) is looked for in the
+working folder and those above it; the first one found counts alone. Every value remembers where it
+came from, so that ``rd doctor`` can say why rd behaves as it does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retrieval_detect.errors import ConfigError, UsageError
+from retrieval_detect.types import METHODS, Method
+
+FORMATS = ("human", "json", "jsonl", "csv", "quiet")
+DEFAULT = "default"
+"""Name of the index that is used when none is named; also the origin of a value nobody set."""
+
+_TABLE = "retrieval-detect"
+_INDEX_MARK = "CURRENT"
+_RESERVED_NAMES = frozenset({"recipes"})
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What commands can be told from outside. ``None`` = whoever uses the value chooses.
+
+    ``index`` is a name below the home or a path (see ``index_path``). ``origins`` says for each
+    value that was set where: a flag, a variable or a file.
+    """
+
+    index: str = DEFAULT
+    home: Path | None = None
+    device: str = "auto"
+    encoder: str = "ViT-L-14:openai"
+    encoder_weights: Path | None = None
+    offline: bool = False
+    method: Method = "density"
+    k: int | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    format: str = "human"
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def origin(self, key: str) -> str:
+        """Where the value of ``key`` was set, or ``"default"``."""
+        return self.origins.get(key, DEFAULT)
+
+
+# ---------------------------------------------------------------- reading single values
+
+
+def _text(value: Any, _base: Path) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError("text")
+
+
+def _index(value: Any, base: Path) -> str:
+    text = _text(value, base)
+    return str(_path(text, base).absolute()) if _is_path(text) else text
+
+
+def _path(value: Any, base: Path) -> Path:
+    return base / Path(_text(value, base)).expanduser()
+
+
+def _count(value: Any, _base: Path) -> int:
+    if not isinstance(value, bool) and re.fullmatch(r"0*[1-9][0-9]*", str(value)):
+        return int(value)
+    raise ValueError("a whole number above 0")
+
+
+def _switch(value: Any, _base: Path) -> bool:
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    if str(value).lower() in words:
+        return words[str(value).lower()]
+    raise ValueError("true or false")
+
+
+def _device(value: Any, _base: Path) -> str:
+    if isinstance(value, str) and re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        return value
+    raise ValueError("auto, cpu, cuda or cuda:N")
+
+
+def _one_of(*choices: str) -> Callable[[Any, Path], str]:
+    def read(value: Any, _base: Path) -> str:
+        if value in choices:
+            return str(value)
+        raise ValueError(f"one of {', '.join(choices)}")
+
+    return read
+
+
+_READERS: Mapping[str, Callable[[Any, Path], Any]] = {
+    "index": _index,
+    "home": _path,
+    "device": _device,
+    "encoder": _text,
+    "encoder_weights": _path,
+    "offline": _switch,
+    "method": _one_of(*METHODS),
+    "k": _count,
+    "batch_size": _count,
+    "workers": _count,
+    "format": _one_of(*FORMATS),
+}
+
+SETTING_NAMES = tuple(f.name for f in fields(Settings) if f.name != "origins")
+
+
+# ---------------------------------------------------------------- the sources, weakest first
+
+
+class _Given(NamedTuple):
+    key: str
+    value: Any
+    origin: str
+    base: Path = Path()
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, *, file: Path | None = None) -> Settings:
+    """Gather the settings of one run.
+
+    Parameters
+    ----------
+    flags : what the command line said, by the names of ``Settings``; other names are ignored.
+    file : the file given by ``--config``; without it the nearest ``rd.toml`` is used, if any.
+
+    Raises
+    ------
+    ConfigError
+        A file cannot be read, a key is unknown, or a value is of the wrong kind.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for given in (*_from_file(file), *_from_environment(), *_from_flags(flags or {})):
+        values[given.key] = _read(given)
+        origins[given.key] = given.origin
+    return Settings(**values, origins=origins)
+
+
+def variable(key: str) -> str:
+    """The environment variable of a setting: ``batch_size`` → ``RD_BATCH_SIZE``."""
+    return f"RD_{key.upper()}"
+
+
+def _flag(key: str) -> str:
+    return "-k" if key == "k" else f"--{key.replace('_', '-')}"
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[_Given]:
+    for key in SETTING_NAMES:
+        if flags.get(key) is not None:
+            yield _Given(key, flags[key], _flag(key))
+
+
+def _from_environment() -> Iterator[_Given]:
+    for key in SETTING_NAMES:
+        if text := os.environ.get(variable(key)):
+            yield _Given(key, text, variable(key))
+
+
+def _from_file(file: Path | None) -> Iterator[_Given]:
+    path, table = (file, _table_of(file) or {}) if file else _nearest_table()
+    for name, value in table.items():
+        key = name.replace("-", "_")
+        if key not in SETTING_NAMES:
+            raise unknown_key(name, [_flag(known).lstrip("-") for known in SETTING_NAMES], where=str(path))
+        yield _Given(key, value, str(path), path.parent)
+
+
+def _nearest_table() -> tuple[Path, Mapping[str, Any]]:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        for path in (folder / "rd.toml", folder / "pyproject.toml"):
+            if path.is_file() and (table := _table_of(path)) is not None:
+                return path, table
+    return here, {}
+
+
+def _table_of(path: Path) -> Mapping[str, Any] | None:
+    import tomllib
+
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    if path.name != "pyproject.toml":
+        return document
+    tools = document.get("tool")
+    return tools.get(_TABLE) if isinstance(tools, dict) else None
+
+
+def _read(given: _Given) -> Any:
+    try:
+        return _READERS[given.key](given.value, given.base)
+    except ValueError as error:
+        name = _flag(given.key).lstrip("-")
+        raise ConfigError(f"{given.origin}: {name} must be {error}, not {given.value!r}") from error
+
+
+def unknown_key(key: str, known: Iterable[str], *, where: str) -> ConfigError:
+    """The error for a key that nobody reads, with the likely one meant or all there are."""
+    from difflib import get_close_matches
+
+    names = sorted(known)
+    near = get_close_matches(key, names, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(names)}"
+    return ConfigError(f"{where}: unknown key {key!r}", hint=hint)
+
+
+# ---------------------------------------------------------------- where indexes live
+
+
+def index_home(settings: Settings) -> Path:
+    """The folder of named indexes: as set, else ``./index`` if it is there, else the user's data folder."""
+    if settings.home is not None:
+        return settings.home
+    if Path("index").is_dir():
+        return Path("index")
+    from platformdirs import user_data_path
+
+    return user_data_path("retrieval-detect", appauthor=False) / "index"
+
+
+def index_path(settings: Settings) -> Path:
+    """The folder of the index in use; it need not exist.
+
+    A value with a path separator, or naming a folder that holds an index, is a path; anything else
+    is the name of an index below the home. A folder that merely has the same name is not taken for
+    one: pictures in ``./default`` do not hide the index ``default``.
+    """
+    value = settings.index
+    if _is_path(value) or is_index(Path(value)):
+        return Path(value)
+    if _NAME.fullmatch(value) and value not in _RESERVED_NAMES:
+        return index_home(settings) / value
+    raise UsageError(
+        f"{value!r} cannot name an index",
+        hint="Names are letters, digits, '.', '_' and '-' and not 'recipes'; ./NAME means a folder here.",
+    )
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder holds an index (a committed generation)."""
+    return (folder / _INDEX_MARK).is_file()
+
+
+def index_names(home: Path) -> list[str]:
+    """Names of the indexes below a home, sorted; none if the home does not exist."""
+    if not home.is_dir():
+        return []
+    return sorted(folder.name for folder in home.iterdir() if is_index(folder))
+
+
+def _is_path(text: str) -> bool:
+    return text in {".", "..", "~"} or "/" in text or os.sep in text

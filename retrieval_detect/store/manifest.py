@@ -1,0 +1,250 @@
+"""Manifests: one JSON file a generation, and CURRENT, whose rename is the commit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, IndexNotFound
+from retrieval_detect.files import sha256_bytes, sha256_file, write_bytes, write_json
+from retrieval_detect.store.schema import FORMAT, VERSION
+from retrieval_detect.types import EncoderSpec, Label, Split
+
+CURRENT = "CURRENT"
+MANIFESTS = "manifests"
+
+_NAME = re.compile(r"[0-9a-f]{16}")
+_LAYER = re.compile(r"[a-z][a-z0-9]*")
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What a file must be."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        """The record of a file as it is now."""
+        return cls(path.stat().st_size, sha256_file(path))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """An immutable set of rows of one label and one split. ``files``: suffix → record."""
+
+    id: str
+    label: Label
+    split: Split
+    rows: int
+    first_row_id: int
+    last_row_id: int
+    files: Mapping[str, FileRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneRecord:
+    """Rows removed by one operation."""
+
+    id: str
+    rows: int
+    file: FileRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """A generator (of fakes) or a source (of photographs): live rows a split, groups ever formed."""
+
+    label: Label
+    name: str
+    bank: int = 0
+    calib: int = 0
+    groups: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorFacts:
+    """What is known of a generator besides its references; ``released_at`` as YYYY-MM-DD."""
+
+    family: str = ""
+    released_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What made a generation."""
+
+    kind: str
+    added: int = 0
+    removed: int = 0
+    failed: int = 0
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What was erased for good.
+
+    Nothing goes back below generation ``floor``; ``digests`` are HMAC-SHA256 of content ids.
+    """
+
+    floor: int = 0
+    key: str = ""
+    digests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One generation of an index: everything a reader needs, by name and checksum."""
+
+    generation: int
+    parent: int | None
+    created_at: str
+    operation: Operation
+    encoder: EncoderSpec
+    layers: tuple[str, ...]
+    canaries: Mapping[str, FileRecord]
+    next_row_id: int = 0
+    shards: tuple[ShardRecord, ...] = ()
+    tombstones: tuple[TombstoneRecord, ...] = ()
+    strata: tuple[Stratum, ...] = ()
+    generators: Mapping[str, GeneratorFacts] = field(default_factory=dict)
+    engines: Mapping[str, float] = field(default_factory=dict)
+    projection: str = "identity"
+    purge: Purge = field(default_factory=Purge)
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+    def live_rows(self, label: Label, split: Split | None = None) -> int:
+        """Live references of one label, in one split or in both."""
+        splits = (split,) if split else ("bank", "calib")
+        return sum(getattr(s, name) for s in self.strata if s.label == label for name in splits)
+
+    def names(self, label: Label) -> list[str]:
+        """Generators or sources that have live references, sorted."""
+        return sorted(s.name for s in self.strata if s.label == label and s.bank + s.calib)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        body = asdict(self) | {"encoder": self.encoder.to_json(), "fingerprint": self.encoder.fingerprint}
+        return {"format": FORMAT, "version": VERSION} | body
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Manifest:
+        """Strict inverse of ``to_json``.
+
+        Raises ``FormatUnsupported`` for another format or version, ``KeyError``, ``TypeError`` or
+        ``ValueError`` for anything that is not a manifest.
+        """
+        if data["format"] != FORMAT or data["version"] != VERSION:
+            raise FormatUnsupported(
+                f"the index has format {data['format']!r}, version {data['version']!r}; "
+                f"this version of rd reads {FORMAT!r}, version {VERSION}",
+                hint="Install a newer retrieval-detect, or rebuild the index.",
+            )
+        body = {name: data[name] for name in cls.__slots__}
+        return cls(
+            **body
+            | {
+                "operation": Operation(**data["operation"]),
+                "encoder": EncoderSpec.from_json(data["encoder"]),
+                "layers": tuple(_checked(_LAYER, layer) for layer in data["layers"]),
+                "canaries": {_checked(_LAYER, k): FileRecord(**v) for k, v in data["canaries"].items()},
+                "shards": tuple(_shard(record) for record in data["shards"]),
+                "tombstones": tuple(_tombstone(record) for record in data["tombstones"]),
+                "strata": tuple(Stratum(**record) for record in data["strata"]),
+                "generators": {k: GeneratorFacts(**v) for k, v in data["generators"].items()},
+                "purge": Purge(**data["purge"] | {"digests": tuple(data["purge"]["digests"])}),
+            }
+        )
+
+
+def _checked(pattern: re.Pattern[str], name: str) -> str:
+    # Names become file names: nothing from a manifest may point out of the index.
+    if not pattern.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of this format")
+    return name
+
+
+def _shard(data: Mapping[str, Any]) -> ShardRecord:
+    _checked(_NAME, data["id"])
+    if data["label"] not in ("real", "fake") or data["split"] not in ("bank", "calib"):
+        raise ValueError(f"shard {data['id']} has label {data['label']!r}, split {data['split']!r}")
+    files = {name: FileRecord(**record) for name, record in data["files"].items()}
+    for name in files:
+        _checked(re.compile(r"rows\.parquet|[a-z][a-z0-9]*\.npy"), name)
+    return ShardRecord(**dict(data) | {"files": files})
+
+
+def _tombstone(data: Mapping[str, Any]) -> TombstoneRecord:
+    return TombstoneRecord(_checked(_NAME, data["id"]), data["rows"], FileRecord(**data["file"]))
+
+
+# ---------------------------------------------------------------- files
+
+
+def manifest_path(folder: Path, generation: int) -> Path:
+    """``manifests/00000007.json``."""
+    return folder / MANIFESTS / f"{generation:08d}.json"
+
+
+def commit(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest and make it the one in force. The rename of CURRENT is the commit."""
+    path = manifest_path(folder, manifest.generation)
+    write_json(path, manifest.to_json())
+    digest = sha256_bytes(path.read_bytes())
+    write_bytes(folder / CURRENT, f"{path.name} {digest}\n".encode())
+
+
+def read_current(folder: Path) -> Manifest:
+    """The manifest in force.
+
+    Raises ``IndexNotFound`` where there is no index and ``IndexCorrupt`` where CURRENT or its
+    manifest is damaged.
+    """
+    try:
+        line = (folder / CURRENT).read_text(encoding="ascii").split()
+    except (FileNotFoundError, NotADirectoryError):
+        raise IndexNotFound(
+            f"there is no index at {folder}",
+            hint="Build one: rd build-index --real DIR --fake DIR, or see: rd index list",
+        ) from None
+    except UnicodeDecodeError:
+        line = []
+    if len(line) != 2 or not re.fullmatch(r"\d{8}\.json", line[0]):
+        raise _damaged(folder / CURRENT)
+    return read_manifest(folder / MANIFESTS / line[0], sha256=line[1])
+
+
+def read_manifest(path: Path, *, sha256: str | None = None) -> Manifest:
+    """Read one manifest, checking its digest where one is given."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise _damaged(path) from None
+    if sha256 is not None and sha256_bytes(data) != sha256:
+        raise _damaged(path)
+    try:
+        return Manifest.from_json(json.loads(data))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, FormatUnsupported):
+            raise
+        raise _damaged(path) from error
+
+
+def generations(folder: Path) -> list[int]:
+    """Generations whose manifests are kept, oldest first."""
+    return sorted(
+        int(path.stem) for path in (folder / MANIFESTS).glob("????????.json") if path.stem.isdigit()
+    )
+
+
+def _damaged(path: Path) -> IndexCorrupt:
+    return IndexCorrupt(
+        f"{path} is missing or damaged",
+        hint="Restore it from a copy, or rebuild the index with rd build-index.",
+    )

@@ -1,0 +1,224 @@
+"""Shards: immutable files that hold the rows of one label and one split, and how they are merged."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval_detect.errors import IndexCorrupt
+from retrieval_detect.files import write_atomically, write_bytes
+from retrieval_detect.store.manifest import FileRecord, ShardRecord
+from retrieval_detect.store.near import near_keys
+from retrieval_detect.store.schema import key_columns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retrieval_detect.files import DigestCache
+    from retrieval_detect.types import Bool, Float16, Int64, UInt64
+
+SHARDS = "shards"
+SMALL_ROWS = 4096
+"""Shards below this are merged, so that many small additions do not become many files."""
+SHARD_ROWS = 65_536
+"""Larger additions are cut into shards of this size."""
+_ROW_GROUP = 4096
+
+ROWS = "rows.parquet"
+IDS, PHASHES, KEYS, NEAR = "ids.npy", "phashes.npy", "keys.npy", "near.npy"
+
+
+def layer_file(layer: str) -> str:
+    """Suffix of the file that holds one layer's vectors."""
+    return f"{layer}.npy"
+
+
+class Shard:
+    """One shard, opened lazily: arrays are memory maps, columns are read when asked for."""
+
+    def __init__(self, folder: Path, record: ShardRecord) -> None:
+        self.record = record
+        self._folder = folder
+
+    def path(self, suffix: str) -> Path:
+        """Where one of the shard's files lies."""
+        return self._folder / SHARDS / f"{self.record.id}.{suffix}"
+
+    def __len__(self) -> int:
+        return self.record.rows
+
+    def _array(self, suffix: str) -> NDArray[Any]:
+        try:
+            array: NDArray[Any] = np.load(self.path(suffix), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise damaged(self.path(suffix)) from error
+        return array
+
+    @cached_property
+    def row_ids(self) -> Int64:
+        """int64 (n,), strictly increasing."""
+        return self._array(IDS)
+
+    @cached_property
+    def phashes(self) -> UInt64:
+        """uint64 (n,), perceptual hashes."""
+        return self._array(PHASHES)
+
+    @cached_property
+    def keys(self) -> UInt64:
+        """uint64 (6, n); see ``schema.key_columns``."""
+        return self._array(KEYS)
+
+    @cached_property
+    def near(self) -> UInt64:
+        """uint64 (4 n,); see ``near.near_keys``."""
+        return self._array(NEAR)
+
+    def vectors(self, layer: str) -> Float16:
+        """float16 (n, d), unit norm to float16 rounding, C order, memory-mapped."""
+        return self._array(layer_file(layer))
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Columns of the rows file."""
+        try:
+            return pq.read_table(self.path(ROWS), columns=list(names), memory_map=True)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damaged(self.path(ROWS)) from error
+
+    def take(self, positions: Int64, names: Sequence[str]) -> pa.Table:
+        """Some rows, reading only the row groups they lie in. ``positions`` : int64 (m,)."""
+        try:
+            with pq.ParquetFile(self.path(ROWS), memory_map=True) as file:
+                groups = np.unique(positions // _ROW_GROUP)
+                table = file.read_row_groups([int(g) for g in groups], columns=list(names))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damaged(self.path(ROWS)) from error
+        return table.take(
+            np.searchsorted(groups, positions // _ROW_GROUP) * _ROW_GROUP + positions % _ROW_GROUP
+        )
+
+    def check(self, digests: DigestCache) -> None:
+        """Compare every file with its record; raises ``IndexCorrupt`` naming the first that differs."""
+        for suffix, record in self.record.files.items():
+            check_file(self.path(suffix), record, digests)
+
+
+def check_file(path: Path, record: FileRecord, digests: DigestCache) -> None:
+    """Size first (a truncated file is found without reading it), then the digest."""
+    try:
+        if path.stat().st_size == record.bytes and digests.sha256(path) == record.sha256:
+            return
+    except FileNotFoundError:
+        pass
+    raise damaged(path)
+
+
+def damaged(path: Path) -> IndexCorrupt:
+    """The error for a file that is not what the manifest says."""
+    return IndexCorrupt(
+        f"{path} is missing, truncated or altered",
+        hint="See how much is hurt: rd index verify. Then restore the file from a copy, go back with "
+        "rd bank rollback, or rebuild.",
+    )
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_shard(folder: Path, table: pa.Table, vectors: Mapping[str, Float16]) -> ShardRecord:
+    """Write the rows of one label and one split, ascending by row id, and return their record.
+
+    ``table`` : ``schema.rows_schema``; ``vectors`` : layer → float16 (n, d), in the table's order.
+    The shard's id is a digest of its content, so writing it again after a crash changes nothing.
+    """
+    row_ids = table["row_id"].to_numpy()
+    content_ids = table["content_id"].to_pylist()
+    label, split = _only(table, "label"), _only(table, "split")
+    keys = key_columns(content_ids, table["view"].to_pylist(), row_ids, fake=label == "fake")
+    phashes = table["phash"].to_numpy()
+    arrays: dict[str, NDArray[Any]] = {layer_file(layer): array for layer, array in vectors.items()}
+    arrays |= {IDS: row_ids, PHASHES: phashes, KEYS: keys, NEAR: near_keys(phashes)}
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP)
+    rows = sink.getvalue()
+    identity = hashlib.sha256(rows)
+    for array in vectors.values():
+        identity.update(np.ascontiguousarray(array).data)
+    shard_id = identity.hexdigest()[:16]
+    base = folder / SHARDS
+    write_bytes(base / f"{shard_id}.{ROWS}", rows)
+    files = {ROWS: FileRecord.of(base / f"{shard_id}.{ROWS}")}
+    files |= {suffix: write_array(base / f"{shard_id}.{suffix}", array) for suffix, array in arrays.items()}
+    return ShardRecord(shard_id, label, split, len(table), int(row_ids[0]), int(row_ids[-1]), files)  # type: ignore[arg-type]
+
+
+def _only(table: pa.Table, column: str) -> str:
+    (value,) = table[column].unique().to_pylist()
+    return str(value)
+
+
+def write_array(path: Path, array: NDArray[Any]) -> FileRecord:
+    """One array as an ``.npy`` file."""
+    write_atomically(path, lambda file: np.save(file, array))
+    return FileRecord.of(path)
+
+
+def read_whole(shard: Shard, layers: Sequence[str]) -> tuple[pa.Table, dict[str, Float16]]:
+    """A shard's rows and vectors, for rewriting it."""
+    try:
+        table = pq.read_table(shard.path(ROWS))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise damaged(shard.path(ROWS)) from error
+    return table, {layer: shard.vectors(layer) for layer in layers}
+
+
+def rewrite(folder: Path, shards: Sequence[Shard], layers: Sequence[str], dead: Int64) -> ShardRecord | None:
+    """Several shards of one label and split → one, without the ``dead`` rows; ``None`` if all are dead."""
+    parts = [read_whole(shard, layers) for shard in shards]
+    keep: Bool = ~np.isin(np.concatenate([shard.row_ids for shard in shards]), dead)
+    if not keep.any():
+        return None
+    table = pa.concat_tables([table for table, _ in parts]).unify_dictionaries().filter(pa.array(keep))
+    vectors = {layer: np.concatenate([arrays[layer] for _, arrays in parts])[keep] for layer in layers}
+    return write_shard(folder, table.combine_chunks(), vectors)
+
+
+def merge_small(folder: Path, records: Sequence[ShardRecord], layers: Sequence[str]) -> list[ShardRecord]:
+    """Size-tiered merging: keeps small shards of a class geometric in size.
+
+    Each row is rewritten O(log ``SMALL_ROWS``) times in its life; shards of ``SMALL_ROWS`` and more
+    are never touched.
+    """
+    merged: list[ShardRecord] = []
+    for label, split in sorted({(record.label, record.split) for record in records}):
+        rest = [record for record in records if (record.label, record.split) == (label, split)]
+        tail = _mergeable_tail(rest)
+        if len(tail) > 1:
+            one = rewrite(folder, [Shard(folder, record) for record in tail], layers, np.empty(0, np.int64))
+            rest = [*rest[: -len(tail)], one] if one else rest[: -len(tail)]
+        merged += rest
+    return merged
+
+
+def _mergeable_tail(records: Sequence[ShardRecord]) -> list[ShardRecord]:
+    tail: list[ShardRecord] = []
+    rows = 0
+    for record in reversed(records):
+        if record.rows >= SMALL_ROWS or (tail and record.rows > 2 * rows):
+            break
+        tail.insert(0, record)
+        rows += record.rows
+    return tail
+
+
+def cut(n: int) -> list[slice]:
+    """``n`` rows in pieces of at most ``SHARD_ROWS``."""
+    return [slice(start, min(start + SHARD_ROWS, n)) for start in range(0, n, SHARD_ROWS)]

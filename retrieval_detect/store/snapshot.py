@@ -1,0 +1,149 @@
+"""A reader's view of one generation. It never locks and never changes, whatever writers do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval_detect.files import DigestCache
+from retrieval_detect.store.manifest import Manifest, TombstoneRecord, read_current
+from retrieval_detect.store.schema import content_words, find_keys
+from retrieval_detect.store.shards import Shard, check_file, damaged
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import Bool, Int64, Label, Split
+
+TOMBSTONES = "tombstones"
+CANARIES = "canaries"
+
+
+class Snapshot:
+    """One generation of one index.
+
+    Opening checks that every file is what the manifest says: by size always, by sha256 once per
+    version of the file (``DigestCache``).
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._shards = [Shard(folder, record) for record in manifest.shards]
+
+    @classmethod
+    def open(cls, folder: Path, *, digests: DigestCache | None = None) -> Snapshot:
+        """The generation in force; raises ``IndexNotFound``, ``IndexCorrupt`` or ``FormatUnsupported``."""
+        snapshot = cls(folder, read_current(folder))
+        digests = digests or DigestCache.for_user()
+        snapshot.check(digests)
+        digests.save()
+        return snapshot
+
+    def check(self, digests: DigestCache) -> None:
+        """Raise ``IndexCorrupt`` for the first file that is not what the manifest says."""
+        for path, record in self.files():
+            check_file(path, record, digests)
+
+    def files(self) -> Iterator[tuple[Path, Any]]:
+        """Every file this generation needs, with its record."""
+        for shard in self._shards:
+            for suffix, record in shard.record.files.items():
+                yield shard.path(suffix), record
+        for tombstone in self.manifest.tombstones:
+            yield self.tombstone_path(tombstone), tombstone.file
+        for layer, record in self.manifest.canaries.items():
+            yield self.canary_path(layer), record
+
+    def tombstone_path(self, record: TombstoneRecord) -> Path:
+        """Where the row ids of one removal lie."""
+        return self.folder / TOMBSTONES / f"{record.id}.parquet"
+
+    def canary_path(self, layer: str) -> Path:
+        """Where the canary images' vectors of one layer lie."""
+        return self.folder / CANARIES / f"{layer}-{self.manifest.canaries[layer].sha256[:16]}.npy"
+
+    def canaries(self) -> dict[str, np.ndarray]:
+        """Layer → float32 (16, d), not unit norm."""
+        return {
+            layer: np.load(self.canary_path(layer), allow_pickle=False) for layer in self.manifest.canaries
+        }
+
+    # ------------------------------------------------------------ rows
+
+    def shards(self, label: Label | None = None, split: Split | None = None) -> list[Shard]:
+        """Shards of one class, in order of their row ids."""
+        return [
+            s for s in self._shards if label in (None, s.record.label) and split in (None, s.record.split)
+        ]
+
+    @cached_property
+    def dead(self) -> Int64:
+        """Removed row ids, int64, sorted."""
+        ids = [np.empty(0, np.int64)]
+        for record in self.manifest.tombstones:
+            path = self.tombstone_path(record)
+            try:
+                ids.append(pq.read_table(path, columns=["row_id"])["row_id"].to_numpy())
+            except (OSError, pa.ArrowInvalid) as error:
+                raise damaged(path) from error
+        return np.unique(np.concatenate(ids))
+
+    def live(self, shard: Shard) -> Bool:
+        """Which rows of a shard have not been removed: bool (n,)."""
+        return ~np.isin(shard.row_ids, self.dead, assume_unique=True)
+
+    def scan(
+        self, names: Sequence[str], *, label: Label | None = None, split: Split | None = None
+    ) -> pa.Table:
+        """Columns of all live rows of a class, in shard order."""
+        tables = [
+            shard.columns(names).filter(pa.array(self.live(shard))) for shard in self.shards(label, split)
+        ]
+        if not tables:
+            from retrieval_detect.store.schema import rows_schema
+
+            schema = rows_schema(self.manifest.layers)
+            return pa.schema([schema.field(name) for name in names]).empty_table()
+        return pa.concat_tables(tables).unify_dictionaries()
+
+    def take(self, row_ids: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Columns of some rows, a dictionary each, in the order asked for; unknown ids raise ``KeyError``."""
+        found: dict[int, dict[str, Any]] = {}
+        wanted = np.unique(np.asarray(row_ids, dtype=np.int64))
+        for shard in self._shards:
+            if (
+                not len(wanted)
+                or wanted[-1] < shard.record.first_row_id
+                or wanted[0] > shard.record.last_row_id
+            ):
+                continue
+            positions = np.searchsorted(shard.row_ids, wanted)
+            here = positions < len(shard)
+            here[here] = shard.row_ids[positions[here]] == wanted[here]
+            if here.any():
+                rows = shard.take(positions[here], ["row_id", *names]).to_pylist()
+                found |= {row["row_id"]: row for row in rows}
+        return [found[int(row_id)] for row_id in row_ids]
+
+    def find(self, content_ids: Sequence[bytes]) -> list[tuple[int, int, int, bool]]:
+        """Live rows of some images.
+
+        Returns (index into ``content_ids``, row id, view code, label is fake) for every live row.
+        """
+        if not content_ids:
+            return []
+        words = content_words(content_ids)
+        hits: list[tuple[int, int, int, bool]] = []
+        for shard in self._shards:
+            asked, column = find_keys(shard.keys, words)
+            tagged = shard.keys[5, column]
+            row_ids = (tagged >> np.uint64(1)).astype(np.int64)
+            for index, row_id, view, tag in zip(asked, row_ids, shard.keys[4, column], tagged, strict=True):
+                hits.append((int(index), int(row_id), int(view), bool(tag & np.uint64(1))))
+        removed = set(self.dead.tolist()) if hits else set()
+        return [hit for hit in hits if hit[1] not in removed]

@@ -1,0 +1,135 @@
+"""Staging: embeddings that are done but not committed, so that an interrupted build goes on where it stopped.
+
+It is a cache keyed by content id: what a reference is called is decided by the plan at commit.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval_detect.files import sha256_file, sync_folder, write_atomically
+from retrieval_detect.store.schema import CONTENT_ID_BYTES, norm_column
+from retrieval_detect.store.shards import write_array
+from retrieval_detect.types import Embedded
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import Float16, Float32
+
+STAGING = "staging"
+_FACTS = {
+    "content_id": pa.binary(CONTENT_ID_BYTES),
+    "phash": pa.uint64(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "format": pa.string(),
+    "notes": pa.string(),
+}
+
+
+def normalise(vectors: Float32) -> tuple[Float16, Float32]:
+    """float32 (n, d) as a network gives it → float16 (n, d) unit norm, float32 (n,) norms before.
+
+    Rows must be finite and not zero; the pipeline turns others into failures.
+    """
+    norms = np.linalg.norm(vectors, axis=1)
+    return (vectors / norms[:, None]).astype(np.float16), norms.astype(np.float32)
+
+
+class Staging:
+    """The staged parts of one index. A part is its vector files plus a Parquet file written last."""
+
+    def __init__(self, folder: Path, *, fingerprint: str, layers: Sequence[str]) -> None:
+        self._folder = folder / STAGING
+        self._fingerprint = fingerprint
+        self._layers = tuple(layers)
+        self._tables: list[pa.Table] = []
+        self._names: list[str] = []
+        self._where: dict[bytes, tuple[int, int]] = {}
+        for path in sorted(self._folder.glob("*.parquet")):
+            self._open(path)
+
+    def __contains__(self, content_id: bytes) -> bool:
+        return content_id in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def _path(self, name: str, layer: str) -> Path:
+        return self._folder / f"{name}.{layer}.npy"
+
+    def _open(self, path: Path) -> None:
+        """Take a part in if it is whole and of this encoder; parts that are not are left to ``clear``."""
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid):
+            return
+        facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        digests = {layer: facts.get(layer) for layer in self._layers}
+        whole = all(
+            self._path(path.stem, layer).exists() and sha256_file(self._path(path.stem, layer)) == digest
+            for layer, digest in digests.items()
+        )
+        if whole and facts.get("fingerprint") == self._fingerprint:
+            self._take_in(path.stem, table)
+
+    def _take_in(self, name: str, table: pa.Table) -> None:
+        part = len(self._tables)
+        self._tables.append(table)
+        self._names.append(name)
+        for position, content_id in enumerate(table["content_id"].to_pylist()):
+            self._where.setdefault(content_id, (part, position))
+
+    def add(self, done: Iterable[Embedded]) -> None:
+        """Write one part, durably. An empty part writes nothing."""
+        rows = list(done)
+        if not rows:
+            return
+        self._folder.mkdir(exist_ok=True)
+        name = secrets.token_hex(8)
+        columns = {
+            "content_id": [row.content_id for row in rows],
+            "phash": [row.phash for row in rows],
+            "width": [row.width for row in rows],
+            "height": [row.height for row in rows],
+            "format": [row.format for row in rows],
+            "notes": [" ".join(row.notes) for row in rows],
+        }
+        arrays = {column: pa.array(values, _FACTS[column]) for column, values in columns.items()}
+        metadata = {"fingerprint": self._fingerprint}
+        for layer in self._layers:
+            unit, norms = normalise(np.stack([row.vectors[layer] for row in rows]))
+            metadata[layer] = write_array(self._path(name, layer), unit).sha256
+            arrays[norm_column(layer)] = pa.array(norms, pa.float32())
+        table = pa.table(arrays).replace_schema_metadata(metadata)
+        write_atomically(self._folder / f"{name}.parquet", lambda file: pq.write_table(table, file))
+        self._take_in(name, table)
+
+    def facts(self, content_ids: Sequence[bytes]) -> pa.Table:
+        """What was found out about staged images, in the order asked for."""
+        starts = np.cumsum([0, *(len(table) for table in self._tables)])
+        flat = [starts[part] + position for part, position in map(self._where.__getitem__, content_ids)]
+        tables = [table.replace_schema_metadata(None) for table in self._tables]
+        return pa.concat_tables(tables).take(pa.array(flat, pa.int64()))
+
+    def vectors(self, content_ids: Sequence[bytes], layer: str) -> Float16:
+        """float16 (n, d), unit norm, in the order asked for."""
+        parts = [np.load(self._path(name, layer), mmap_mode="r", allow_pickle=False) for name in self._names]
+        rows = [parts[part][position] for part, position in map(self._where.__getitem__, content_ids)]
+        return np.stack(rows)
+
+    def clear(self) -> None:
+        """Forget everything staged; parts first, so that a crash leaves no part without its vectors."""
+        if not self._folder.exists():
+            return
+        for path in sorted(self._folder.iterdir(), key=lambda path: path.suffix != ".parquet"):
+            path.unlink(missing_ok=True)
+        sync_folder(self._folder)
+        self._folder.rmdir()
+        self._tables, self._names, self._where = [], [], {}
