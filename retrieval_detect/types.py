@@ -85,11 +85,12 @@ class Preprocessing:
     """Pixels → network input. Part of the hard fingerprint.
 
     ``mode`` : ``"clip"`` resizes the shorter side to ``size`` and crops the centre; ``"crop"``
-    crops the centre without resizing, as UniversalFakeDetect tests (§4 of its validate code).
+    crops the centre without resizing, as UniversalFakeDetect tests (§4 of its validate code);
+    ``"squash"`` resizes both sides to ``size``, as SigLIP and its like were trained.
     ``mean`` and ``std`` are per channel, for pixels scaled to 0…1.
     """
 
-    mode: Literal["clip", "crop"]
+    mode: Literal["clip", "crop", "squash"]
     size: int
     interpolation: Literal["bicubic", "bilinear"]
     mean: tuple[float, float, float]

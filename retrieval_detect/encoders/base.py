@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from retrieval_detect.errors import UsageError
+
 if TYPE_CHECKING:
     from retrieval_detect.types import EncoderSpec, Float32, UInt8
 
@@ -24,8 +26,8 @@ class Encoder(Protocol):
         """Resize and crop one image.
 
         ``rgb`` : uint8 (height, width, 3), C order. Returns uint8 (size, size, 3), C order. Pure
-        and called from several threads at once; never computes more than ``size``² output pixels,
-        whatever the aspect ratio.
+        and called from several threads at once; computes at most a small multiple of ``size``²
+        output pixels, whatever the aspect ratio.
         """
 
     def encode(self, batch: UInt8, layers: Sequence[str]) -> Mapping[str, Float32]:
@@ -35,3 +37,19 @@ class Encoder(Protocol):
         of ``layers``, float32 (n, d), finite, NOT unit norm. Row i depends on image i alone (to
         rounding). Raises ``UsageError`` for a layer not in ``spec.layers``.
         """
+
+
+def check_call(spec: EncoderSpec, batch: UInt8, layers: Sequence[str]) -> None:
+    """Raise ``UsageError`` unless ``encode`` of an encoder with this spec can be called so."""
+    size = spec.preprocessing.size
+    unknown = [layer for layer in layers if layer not in spec.layers]
+    if unknown or not layers:
+        raise UsageError(
+            f"encoder {spec.name} has no layer {unknown[0]}" if unknown else "no layer was asked for",
+            hint=f"It has: {', '.join(spec.layers)}",
+        )
+    if batch.dtype != "uint8" or batch.shape[1:] != (size, size, 3) or not len(batch):
+        raise UsageError(
+            f"encoder {spec.name} takes uint8 (n, {size}, {size}, 3), not {batch.dtype} {batch.shape}",
+            hint="Pass each image through prepare() and stack the results.",
+        )

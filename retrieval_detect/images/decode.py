@@ -149,7 +149,9 @@ def _format_of(data: bytes) -> str:
         raise _refusal("format-not-supported", name, hint=hint)
     start = data[:64].lstrip().lower()
     kind = next((kind for prefix, kind in _LOOKALIKES if start.startswith(prefix)), "")
-    raise _refusal("not-an-image", kind if data else "the file is empty", hint=f"rd reads {', '.join(_READERS)}.")
+    raise _refusal(
+        "not-an-image", kind if data else "the file is empty", hint=f"rd reads {', '.join(_READERS)}."
+    )
 
 
 def _sniff(data: bytes) -> str:
@@ -177,7 +179,9 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
 
 def _pixels(image: ImageFile, data: bytes) -> tuple[UInt8, list[str]]:
     if image.mode in ("F", "I", "LAB"):
-        raise _refusal("pixel-type", f"Pillow mode {image.mode}", hint="Convert it to 8 bits per channel first.")
+        raise _refusal(
+            "pixel-type", f"Pillow mode {image.mode}", hint="Convert it to 8 bits per channel first."
+        )
     if image.format == "JPEG" and (rgb := _jpeg(image, data)) is not None:
         return rgb, []
     image.load()

@@ -263,7 +263,9 @@ class Writer:
         removed: set[bytes] = set()
         for generation in kept_generations(self.folder, self.snapshot.manifest):
             then = Snapshot(self.folder, read_manifest(manifest_path(self.folder, generation)))
-            stored = np.concatenate([np.empty(0, np.int64), *(s.row_ids[~then.live(s)] for s in then.shards())])
+            stored = np.concatenate(
+                [np.empty(0, np.int64), *(s.row_ids[~then.live(s)] for s in then.shards())]
+            )
             removed |= {row["content_id"] for row in then.take(stored.tolist(), ["content_id"])}
         content_ids = sorted(removed)
         alive = {content_ids[index] for index, *_ in self.snapshot.find(content_ids)}

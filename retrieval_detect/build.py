@@ -1,0 +1,308 @@
+"""Building and teaching: images and what is known about them → a new generation of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
+from retrieval_detect.encoders.canaries import canary_vectors
+from retrieval_detect.encoders.pipeline import embed
+from retrieval_detect.errors import ImageError, LabelConflict, UsageError
+from retrieval_detect.images.content_id import content_id
+from retrieval_detect.store.append import NewRow
+from retrieval_detect.store.schema import view_code
+from retrieval_detect.store.store import Addition, Store, keyed_digest
+from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.store.manifest import GeneratorFacts, Manifest
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.store.staging import Staging
+    from retrieval_detect.store.store import Writer
+    from retrieval_detect.types import Float32, Label, Split
+
+STAGE_ROWS = 256
+"""Embeddings kept at most in memory before they are written: what a kill can cost."""
+
+Progress = Callable[[int], None]
+
+
+def _quiet(_: int) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One image that an addition will store."""
+
+    item: ImageItem
+    facts: Facts
+    content_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePlan:
+    """What an addition would do. Made by hashing files; nothing is decoded, embedded or written.
+
+    ``known`` are stored already, ``repeated`` occur twice in the input, ``purged`` were erased for
+    good and are refused.
+    """
+
+    new: tuple[Planned, ...]
+    known: int = 0
+    repeated: int = 0
+    purged: int = 0
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def n_read(self) -> int:
+        """How many inputs were looked at."""
+        return len(self.new) + self.known + self.repeated + self.purged + len(self.failures)
+
+    def count(self, label: Label) -> int:
+        """New references of one label."""
+        return sum(planned.facts.label == label for planned in self.new)
+
+    def summary(self) -> str:
+        """One line for people."""
+        parts = [f"{self.n_read:,} images", f"{len(self.new):,} new", f"{self.known:,} already known"]
+        parts += [f"{self.repeated:,} given twice"] * bool(self.repeated)
+        parts += [f"{self.purged:,} purged and refused"] * bool(self.purged)
+        parts += [f"{len(self.failures):,} unreadable"] * bool(self.failures)
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What an addition did."""
+
+    manifest: Manifest
+    added: int
+    embedded: int
+    failures: tuple[Failure, ...]
+
+
+def plan(
+    inputs: Iterable[tuple[ImageItem, Facts]], snapshot: Snapshot | None, *, progress: Progress = _quiet
+) -> UpdatePlan:
+    """Hash every input and compare with what is stored (``snapshot=None``: nothing yet).
+
+    Raises ``LabelConflict`` if an image is given, or given and stored, under both labels.
+    """
+    first: dict[bytes, Planned] = {}
+    failures: list[Failure] = []
+    conflicts: list[str] = []
+    repeated = 0
+    for item, facts in inputs:
+        progress(1)
+        try:
+            identity = content_id(item.read())
+        except (OSError, ImageError) as error:
+            failures.append(_unreadable(item, error))
+            continue
+        earlier = first.setdefault(identity, Planned(item, facts, identity))
+        repeated += earlier.item is not item
+        if earlier.facts.label != facts.label:
+            conflicts.append(f"{item.uri} ({facts.label}) and {earlier.item.uri} ({earlier.facts.label})")
+    stored = _stored(first, snapshot)
+    conflicts += [
+        f"{first[identity].item.uri} ({first[identity].facts.label}) and a stored reference"
+        for identity, label in stored.items()
+        if first[identity].facts.label != label
+    ]
+    _refuse(conflicts)
+    fresh = [planned for identity, planned in first.items() if identity not in stored]
+    new = tuple(planned for planned in fresh if not _is_purged(planned.content_id, snapshot))
+    return UpdatePlan(new, len(stored), repeated, len(fresh) - len(new), tuple(failures))
+
+
+def _stored(first: dict[bytes, Planned], snapshot: Snapshot | None) -> dict[bytes, Label]:
+    if snapshot is None:
+        return {}
+    ids = list(first)
+    original = view_code(ORIGINAL_VIEW)
+    return {ids[i]: "fake" if fake else "real" for i, _, view, fake in snapshot.find(ids) if view == original}
+
+
+def _is_purged(identity: bytes, snapshot: Snapshot | None) -> bool:
+    if snapshot is None or not snapshot.manifest.purge.digests:
+        return False
+    purge = snapshot.manifest.purge
+    return keyed_digest(purge.key, identity) in purge.digests
+
+
+def _refuse(conflicts: Sequence[str]) -> None:
+    if conflicts:
+        shown = "; ".join(conflicts[:3]) + ("; …" if len(conflicts) > 3 else "")
+        raise LabelConflict(
+            f"{len(conflicts)} images have both labels, nothing was written: {shown}",
+            hint="Decide for one label: leave these files out, or first rd bank remove --id SHA256.",
+        )
+
+
+def _unreadable(item: ImageItem, error: OSError | ImageError) -> Failure:
+    if isinstance(error, ImageError):
+        return Failure(item.uri, error.reason, error.message)
+    return Failure(item.uri, "unreadable", error.strerror or str(error))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrays:
+    """Vectors and labels of live references, for methods that train on them.
+
+    ``X`` : float32 (n, d), unit norm; ``norms`` : float32 (n,), before normalisation, so that
+    ``X * norms[:, None]`` is what the network gave; ``y`` : int8 (n,), 1 = fake; ``names`` : n
+    generators (fakes) or sources (photographs); ``groups`` : int64 (n,); ``row_ids`` : int64 (n,).
+    """
+
+    X: Float32
+    norms: Float32
+    y: np.ndarray
+    names: list[str]
+    groups: np.ndarray
+    row_ids: np.ndarray
+
+
+@dataclass(slots=True)
+class Index:
+    """An index directory: build it, teach it, take references back, read its vectors.
+
+    ``Index.create`` and ``Index.open`` make one. Every change is one generation, crash-safe, and
+    refused while another writer holds the lock.
+    """
+
+    folder: Path
+    store: Store = field(repr=False)
+
+    @classmethod
+    def create(cls, folder: str | Path, *, encoder: Encoder, layers: Sequence[str] = ("proj",)) -> Index:
+        """A new, empty index of ``encoder``'s ``layers``; embeds the 16 canary images."""
+        require_layers(encoder.spec, layers)
+        canaries = canary_vectors(encoder, layers)
+        return cls(Path(folder), Store.create(Path(folder), encoder.spec, canaries=canaries))
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Index:
+        """An index that exists; raises ``IndexNotFound``, ``IndexCorrupt`` or ``FormatUnsupported``."""
+        index = cls(Path(folder), Store(Path(folder)))
+        index.snapshot()
+        return index
+
+    def snapshot(self) -> Snapshot:
+        """The generation in force, read-only."""
+        return self.store.snapshot()
+
+    def plan_add(self, items: Iterable[ImageItem], **facts: Any) -> UpdatePlan:
+        """What adding ``items`` would do; ``facts`` are fields of ``types.Facts``, ``label`` at least."""
+        known = Facts(**facts)
+        return plan(((item, known) for item in items), self.snapshot())
+
+    def apply(
+        self,
+        planned: UpdatePlan,
+        *,
+        encoder: Encoder,
+        generators: dict[str, GeneratorFacts] | None = None,
+        detail: dict[str, Any] | None = None,
+        progress: Progress = _quiet,
+        workers: int | None = None,
+    ) -> AddReport:
+        """Embed what is new and commit it as one generation.
+
+        Interrupted, it leaves the old generation and keeps what was embedded, so that running the
+        same again goes on from there.
+        """
+        with self.store.writer() as writer:
+            require_same_encoder(encoder.spec, writer.snapshot)
+            drift = engine_drift(encoder, writer.snapshot) if planned.new else 0.0
+            staging = writer.staging()
+            # The plan was made without the lock: drop what another writer has stored since.
+            taken = _stored({p.content_id: p for p in planned.new}, writer.snapshot)
+            new = [p for p in planned.new if p.content_id not in taken]
+            todo = [p for p in new if p.content_id not in staging]
+            progress(len(planned.new) - len(todo))
+            failures = list(_embed_into(staging, todo, encoder, writer, progress, workers))
+            addition = Addition(
+                [NewRow(p.content_id, p.item.uri, p.facts) for p in new if p.content_id in staging],
+                (*planned.failures, *failures),
+                generators or {},
+                {encoder.spec.engine: drift},
+                detail or {},
+            )
+            manifest = writer.add(addition, staging)
+            return AddReport(
+                manifest, len(addition.rows), len(todo) - len(failures), (*planned.failures, *failures)
+            )
+
+    def remove(
+        self, row_ids: Sequence[int], *, reason: str = "", detail: dict[str, Any] | None = None
+    ) -> Manifest:
+        """Take references out of the banks, exactly and at once; returns the new generation."""
+        if not len(row_ids):
+            raise UsageError("no reference matches, so there is nothing to remove", hint="See: rd bank list")
+        with self.store.writer() as writer:
+            return writer.remove(row_ids, reason=reason, detail=detail or {})
+
+    def arrays(self, *, split: Split = "bank", layer: str = "proj") -> Arrays:
+        """Vectors and labels of all live references of a split; see ``Arrays``."""
+        return _arrays(self.snapshot(), split, layer)
+
+
+def _embed_into(
+    staging: Staging,
+    todo: Sequence[Planned],
+    encoder: Encoder,
+    writer: Writer,
+    progress: Progress,
+    workers: int | None,
+) -> Iterator[Failure]:
+    """Embed and stage ``todo``, yielding what failed. What is done is staged even if it is interrupted."""
+    done: list[Embedded] = []
+    results = embed((p.item for p in todo), encoder, layers=writer.snapshot.manifest.layers, workers=workers)
+    try:
+        for planned, result in zip(todo, results, strict=True):
+            progress(1)
+            if isinstance(result, Failure):
+                yield result
+            elif result.content_id != planned.content_id:
+                yield Failure(planned.item.uri, "changed", "the file changed while it was being read")
+            else:
+                done.append(result)
+            if len(done) >= STAGE_ROWS:
+                batch, done = done, []
+                staging.add(batch)
+    finally:
+        staging.add(done)
+
+
+def _arrays(snapshot: Snapshot, split: Split, layer: str) -> Arrays:
+    import numpy as np
+
+    from retrieval_detect.store.schema import norm_column
+
+    if layer not in snapshot.manifest.layers:
+        raise UsageError(
+            f"index {snapshot.folder.name!r} does not store layer {layer!r}",
+            hint=f"It stores: {', '.join(snapshot.manifest.layers)}",
+        )
+    names = ["row_id", "group", "label", "generator", "source", norm_column(layer)]
+    table = snapshot.scan(names, split=split)
+    vectors = [shard.vectors(layer)[snapshot.live(shard)] for shard in snapshot.shards(split=split)]
+    width = snapshot.manifest.encoder.layers[layer]
+    vectors32 = np.concatenate([np.empty((0, width), np.float16), *vectors]).astype(np.float32)
+    fake = np.array([label == "fake" for label in table["label"].to_pylist()], dtype=bool)
+    generators, sources = table["generator"].to_pylist(), table["source"].to_pylist()
+    return Arrays(
+        vectors32 / np.linalg.norm(vectors32, axis=1, keepdims=True),
+        table[norm_column(layer)].to_numpy(),
+        fake.astype(np.int8),
+        [g if f else s for f, g, s in zip(fake, generators, sources, strict=True)],
+        table["group"].to_numpy(),
+        table["row_id"].to_numpy(),
+    )

@@ -1,0 +1,264 @@
+"""How each output format shows data: one writer a format, and values as text for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+Record: TypeAlias = Mapping[str, Any]
+
+_PIPE_WIDTH = 10_000
+
+# ---------------------------------------------------------------- values as text
+
+
+def escape(text: str) -> str:
+    r"""Make text safe for a terminal: what is not printable is shown as ``\x1b`` or ``\u202e``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def human(value: Any) -> str:
+    """One value for people: ``1,495``, ``0.912``, ``yes``, ``a, b``; ``-`` for what is not known."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {human(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(human(inner) for inner in value)
+    return str(value)
+
+
+def human_bytes(size_bytes: float) -> str:
+    """A size for people, in decimal units: ``1.2 GB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size_bytes < 999.5:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:,.1f} TB"
+
+
+def _json(value: Any, *, indent: int | None = None) -> str:
+    # ASCII only: no terminal, locale or undecodable file name can then spoil the document.
+    return json.dumps(value, indent=indent, allow_nan=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+# ---------------------------------------------------------------- what there is to show
+
+
+class Item(NamedTuple):
+    """One thing: its data, the lines people see instead (already safe), the keys ``quiet`` prints."""
+
+    record: Record
+    lines: Sequence[str] | None = None
+    essential: Sequence[str] = ()
+
+
+class Column(NamedTuple):
+    """One column of a table that people see: which key, under what title, shown how."""
+
+    key: str
+    title: str = ""
+    show: Callable[[Any], str] = human
+
+    @property
+    def heading(self) -> str:
+        """The title, or the key in words."""
+        return self.title or self.key.replace("_", " ")
+
+
+class Rows(NamedTuple):
+    """A table: whole rows for machines, the columns of them that people see."""
+
+    rows: Sequence[Record]
+    columns: Sequence[Column]
+    title: str = ""
+
+
+# ---------------------------------------------------------------- the writers
+
+
+class Writer:
+    """Shows data in one format; ``echo`` puts a line on stdout."""
+
+    def __init__(self, echo: Callable[[str], None]) -> None:
+        self.echo = echo
+
+    def item(self, item: Item) -> None:
+        """Show one of a series."""
+        raise NotImplementedError
+
+    def single(self, item: Item) -> None:
+        """Show the one thing asked for."""
+        self.item(item)
+
+    def table(self, table: Rows) -> None:
+        """Show rows."""
+        for row in table.rows:
+            self.item(Item(row, essential=[table.columns[0].key]))
+
+    def text(self, line: str) -> None:
+        """Show a line meant for people."""
+
+    def close(self) -> None:
+        """End the document."""
+
+
+class Jsonl(Writer):
+    """One JSON object a line."""
+
+    def item(self, item: Item) -> None:
+        """Show one of a series."""
+        self.echo(_json(item.record))
+
+
+class Json(Writer):
+    """One JSON document: an object, or an array that grows as results come."""
+
+    _open = False
+
+    def item(self, item: Item) -> None:
+        """Show one of a series."""
+        self.echo("," if self._open else "[")
+        self.echo(_json(item.record, indent=2))
+        self._open = True
+
+    def single(self, item: Item) -> None:
+        """Show the one thing asked for."""
+        self.echo(_json(item.record, indent=2))
+
+    def table(self, table: Rows) -> None:
+        """Show rows."""
+        self.echo(_json(list(table.rows), indent=2))
+
+    def close(self) -> None:
+        """End the array, if one was begun."""
+        if self._open:
+            self.echo("]")
+
+
+class Csv(Writer):
+    """A header and rows. Nested values become JSON text; records of a series share their keys."""
+
+    _keys: Sequence[str] = ()
+
+    def item(self, item: Item) -> None:
+        """Show one of a series."""
+        if not self._keys:
+            self._header(list(item.record))
+        if unknown := item.record.keys() - set(self._keys):
+            raise ValueError(f"the csv series began without {', '.join(sorted(unknown))}")
+        self._row([self._cell(item.record.get(key)) for key in self._keys])
+
+    def table(self, table: Rows) -> None:
+        """Show rows; the header even where there are none."""
+        if not table.rows:
+            self._header([column.key for column in table.columns])
+        super().table(table)
+
+    def _header(self, keys: Sequence[str]) -> None:
+        self._keys = keys
+        self._row(keys)
+
+    def _row(self, cells: Sequence[str]) -> None:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="").writerow(cells)
+        self.echo(buffer.getvalue())
+
+    @staticmethod
+    def _cell(value: Any) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, str | Path):
+            return escape(str(value)) if sys.stdout.isatty() else str(value)
+        return _json(value)
+
+
+class Quiet(Writer):
+    """The essential values, tab-separated: by default the first of each record."""
+
+    def item(self, item: Item) -> None:
+        """Show one of a series."""
+        keys = item.essential or list(item.record)[:1]
+        values = (item.record.get(key) for key in keys)
+        self.echo("\t".join("" if value is None else escape(str(value)) for value in values))
+
+
+class Human(Writer):
+    """Text, and tables in aligned columns."""
+
+    def item(self, item: Item) -> None:
+        """Show one of a series."""
+        shown = "  ".join(human(value) for value in item.record.values())
+        self._lines([escape(shown)] if item.lines is None else item.lines)
+
+    def single(self, item: Item) -> None:
+        """Show the one thing asked for."""
+        width = max(map(len, item.record), default=0)
+        pairs = ((key.replace("_", " "), human(value)) for key, value in item.record.items())
+        self._lines(
+            [escape(f"{key:<{width}}  {value}") for key, value in pairs] if item.lines is None else item.lines
+        )
+
+    def table(self, table: Rows) -> None:
+        """Show rows."""
+        self._lines([escape(table.title)] if table.title else [])
+        self._lines(_aligned(table))
+
+    def text(self, line: str) -> None:
+        """Show a line meant for people."""
+        self.echo(line)
+
+    def _lines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.echo(line)
+
+
+WRITERS: Mapping[str, type[Writer]] = {
+    "human": Human,
+    "json": Json,
+    "jsonl": Jsonl,
+    "csv": Csv,
+    "quiet": Quiet,
+}
+
+
+def _aligned(table: Rows) -> list[str]:
+    """Lines of a table: numbers to the right, nothing cut, no wider than the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns:
+        numeric = bool(table.rows) and all(_is_number(row.get(column.key)) for row in table.rows)
+        heading = Text(escape(column.heading))
+        grid.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(Text(escape(column.show(row.get(column.key)))) for column in table.columns))
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(grid)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

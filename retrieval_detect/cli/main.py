@@ -1,0 +1,223 @@
+"""Entry point of ``rd``: commands that load when called, and the one place where errors end."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from retrieval_detect import __version__
+from retrieval_detect.cli._params import EVERYWHERE, Group
+from retrieval_detect.errors import RdError
+
+# ---------------------------------------------------------------- commands
+
+
+class Entry(NamedTuple):
+    """A command that is not loaded yet: its section in the help, its module, its first help line."""
+
+    section: str
+    module: str
+    help: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "query": Entry("Ask", "query", "Judge images by their nearest references"),
+    "demo": Entry("Ask", "demo", "Take the whole tour on sample images"),
+    "build-index": Entry("Build and teach", "build_index", "Embed and store references of both labels"),
+    "bank": Entry("Build and teach", "bank", "Add, remove and list references; undo"),
+    "index": Entry("Look inside", "index", "List, describe and check indexes"),
+    "embed": Entry("Look inside", "embed", "Write embeddings of images to a Parquet file"),
+    "doctor": Entry("Set up", "doctor", "Say what is installed, what is missing and how to mend it"),
+    "completion": Entry("Set up", "completion", "Print the completion script of a shell"),
+}
+
+
+class Root(Group):
+    """``rd`` itself: reads its commands from the table and loads a module only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the help, then whatever was registered by hand."""
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command's module and return its ``command``."""
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module = import_module(f"retrieval_detect.cli.{COMMANDS[cmd_name].module}")
+        return module.command  # type: ignore[no-any-return]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the table by section, so that help loads no command."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, entry in COMMANDS.items():
+            sections.setdefault(entry.section, []).append((f"{name:<11}", entry.help))
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options of every command in full: this is the page that explains them."""
+        self.format_commands(ctx, formatter)
+        params = sorted(self.get_params(ctx), key=lambda param: param not in EVERYWHERE)
+        with formatter.section("Options"):
+            formatter.write_dl([record for p in params if (record := p.get_help_record(ctx))])
+
+    def suggest(self, ctx: click.Context, args: Sequence[str]) -> str:
+        """Someone who names a file wants to query it."""
+        first = Path(args[0])
+        if first.suffix or first.exists():
+            import shlex
+
+            return f"Did you mean: {ctx.command_path} query {shlex.join(args)}"
+        return super().suggest(ctx, args)
+
+
+@click.group(
+    "rd",
+    cls=Root,
+    examples="""
+        rd demo
+        rd build-index --real photos/ --fake generated/
+        rd query photo.jpg
+    """,
+)
+@click.version_option(__version__, message="rd %(version)s")
+def rd() -> None:
+    """Tell photographs from AI-generated images by the references nearest to them.
+
+    Options may stand before or after the command; rd COMMAND --help shows what else it takes.
+    """
+
+
+# ---------------------------------------------------------------- errors
+
+
+class Complaint(NamedTuple):
+    """What is said about an error, on stderr, and the exit code."""
+
+    text: str
+    exit_code: int = 1
+
+
+def _error(message: str, hint: str = "", *, exit_code: int = 1) -> Complaint:
+    lines = [f"Error: {message.rstrip('.')}.", *(f"  {line}" for line in hint.splitlines())]
+    return Complaint("\n".join(lines), exit_code)
+
+
+def _interrupted(_: BaseException) -> Complaint:
+    return Complaint("Interrupted. Nothing is left half-written; run the same command again to go on.", 130)
+
+
+def _ours(error: RdError) -> Complaint:
+    return _error(error.message, error.hint, exit_code=error.exit_code)
+
+
+def _help(error: click.exceptions.NoArgsIsHelpError) -> Complaint:
+    return Complaint(error.format_message(), error.exit_code)
+
+
+def _unknown_option(error: click.NoSuchOption) -> Complaint:
+    from difflib import get_close_matches
+    from textwrap import fill
+
+    params = error.ctx.command.get_params(error.ctx) if error.ctx else []
+    names = sorted(max(p.opts, key=len) for p in params if isinstance(p, click.Option))
+    near = get_close_matches(error.option_name, names, n=1)
+    hint = [f"Did you mean {near[0]}?"] if near else []
+    hint.append(fill(f"Options: {' '.join(names)}", width=78, break_on_hyphens=False))
+    where = error.ctx.command_path if error.ctx else "rd"
+    return _error(f"{where} has no option {error.option_name}", "\n".join(hint), exit_code=error.exit_code)
+
+
+def _usage(error: click.UsageError) -> Complaint:
+    hint = f"{error.ctx.command_path} --help shows how it is used" if error.ctx else ""
+    return _error(error.format_message(), hint, exit_code=error.exit_code)
+
+
+def _click(error: click.ClickException) -> Complaint:
+    return _error(error.format_message(), exit_code=error.exit_code)
+
+
+def _closed_pipe(_: BrokenPipeError) -> Complaint:
+    # Python flushes stdout once more when it ends, and would report the closed pipe then.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Complaint("")
+
+
+def _permission(error: PermissionError) -> Complaint:
+    return _error(
+        f"no permission to use {error.filename or 'a file'}",
+        "Change its permissions, or name another place.",
+    )
+
+
+def _system(error: OSError) -> Complaint:
+    place = f": {error.filename}" if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return _error(f"the disk is full{place}", "Free some space and run the same command again to go on.")
+    return _error(f"{error.strerror or error}{place}")
+
+
+def _memory(_: MemoryError) -> Complaint:
+    return _error("there is not enough memory", "Try a smaller --batch-size or fewer --workers.")
+
+
+def _missing(error: ImportError) -> Complaint:
+    return _error(f"{error.name or error} cannot be imported", "rd doctor says what is missing and how to mend it.")
+
+
+def _unexpected(error: Exception) -> Complaint:
+    return _error(f"unexpected {type(error).__name__}: {error}", "RD_DEBUG=1 shows the traceback.")
+
+
+_COMPLAINTS: Sequence[
+    tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[Any], Complaint]]
+] = (
+    (RdError, _ours),
+    ((KeyboardInterrupt, click.Abort), _interrupted),
+    (click.exceptions.NoArgsIsHelpError, _help),
+    (click.NoSuchOption, _unknown_option),
+    (click.UsageError, _usage),
+    (click.ClickException, _click),
+    (BrokenPipeError, _closed_pipe),
+    (PermissionError, _permission),
+    (OSError, _system),
+    (MemoryError, _memory),
+    (ImportError, _missing),
+    (Exception, _unexpected),
+)
+"""What is said about which error; the first that fits speaks."""
+
+
+def _complain(error: BaseException) -> int:
+    from retrieval_detect.cli._output import Output
+
+    complaint = next(say(error) for kinds, say in _COMPLAINTS if isinstance(error, kinds))
+    if os.environ.get("RD_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    if complaint.text:
+        Output().note(complaint.text)
+    return complaint.exit_code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``rd`` and return its exit code: 0 done, 1 failed, 2 usage, 3 some inputs failed, 130 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that the terminal's encoding lacks must not stop a run.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        result = rd.main(argv, prog_name="rd", standalone_mode=False)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one catch
+        return _complain(error)
+    return int(result or 0)

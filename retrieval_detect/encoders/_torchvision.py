@@ -1,0 +1,46 @@
+"""Make ``import torchvision`` work, which open_clip and timm both need for nothing but its transforms."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from retrieval_detect.errors import EncoderError
+
+if TYPE_CHECKING:
+    from torch.library import Library
+
+_declared: list[Library] = []
+"""Operators declared here live as long as the library object does."""
+
+
+def ensure_torchvision() -> None:
+    """Import torchvision, mending the one way in which it is often installed broken.
+
+    Beside a CPU build of torch, the CUDA build of torchvision cannot load its compiled operators and
+    then fails on describing the first of them, ``nms`` (pytorch/vision issue 9077). Neither
+    operator is used here, so declaring them is enough. On an installation that works nothing is
+    touched: declaring an operator twice would break it.
+    """
+    try:
+        import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise EncoderError(
+                f"torchvision cannot be imported: {error}",
+                hint="Install the torchvision release that belongs to the installed torch.",
+            ) from error
+        _declare_operators()
+        import_module("torchvision")
+
+
+def _declare_operators() -> None:
+    from torch.library import Library
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declared.append(library)

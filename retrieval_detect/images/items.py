@@ -1,0 +1,69 @@
+"""One input, not yet read: what counts as an image's name, and the items that read a file or some bytes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path, PurePath
+from typing import BinaryIO, NoReturn
+
+from retrieval_detect.errors import ImageError
+from retrieval_detect.types import ImageItem
+
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jxl .png .tif .tiff .webp".split()
+)
+"""Suffixes taken for images in folders and archives, in any case. HEIC and JPEG XL are among them so
+that they are reported as not supported, not passed over in silence."""
+
+MAX_FILE_BYTES = 1 << 30
+"""Larger files are refused unread."""
+
+
+def suffix_of(name: str) -> str:
+    """The suffix in lower case with its dot; empty where there is none."""
+    return PurePath(name).suffix.lower()
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image when a folder or an archive is scanned."""
+    return suffix_of(name) in IMAGE_SUFFIXES
+
+
+def printable(name: str) -> str:
+    """A file name as valid Unicode: bytes that are not UTF-8 become ``\\xNN``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def from_bytes(data: bytes, uri: str) -> ImageItem:
+    """An item for bytes at hand, such as those of standard input."""
+    return ImageItem(uri, lambda: data, uri)
+
+
+def file_item(path: Path, relative: str) -> ImageItem:
+    """An item for a file on disk."""
+    return ImageItem(printable(str(path)), partial(_read_file, path), printable(relative))
+
+
+def failed_item(uri: str, message: str) -> ImageItem:
+    """An item whose ``read`` says why there is nothing: so one bad folder or archive stops no run."""
+    return ImageItem(printable(uri), partial(_fail, message))
+
+
+def read_slice(stream: BinaryIO, size_bytes: int) -> bytes:
+    """Exactly ``size_bytes`` from where ``stream`` stands, or an ``ImageError``."""
+    if size_bytes > MAX_FILE_BYTES:
+        message = f"the file is too large: {size_bytes:,} bytes, the limit is {MAX_FILE_BYTES:,}"
+        raise ImageError(message, reason="too-many-bytes")
+    data = stream.read(size_bytes)
+    if len(data) < size_bytes:
+        raise ImageError("the file is cut short: it ends before its stated size", reason="truncated")
+    return data
+
+
+def _read_file(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return read_slice(stream, path.stat().st_size)
+
+
+def _fail(message: str) -> NoReturn:
+    raise ImageError(message, reason="unreadable")

@@ -1,0 +1,180 @@
+"""Derived files: one FAISS index per (shard, projection), deleted or damaged = rebuilt.
+
+``<shard>.<projection>.faiss`` holds float16 codes, ``.json`` beside it the facts that vouch for them.
+FAISS reads a file with a flipped bit without complaint, so nothing is read whose sha256 is not the
+recorded one, and the record carries its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval_detect import files
+from retrieval_detect.errors import SearchError, VectorError
+from retrieval_detect.search._faiss import faiss, faiss_errors
+from retrieval_detect.search.exact import BLOCK_ROWS, ShardVectors
+from retrieval_detect.search.projection import row_codes
+
+if TYPE_CHECKING:
+    from retrieval_detect.search.projection import Projection
+    from retrieval_detect.types import Float16, Int64
+
+_log = logging.getLogger(__name__)
+
+_FOURCC = b"IxSQ"
+_LARGEST_SPREAD = 2.0**-8
+"""Rounding to float16 moves a unit norm by 2^-11 at most; beyond this the rows were never unit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardCodes:
+    """One shard, ready to search.
+
+    ``row_ids`` : int64 (n,), strictly increasing. ``codes`` : float16 (n, d), a view into ``index``,
+    the FAISS index over them. ``spread`` : max of |1/norm - 1| over the rows of ``codes``.
+    """
+
+    row_ids: Int64
+    codes: Float16
+    index: Any
+    spread: float
+
+
+class BankFiles:
+    """Builds and opens the derived files of one projection.
+
+    Parameters
+    ----------
+    folder : where they live; ``None`` keeps everything in memory.
+    projection : what lies between stored vectors and codes.
+    digests : remembers the sha256 of file versions; without it every opening rereads the file.
+    """
+
+    def __init__(
+        self, folder: Path | None, projection: Projection, *, digests: files.DigestCache | None = None
+    ) -> None:
+        self.folder = folder
+        self.projection = projection
+        self._sha256 = digests.sha256 if digests else files.sha256_file
+
+    def open(self, shard: ShardVectors) -> ShardCodes:
+        """Codes of ``shard`` from its derived file, which is rebuilt if it cannot be trusted.
+
+        Where the folder cannot be written, the codes are kept in memory.
+        """
+        if shard.vectors.shape[1] != self.projection.d_in:
+            raise VectorError(
+                f"shard {shard.shard_id} has vectors of {shard.vectors.shape[1]} dimensions, "
+                f"the projection takes {self.projection.d_in}"
+            )
+        if self.folder is None:
+            return self._build(shard)
+        path = self.folder / f"{shard.shard_id}.{self.projection.id}.faiss"
+        try:
+            return self._read(path, shard)
+        except FileNotFoundError:
+            _log.info("%s is not there yet: building it", path.name)
+        except (SearchError, OSError, ValueError, KeyError, TypeError) as error:
+            _log.warning("%s cannot be trusted (%s): rebuilding it", path.name, error)
+        built = self._build(shard)
+        try:
+            self._write(path, shard, built)
+            return self._read(path, shard)
+        except (SearchError, OSError) as error:
+            _log.warning("%s cannot be kept (%s): searching from memory", path.name, error)
+            return built
+
+    def _read(self, path: Path, shard: ShardVectors) -> ShardCodes:
+        record = json.loads(path.with_suffix(".json").read_bytes())
+        facts = record["facts"]
+        if record["sha256"] != _digest(facts):
+            raise ValueError("its record is damaged")
+        expected = self._identity(shard)
+        if {key: facts[key] for key in expected} != expected:
+            raise ValueError("it was made for another shard or projection")
+        if self._sha256(path) != facts["sha256"]:
+            raise ValueError("its checksum differs")
+        index = _map(path)
+        if (index.ntotal, index.d) != (expected["rows"], expected["d"]):
+            raise ValueError("its shape differs")
+        return ShardCodes(shard.row_ids, _view(index), index, float(facts["spread"]))
+
+    def _write(self, path: Path, shard: ShardVectors, built: ShardCodes) -> None:
+        path.parent.mkdir(exist_ok=True)
+        with faiss_errors(f"serialise {path.name}"):
+            data = faiss().serialize_index(built.index)
+        facts = self._identity(shard) | {
+            "faiss": faiss().__version__,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "spread": built.spread,
+        }
+        files.write_atomically(path, lambda file: _write_all(file, data))
+        files.write_json(path.with_suffix(".json"), {"facts": facts, "sha256": _digest(facts)})
+
+    def _identity(self, shard: ShardVectors) -> dict[str, Any]:
+        return {
+            "format": "retrieval-detect/bank",
+            "version": 1,
+            "shard": shard.shard_id,
+            "projection": self.projection.id,
+            "rows": len(shard.row_ids),
+            "d": self.projection.d_out,
+        }
+
+    def _build(self, shard: ShardVectors) -> ShardCodes:
+        library = faiss()
+        quantizer = library.ScalarQuantizer.QT_fp16
+        index = library.IndexScalarQuantizer(
+            self.projection.d_out, quantizer, library.METRIC_INNER_PRODUCT
+        )
+        spread = 0.0
+        for start in range(0, len(shard.row_ids), BLOCK_ROWS):
+            codes = row_codes(shard.vectors[start : start + BLOCK_ROWS], self.projection)
+            spread = max(spread, _spread(codes, shard, start))
+            with faiss_errors(f"add shard {shard.shard_id}"):
+                index.add_sa_codes(np.ascontiguousarray(codes).view(np.uint8))
+        return ShardCodes(shard.row_ids, _view(index), index, spread)
+
+
+def _spread(codes: Float16, shard: ShardVectors, start: int) -> float:
+    wide = codes.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviation = np.abs(1 / np.sqrt((wide * wide).sum(axis=1)) - 1)
+    bad = np.flatnonzero(~(deviation <= _LARGEST_SPREAD))
+    if bad.size:
+        row_id = shard.row_ids[start + bad[0]]
+        raise VectorError(
+            f"row {row_id} of shard {shard.shard_id} is not a unit vector",
+            hint="check the index: rd index verify",
+        )
+    return float(deviation.max())
+
+
+def _map(path: Path) -> Any:
+    with path.open("rb") as file:
+        if file.read(len(_FOURCC)) != _FOURCC:
+            raise ValueError("it is no float16 FAISS index")
+    library = faiss()
+    with faiss_errors(f"read {path.name}"):
+        return library.read_index(str(path), library.IO_FLAG_MMAP_IFC)
+
+
+def _view(index: Any) -> Float16:
+    flat = faiss().rev_swig_ptr(index.codes.data(), index.codes.size())
+    codes: Float16 = flat.view(np.float16).reshape(index.ntotal, index.d)
+    return codes
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return files.sha256_bytes(json.dumps(facts, sort_keys=True).encode())
+
+
+def _write_all(file: Any, data: Any) -> None:
+    file.write(data)

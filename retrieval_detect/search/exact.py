@@ -1,0 +1,124 @@
+"""What "nearest" means, in numpy: the oracle of the tests and the last word of every bank.
+
+Similarity is the cosine of two float16 codes in float32 arithmetic; neighbours are ordered by
+(-similarity, row id). A similarity depends on its two vectors alone, never on the rows beside them,
+so any search that ends in ``similarity`` and ``top`` agrees with this one bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval_detect.errors import EmptyBank, UsageError, VectorError
+from retrieval_detect.search.projection import query_codes, row_codes, unit
+from retrieval_detect.types import Neighbours
+
+if TYPE_CHECKING:
+    from retrieval_detect.search.projection import Projection
+    from retrieval_detect.types import Float16, Float32, Int64
+
+BLOCK_ROWS = 4096
+"""Rows widened to float32 at a time: some tens of MB, whatever the size of a bank."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardVectors:
+    """Rows of one label and one split, for one layer.
+
+    ``row_ids`` : int64 (n,), strictly increasing. ``vectors`` : float16 (n, d), unit norm up to
+    rounding; may be a memory map. ``shard_id`` names derived files.
+    """
+
+    shard_id: str
+    row_ids: Int64
+    vectors: Float16
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.vectors.dtype != np.float16:
+            raise VectorError(
+                f"shard {self.shard_id}: vectors are {self.vectors.dtype} {self.vectors.shape}, not float16 (n, d)"
+            )
+        if self.row_ids.dtype != np.int64 or self.row_ids.shape != self.vectors.shape[:1]:
+            raise VectorError(
+                f"shard {self.shard_id}: {self.row_ids.dtype} {self.row_ids.shape} row ids "
+                f"for {len(self.vectors)} vectors"
+            )
+        if (np.diff(self.row_ids) <= 0).any():
+            raise VectorError(f"shard {self.shard_id}: row ids repeat or are out of order")
+
+
+def similarity(query: Float32, codes: Float16) -> Float32:
+    """Cosine of one query with each row.
+
+    ``query`` : float32 (d,), unit. ``codes`` : float16 (m, d), m <= some thousands, no zero rows.
+    Returns float32 (m,), within -1…1. Sums run over the last, contiguous axis of one row, never
+    through BLAS, whose order of summation depends on shapes.
+    """
+    rows = np.ascontiguousarray(codes, dtype=np.float32)
+    dots = (rows * query).sum(axis=1)
+    norms = np.sqrt((rows * rows).sum(axis=1))
+    cosine: Float32 = np.clip(dots / norms, -1, 1)
+    return cosine
+
+
+def top(similarities: Float32, row_ids: Int64, k: int) -> Int64:
+    """Positions of the k first by (-similarity, row id).
+
+    ``similarities`` : float32 (n,); ``row_ids`` : int64 (n,); 1 <= k <= n. Returns int64 (k,).
+    """
+    kth = np.partition(similarities, len(similarities) - k)[len(similarities) - k]
+    eligible = np.flatnonzero(similarities >= kth)
+    order = np.lexsort((row_ids[eligible], -similarities[eligible]))
+    first: Int64 = eligible[order[:k]]
+    return first
+
+
+def check_k(k: int) -> None:
+    """Refuse k below one."""
+    if k < 1:
+        raise UsageError(f"k is {k}", hint="ask for at least one neighbour")
+
+
+def search(
+    queries: Float32,
+    shards: Sequence[ShardVectors],
+    *,
+    k: int,
+    projection: Projection,
+    dead: Int64 | None = None,
+) -> Neighbours:
+    """The k nearest live rows of ``shards``, by comparing each query with each row.
+
+    ``queries`` : float32 (q, d_in), any norm but zero. ``dead`` : row ids that do not count. Memory:
+    one block of rows, and twelve bytes a row.
+    """
+    check_k(k)
+    unit_queries = unit(query_codes(queries, projection).astype(np.float32))
+    all_ids = np.concatenate([shard.row_ids for shard in shards] or [np.empty(0, np.int64)])
+    alive = ~np.isin(all_ids, dead) if dead is not None else np.ones(len(all_ids), bool)
+    row_ids = all_ids[alive]
+    if not row_ids.size:
+        raise EmptyBank("there are no references to search", hint="add some: rd bank add")
+    found = []
+    for query in unit_queries:
+        similarities = _all_similarities(query, shards, projection)[alive]
+        first = top(similarities, row_ids, min(k, len(row_ids)))
+        found.append((row_ids[first], similarities[first]))
+    shape = (len(found), min(k, len(row_ids)))
+    return Neighbours(
+        row_ids=np.array([ids for ids, _ in found], np.int64).reshape(shape),
+        similarities=np.array([values for _, values in found], np.float32).reshape(shape),
+    )
+
+
+def _all_similarities(query: Float32, shards: Sequence[ShardVectors], projection: Projection) -> Float32:
+    blocks = (
+        shard.vectors[start : start + BLOCK_ROWS]
+        for shard in shards
+        for start in range(0, len(shard.vectors), BLOCK_ROWS)
+    )
+    return np.concatenate([similarity(query, row_codes(block, projection)) for block in blocks])

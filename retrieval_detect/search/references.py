@@ -1,0 +1,72 @@
+"""What a vote must know of the references behind row ids: image, name, group, hash, weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval_detect.scoring.weights import reference_weights
+
+if TYPE_CHECKING:
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.types import Int64, Label, UInt64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class References:
+    """The live bank rows of one label, ascending by row id; all arrays have shape (n,).
+
+    ``content`` : uint64, the content id's leading word; ``name`` : int64 codes into ``names``
+    (generators of fakes, sources of photographs); ``group`` : int64; ``phash`` : uint64;
+    ``log_weight`` : float64, design §9's log w.
+    """
+
+    label: Label
+    row_ids: Int64
+    content: UInt64
+    name: Int64
+    names: tuple[str, ...]
+    group: Int64
+    phash: UInt64
+    log_weight: np.ndarray
+
+    @classmethod
+    def load(cls, snapshot: Snapshot, label: Label) -> References:
+        """Read the columns a vote needs; no vector is touched."""
+        name_column = "generator" if label == "fake" else "source"
+        columns = ["row_id", "content_id", "group", "phash", "batch", name_column]
+        table = snapshot.scan(columns, label=label, split="bank").sort_by("row_id")
+        content = _leading_words(table["content_id"])
+        name, names = _codes(table[name_column])
+        batch, batches = _codes(table["batch"])
+        group = table["group"].to_numpy()
+        named_batch = np.where(np.array([*batches, ""])[batch] == "", -1, batch)
+        weights = reference_weights(name, content, groups=group, batches=named_batch)
+        return cls(
+            label, table["row_id"].to_numpy(), content, name, names, group, table["phash"].to_numpy(), weights
+        )
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def positions(self, row_ids: Int64) -> Int64:
+        """Positions of row ids, which must be among these references; keeps the shape."""
+        return np.searchsorted(self.row_ids, row_ids)
+
+
+def _leading_words(column: pa.ChunkedArray) -> UInt64:
+    """The first 8 bytes of each content id, as uint64 (n,), without a Python object a row."""
+    array = column.combine_chunks()
+    width = array.type.byte_width
+    raw = np.frombuffer(array.buffers()[1], np.uint8)[
+        array.offset * width : (array.offset + len(array)) * width
+    ]
+    return np.ascontiguousarray(raw.reshape(-1, width)[:, :8]).view(">u8")[:, 0].astype(np.uint64)
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Int64, tuple[str, ...]]:
+    array = column.combine_chunks()
+    return array.indices.to_numpy().astype(np.int64), tuple(array.dictionary.to_pylist())
