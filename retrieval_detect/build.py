@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
 from retrieval_detect.encoders.canaries import canary_vectors
-from retrieval_detect.encoders.pipeline import embed
+from retrieval_detect.encoders.pipeline import BATCH_SIZE, embed
 from retrieval_detect.errors import ImageError, LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.store.append import NewRow
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from retrieval_detect.store.manifest import GeneratorFacts, Manifest
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.staging import Staging
-    from retrieval_detect.store.store import Writer
     from retrieval_detect.types import Float32, Label, Split
 
 STAGE_ROWS = 256
@@ -51,7 +50,7 @@ class UpdatePlan:
     """What an addition would do. Made by hashing files; nothing is decoded, embedded or written.
 
     ``known`` are stored already, ``repeated`` occur twice in the input, ``purged`` were erased for
-    good and are refused.
+    good and are refused. ``generators`` is what is known about those of the new fakes.
     """
 
     new: tuple[Planned, ...]
@@ -59,6 +58,7 @@ class UpdatePlan:
     repeated: int = 0
     purged: int = 0
     failures: tuple[Failure, ...] = ()
+    generators: Mapping[str, GeneratorFacts] = field(default_factory=dict)
 
     @property
     def n_read(self) -> int:
@@ -208,10 +208,10 @@ class Index:
         planned: UpdatePlan,
         *,
         encoder: Encoder,
-        generators: dict[str, GeneratorFacts] | None = None,
         detail: dict[str, Any] | None = None,
         progress: Progress = _quiet,
         workers: int | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> AddReport:
         """Embed what is new and commit it as one generation.
 
@@ -227,11 +227,18 @@ class Index:
             new = [p for p in planned.new if p.content_id not in taken]
             todo = [p for p in new if p.content_id not in staging]
             progress(len(planned.new) - len(todo))
-            failures = list(_embed_into(staging, todo, encoder, writer, progress, workers))
+            results = embed(
+                (p.item for p in todo),
+                encoder,
+                layers=writer.snapshot.manifest.layers,
+                batch_size=batch_size,
+                workers=workers,
+            )
+            failures = list(_embed_into(staging, todo, results, progress))
             addition = Addition(
                 [NewRow(p.content_id, p.item.uri, p.facts) for p in new if p.content_id in staging],
                 (*planned.failures, *failures),
-                generators or {},
+                planned.generators,
                 {encoder.spec.engine: drift},
                 detail or {},
             )
@@ -255,16 +262,10 @@ class Index:
 
 
 def _embed_into(
-    staging: Staging,
-    todo: Sequence[Planned],
-    encoder: Encoder,
-    writer: Writer,
-    progress: Progress,
-    workers: int | None,
+    staging: Staging, todo: Sequence[Planned], results: Iterator[Embedded | Failure], progress: Progress
 ) -> Iterator[Failure]:
-    """Embed and stage ``todo``, yielding what failed. What is done is staged even if it is interrupted."""
+    """Stage what is embedded, yielding what failed. What is done is staged even if it is interrupted."""
     done: list[Embedded] = []
-    results = embed((p.item for p in todo), encoder, layers=writer.snapshot.manifest.layers, workers=workers)
     try:
         for planned, result in zip(todo, results, strict=True):
             progress(1)

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError
-from retrieval_detect.files import DigestCache
 from retrieval_detect.scoring.attribution import attribute
-from retrieval_detect.scoring.near import same_image
-from retrieval_detect.scoring.vote import DEFAULT_K, BankNeighbours, vote
-from retrieval_detect.search.bank import Bank, ShardVectors
-from retrieval_detect.search.projection import Identity
-from retrieval_detect.search.references import References
+from retrieval_detect.scoring.vote import DEFAULT_K, vote
+from retrieval_detect.search.banks import Banks
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.store import BANKS
 from retrieval_detect.types import LABELS, Embedded, Evidence, Failure, ImageItem, IndexRef, Verdict, Votes
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.scoring.neighbours import BankNeighbours
     from retrieval_detect.scoring.vote import VoteResult
-    from retrieval_detect.types import Bool, Float32, Int64, Label, Method
+    from retrieval_detect.search.banks import Near
+    from retrieval_detect.types import EncoderSpec, Label, Method
 
 N_EVIDENCE = 10
-_SPARE = 16
-"""Neighbours fetched beyond k, so that dropping the query's own image seldom means asking again."""
+_ATTRIBUTION_K = DEFAULT_K["density"]
+"""Attribution is a share of the default vote's density, whatever vote was asked for."""
 
 _EVIDENCE_COLUMNS = ["label", "generator", "source", "uri", "content_id", "added_at"]
 
@@ -38,47 +33,6 @@ _NOTES = {
     "alpha-on-white": "transparent areas were put on white",
     "first-frame": "only the first frame of an animation was judged",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What a vote needs of an image: its vector and what tells it from its own copies."""
-
-    embedded: Embedded
-    vector: Float32
-    """float32 (d,), of the searched layer, any norm"""
-
-
-class _Side:
-    """One bank with what is known about its references."""
-
-    def __init__(
-        self, snapshot: Snapshot, label: Label, *, layer: str, device: str, digests: DigestCache
-    ) -> None:
-        self.references = References.load(snapshot, label)
-        shards = [
-            ShardVectors(shard.record.id, shard.row_ids, shard.vectors(layer))
-            for shard in snapshot.shards(label, "bank")
-        ]
-        self.bank = Bank.open(
-            shards,
-            label=label,
-            projection=Identity(layer),
-            folder=snapshot.folder / BANKS,
-            dead=snapshot.dead,
-            device=device,
-            digests=digests,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Near:
-    """A query's neighbours in one bank: the ones that vote, and its own copies, which do not."""
-
-    row_ids: Int64
-    similarities: Float32
-    positions: Int64
-    own: Bool
 
 
 class Detector:
@@ -95,15 +49,16 @@ class Detector:
         encoder: Encoder | None = None,
         weights: str | Path | None = None,
         device: str = "auto",
-        layer: str | None = None,
+        offline: bool = False,
     ) -> None:
         self.snapshot = snapshot
-        self.layer = layer or grouping_layer(snapshot.manifest.layers)
+        self.layer = grouping_layer(snapshot.manifest.layers)
         self._device = device
         self._weights = weights
+        self._offline = offline
         self._encoder = encoder
         self._agreed = False
-        self._sides: dict[Label, _Side] = {}
+        self.banks = Banks(snapshot, layer=self.layer, device=device)
 
     @classmethod
     def load(
@@ -113,6 +68,7 @@ class Detector:
         encoder: Encoder | None = None,
         weights: str | Path | None = None,
         device: str = "auto",
+        offline: bool = False,
     ) -> Detector:
         """A detector over the generation in force at ``path``.
 
@@ -121,7 +77,7 @@ class Detector:
         """
         snapshot = Snapshot.open(Path(path))
         _require_banks(snapshot)
-        return cls(snapshot, encoder=encoder, weights=weights, device=device)
+        return cls(snapshot, encoder=encoder, weights=weights, device=device, offline=offline)
 
     # ------------------------------------------------------------ parts, opened when needed
 
@@ -135,21 +91,19 @@ class Detector:
                 from retrieval_detect.encoders.registry import load_encoder
 
                 name = self.snapshot.manifest.encoder.name
-                self._encoder = load_encoder(name, weights=self._weights, device=self._device)
+                self._encoder = load_encoder(
+                    name, weights=self._weights, device=self._device, offline=self._offline
+                )
             require_same_encoder(self._encoder.spec, self.snapshot)
             engine_drift(self._encoder, self.snapshot)
             self._agreed = True
         assert self._encoder is not None  # noqa: S101 - for the type checker; set above
         return self._encoder
 
-    def _side(self, label: Label) -> _Side:
-        if label not in self._sides:
-            digests = DigestCache.for_user()
-            self._sides[label] = _Side(
-                self.snapshot, label, layer=self.layer, device=self._device, digests=digests
-            )
-            digests.save()
-        return self._sides[label]
+    def open_banks(self) -> None:
+        """Open both banks now, building derived files that are missing, instead of at the first query."""
+        for label in LABELS:
+            self.banks.bank(label)
 
     @property
     def reference(self) -> IndexRef:
@@ -196,11 +150,14 @@ class Detector:
         for result in embed(
             items, self.encoder, layers=self.snapshot.manifest.layers, batch_size=batch_size, workers=workers
         ):
-            if isinstance(result, Failure):
-                yield result
-            else:
-                yield self.judge(result, method=method, k=k, started=started)
+            yield result if isinstance(result, Failure) else self._judged(result, method, k, started)
             started = time.perf_counter()
+
+    def _judged(self, embedded: Embedded, method: Method, k: int | None, started: float) -> Verdict | Failure:
+        try:
+            return self.judge(embedded, method=method, k=k, started=started)
+        except EmptyBank as error:  # every reference left is a copy of this very image
+            return Failure(embedded.item.uri, "no-voters", error.message)
 
     def judge(
         self,
@@ -215,12 +172,17 @@ class Detector:
         k = k or DEFAULT_K[method]
         if k < 1:
             raise UsageError(f"k is {k}", hint="Give a k of 1 or more.")
-        vector = embedded.vectors[self.layer][None, :]
         stored = self._stored_copies(embedded)
-        near = self._neighbours(embedded, vector, max(k, N_EVIDENCE), {group for _, group in stored})
-        voters = {label: self._voters(label, near[label]) for label in LABELS}
+        near = self.banks.nearest(
+            embedded,
+            embedded.vectors[self.layer][None, :],
+            wanted=max(k, _ATTRIBUTION_K),
+            own_groups={group for _, group in stored},
+        )
+        voters = self.banks.voters(near)
         result = vote(voters["fake"], voters["real"], method=method, k=k)
-        return self._verdict(embedded, near, voters, result, stored, method=method, started=started)
+        verdict = self._verdict(embedded, voters, result, self._own_rows(near, stored))
+        return replace(verdict, method=method, elapsed_s=time.perf_counter() - started)
 
     def _stored_copies(self, embedded: Embedded) -> list[tuple[int, int]]:
         """(row id, group) of every live row of the query's own bytes, in either split."""
@@ -228,88 +190,38 @@ class Detector:
         rows = self.snapshot.take(row_ids, ["group"]) if row_ids else []
         return [(row["row_id"], row["group"]) for row in rows]
 
-    def _neighbours(
-        self, embedded: Embedded, vector: Float32, wanted: int, own_groups: set[int]
-    ) -> dict[Label, _Near]:
-        """At least ``wanted`` different images that may vote from each bank, or the whole bank."""
-        fetch = wanted + _SPARE
-        while True:
-            found = {label: self._fetch(label, embedded, vector, fetch) for label in LABELS}
-            groups = set(own_groups)
-            for label, near in found.items():
-                groups |= set(self._side(label).references.group[near.positions[near.own]].tolist())
-            near = {label: self._drop_groups(label, found[label], groups) for label in LABELS}
-            short = [label for label in LABELS if self._distinct(label, near[label]) < wanted]
-            if all(len(near[label].row_ids) >= self._side(label).bank.n for label in short):
-                return near
-            fetch *= 4
-
-    def _fetch(self, label: Label, embedded: Embedded, vector: Float32, fetch: int) -> _Near:
-        side = self._side(label)
-        neighbours = side.bank.search(vector, fetch)
-        row_ids, similarities = neighbours.row_ids[0], neighbours.similarities[0]
-        positions = side.references.positions(row_ids)
-        own = same_image(
-            similarities,
-            np.bitwise_count(side.references.phash[positions] ^ np.uint64(embedded.phash)),
-            same_content=side.references.content[positions] == _leading_word(embedded.content_id),
-        )
-        return _Near(row_ids, similarities, positions, own)
-
-    def _drop_groups(self, label: Label, near: _Near, groups: set[int]) -> _Near:
-        grouped = np.isin(self._side(label).references.group[near.positions], list(groups))
-        return _Near(near.row_ids, near.similarities, near.positions, near.own | grouped)
-
-    def _distinct(self, label: Label, near: _Near) -> int:
-        return len(np.unique(self._side(label).references.content[near.positions[~near.own]]))
-
-    def _voters(self, label: Label, near: _Near) -> BankNeighbours:
-        references, keep = self._side(label).references, ~near.own
-        at = near.positions[keep]
-        return BankNeighbours(
-            similarities=near.similarities[keep],
-            content=references.content[at],
-            log_weights=references.log_weight[at],
-            names=references.name[at],
-            row_ids=near.row_ids[keep],
-            n_bank=len(references),
-        )
-
     # ------------------------------------------------------------ answering
 
     def _verdict(
         self,
         embedded: Embedded,
-        near: Mapping[Label, _Near],
         voters: Mapping[Label, BankNeighbours],
         result: VoteResult,
-        stored: Sequence[tuple[int, int]],
-        *,
-        method: Method,
-        started: float,
+        own: tuple[Evidence, ...],
     ) -> Verdict:
         evidence = self._evidence(_merged(voters))
         fakes = sum(e.label == "fake" for e in evidence)
-        reference = self.reference
-        n = reference.n_fake + reference.n_real
-        own = self._own_rows(near, stored)
+        index = self.reference
+        encoder = self.snapshot.manifest.encoder
         return Verdict(
             input=embedded.item.uri,
             sha256=embedded.content_id.hex(),
             verdict="fake-like" if result.score > 0 else "real-like",
             score=result.score,
-            method=method,
+            method="density",
             k=result.k,
-            votes=Votes(fakes, len(evidence) - fakes, len(evidence), reference.n_fake / n),
+            votes=Votes(fakes, len(evidence) - fakes, len(evidence), index.share_fake),
             nearest={label: float(voters[label].similarities.max()) for label in ("fake", "real")},
-            attribution=attribute(voters["fake"], names=self._side("fake").references.names, k=result.k),
+            attribution=attribute(
+                voters["fake"], names=self.banks.references("fake").names, k=_ATTRIBUTION_K, of=N_EVIDENCE
+            ),
             evidence=evidence,
             same_image=own,
-            warnings=(*_warnings(embedded, own, self.snapshot), *result.warnings),
-            index=reference,
-            encoder=self.snapshot.manifest.encoder.name,
-            engine=self._encoder.spec.engine if self._encoder else self.snapshot.manifest.encoder.engine,
-            elapsed_s=time.perf_counter() - started,
+            warnings=(*_warnings(embedded, own, encoder), *result.warnings),
+            index=index,
+            encoder=encoder.name,
+            engine=self._encoder.spec.engine if self._encoder else encoder.engine,
+            elapsed_s=0.0,
         )
 
     def _evidence(self, ranked: Sequence[tuple[int, float]]) -> tuple[Evidence, ...]:
@@ -330,7 +242,7 @@ class Detector:
         )
 
     def _own_rows(
-        self, near: Mapping[Label, _Near], stored: Sequence[tuple[int, int]]
+        self, near: Mapping[Label, Near], stored: Sequence[tuple[int, int]]
     ) -> tuple[Evidence, ...]:
         """The query's own image and its near-duplicates among the references, most similar first."""
         similar = {row_id: 1.0 for row_id, _ in stored}
@@ -357,8 +269,8 @@ def _merged(voters: Mapping[Label, BankNeighbours]) -> list[tuple[int, float]]:
     return merged
 
 
-def _warnings(embedded: Embedded, own: Sequence[Evidence], snapshot: Snapshot) -> Iterator[str]:
-    size = snapshot.manifest.encoder.preprocessing.size
+def _warnings(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec) -> Iterator[str]:
+    size = encoder.preprocessing.size
     if min(embedded.width, embedded.height) < size:
         yield f"{embedded.width}×{embedded.height} is smaller than the encoder's {size}×{size}"
     yield from (_NOTES[note] for note in embedded.notes if note in _NOTES)
@@ -366,21 +278,17 @@ def _warnings(embedded: Embedded, own: Sequence[Evidence], snapshot: Snapshot) -
         yield "this very image is a reference of the index; it did not vote"
     elif own:
         yield "near-duplicates of this image are references of the index; they did not vote"
-    if not snapshot.manifest.encoder.is_clip:
-        yield f"{snapshot.manifest.encoder.name} is not CLIP: {snapshot.manifest.encoder.note}"
+    if not encoder.is_clip:
+        yield f"{encoder.name} is no CLIP: {encoder.note}"
 
 
 def _require_banks(snapshot: Snapshot) -> None:
     for label in LABELS:
         if not snapshot.manifest.live_rows(label, "bank"):
             raise EmptyBank(
-                f"the {label} bank of index {snapshot.folder.name!r} is empty, so nothing can be compared with it",
+                f"the {label} bank of index {snapshot.folder.name!r} is empty: nothing can be compared with it",
                 hint=f"Add references: rd bank add DIR --label {label}",
             )
-
-
-def _leading_word(identity: bytes) -> np.uint64:
-    return np.uint64(int.from_bytes(identity[:8], "big"))
 
 
 def _item(image: str | Path | bytes | ImageItem) -> ImageItem:

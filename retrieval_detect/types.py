@@ -246,6 +246,11 @@ class IndexRef:
     n_fake: int
     n_generators: int
 
+    @property
+    def share_fake(self) -> float:
+        """The fake bank's part of all references that can vote, 0…1."""
+        return self.n_fake / (self.n_real + self.n_fake)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

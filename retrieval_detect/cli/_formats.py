@@ -24,19 +24,17 @@ def escape(text: str) -> str:
 
 def human(value: Any) -> str:
     """One value for people: ``1,495``, ``0.912``, ``yes``, ``a, b``; ``-`` for what is not known."""
-    if value is None or value == "":
-        return "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {human(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(human, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.3g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {human(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(human(inner) for inner in value)
-    return str(value)
+    return str(value or "-")
 
 
 def human_bytes(size_bytes: float) -> str:
@@ -180,8 +178,8 @@ class Csv(Writer):
 
     def _row(self, cells: Sequence[str]) -> None:
         buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="").writerow(cells)
-        self.echo(buffer.getvalue())
+        csv.writer(buffer).writerow(cells)
+        self.echo(buffer.getvalue().removesuffix("\r\n"))
 
     @staticmethod
     def _cell(value: Any) -> str:

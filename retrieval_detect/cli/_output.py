@@ -58,7 +58,13 @@ class Output:
     verbosity : -1 silences notes, 1 shows details.
     """
 
-    def __init__(self, format: str = "human", *, color: bool | None = None, verbosity: int = 0) -> None:
+    def __init__(
+        self,
+        format: str = "human",  # noqa: A002 - the name of the option
+        *,
+        color: bool | None = None,
+        verbosity: int = 0,
+    ) -> None:
         self.format = format
         self.verbosity = -1 if format == "quiet" else verbosity
         self._color = color
@@ -143,12 +149,14 @@ class Output:
 
     # ------------------------------------------------------------ how
 
-    def _echo(self, line: str) -> None:
-        click.echo(line, color=self._colored(sys.stdout))
+    @staticmethod
+    def _echo(line: str) -> None:
+        # color=True keeps click from removing what looks like colour: in csv it may be a file name.
+        click.echo(line, color=True)
 
     def _talk(self, text: str, style: str = "") -> None:
         for line in text.split("\n"):
-            click.echo(self._styled([(line, style)], sys.stderr), err=True, color=self._colored(sys.stderr))
+            click.echo(self._styled([(line, style)], sys.stderr), err=True, color=True)
 
     def _safe(self, text: str | Sequence[Line] | None) -> list[str] | None:
         if text is None:

@@ -66,8 +66,9 @@ class Run:
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     """Remember what a flag said; the one nearest to the end of the command line wins."""
+    flags = ctx.ensure_object(Run).flags
     if value is not None and param.name:
-        ctx.ensure_object(Run).flags[param.name] = value
+        flags[param.name] = value
 
 
 def _json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -108,13 +109,13 @@ def setting(*declarations: str, **attributes: Any) -> Callable[[F], F]:
 
 
 def _everywhere() -> list[click.Parameter]:
-    def option(*declarations: str, **attributes: Any) -> click.Option:
-        return click.Option(declarations, **({"callback": _keep, "expose_value": False} | attributes))
+    def option(*declarations: str, callback: Callable[..., None] = _keep, **attributes: Any) -> click.Option:
+        return click.Option(declarations, callback=callback, expose_value=False, **attributes)
 
-    folder, file = click.Path(file_okay=False, path_type=Path), click.Path(dir_okay=False, path_type=Path)
+    file = click.Path(dir_okay=False, path_type=Path)
     return [
         option("--index", metavar="NAME|PATH", shell_complete=complete_index, help="The index to use."),
-        option("--home", metavar="DIR", type=folder, help="The folder of named indexes."),
+        option("--home", metavar="DIR", help="The folder of named indexes."),
         option("--config", metavar="FILE", type=file, help="Settings, instead of the nearest rd.toml."),
         option("--format", metavar="FORMAT", help="human, json, jsonl, csv or quiet."),
         option("--json", "as_json", is_flag=True, callback=_json, help="The same as --format json."),
@@ -129,10 +130,7 @@ EVERYWHERE = _everywhere()
 
 device_option = setting("--device", metavar="DEVICE", help="Where to compute: auto, cpu or cuda[:N].")
 encoder_weights_option = setting(
-    "--encoder-weights",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The encoder's weights, from a local file.",
+    "--encoder-weights", metavar="FILE", help="The encoder's weights, from a local file."
 )
 encoder_option = setting(
     "--encoder", metavar="NAME|PATH", help="ViT-L-14:openai, efficientnet-lite0, another name, or a path."
@@ -157,18 +155,16 @@ class _Shared(click.Command):
     """A command with the options of ``EVERYWHERE`` and with examples in its help."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
-        kwargs["context_settings"] = {"help_option_names": ["-h", "--help"]} | kwargs.get(
-            "context_settings", {}
-        )
         super().__init__(*args, **kwargs)
+        self.context_settings.setdefault("help_option_names", ["-h", "--help"])
         self.examples = inspect.cleandoc(examples)
         self.params += EVERYWHERE
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the command's own options; those of every command are only named."""
-        self._write_options(
-            "Options", [p for p in self.get_params(ctx) if p not in EVERYWHERE], ctx, formatter
-        )
+        own = [p for p in self.get_params(ctx) if isinstance(p, click.Option) and p not in EVERYWHERE]
+        with formatter.section("Options"):
+            formatter.write_dl([record for p in own if (record := p.get_help_record(ctx))])
         with formatter.section("Everywhere"):
             formatter.write_text(f"{' '.join(p.opts[0] for p in EVERYWHERE)} (see rd --help)")
 

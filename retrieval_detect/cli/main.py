@@ -171,7 +171,7 @@ def _memory(_: MemoryError) -> Complaint:
 
 
 def _missing(error: ImportError) -> Complaint:
-    return _error(f"{error.name or error} cannot be imported", "rd doctor says what is missing and how to mend it.")
+    return _error(f"{error.name or error} cannot be imported", "rd doctor says how to mend it.")
 
 
 def _unexpected(error: Exception) -> Complaint:
@@ -211,7 +211,11 @@ def _complain(error: BaseException) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``rd`` and return its exit code: 0 done, 1 failed, 2 usage, 3 some inputs failed, 130 interrupted."""
+    """Run ``rd``; returns its exit code.
+
+    0 done, 1 failed, 2 usage, 3 some inputs failed, 130 interrupted; ``query --exit-code`` adds 10
+    and 11.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that the terminal's encoding lacks must not stop a run.
         sys.stdout.reconfigure(errors="backslashreplace")

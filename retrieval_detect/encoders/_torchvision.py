@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Any
 
 from retrieval_detect.errors import EncoderError
 
-if TYPE_CHECKING:
-    from torch.library import Library
-
-_declared: list[Library] = []
+_declared: list[Any] = []
 """Operators declared here live as long as the library object does."""
 
 
-def ensure_torchvision() -> None:
+def ensure_torchvision() -> bool:
     """Import torchvision, mending the one way in which it is often installed broken.
+
+    Returns whether it had to be mended.
 
     Beside a CPU build of torch, the CUDA build of torchvision cannot load its compiled operators and
     then fails on describing the first of them, ``nms`` (pytorch/vision issue 9077). Neither
@@ -33,14 +32,15 @@ def ensure_torchvision() -> None:
             ) from error
         _declare_operators()
         import_module("torchvision")
+    return bool(_declared)
 
 
 def _declare_operators() -> None:
-    from torch.library import Library
+    import torch
 
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
-    library = Library("torchvision", "FRAGMENT")
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _declared.append(library)

@@ -81,7 +81,10 @@ def centred_distance(a: Float32, b: Float32) -> float:
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     centred = rows - rows.mean(axis=0)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    unit: NDArray[np.float64] = centred / np.linalg.norm(centred, axis=1, keepdims=True).clip(
+        np.finfo(np.float64).tiny
+    )
+    return unit
 
 
 # ---------------------------------------------------------------- painting; int64 (256, 256, 3), any range
@@ -107,14 +110,16 @@ def _smooth(image: Int64, radius: int) -> Int64:
     for axis in (0, 1):
         image = sum(np.roll(image, step, axis) for step in range(radius)) // radius  # type: ignore[assignment]
     low, high = image.min(), image.max()
-    return (image - low) * 255 // (high - low)
+    stretched: Int64 = (image - low) * 255 // (high - low)
+    return stretched
 
 
 def _octaves(seed: int) -> Int64:
     """Noise whose power falls with frequency, as that of photographs does."""
     blocks = (64, 32, 16, 8, 4, 2, 1)
     layers = [_noise(seed + i, block) * block for i, block in enumerate(blocks)]
-    return np.sum(layers, axis=0) // sum(blocks)
+    mixed: Int64 = np.sum(layers, axis=0) // sum(blocks)
+    return mixed
 
 
 def _discs(seed: int) -> Int64:

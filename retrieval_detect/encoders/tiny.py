@@ -37,7 +37,8 @@ def _matrices() -> tuple[Int8, Int8, Int8]:
         (_LAYERS["pre"], _LAYERS["proj"]),
     )
     return tuple(  # type: ignore[return-value]
-        (scattered(101 + i, *shape) >> np.uint64(56)).astype(np.uint8).view(np.int8) for i, shape in enumerate(shapes)
+        (scattered(101 + i, *shape) >> np.uint64(56)).astype(np.uint8).view(np.int8)
+        for i, shape in enumerate(shapes)
     )
 
 

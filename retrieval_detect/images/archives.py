@@ -29,7 +29,7 @@ def tar_items(path: Path, folder: str) -> Iterator[ImageItem]:
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # it would keep every header it has read
+                archive.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
                 parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
                 if _is_image_member(member, parts):
                     found = True
@@ -97,7 +97,8 @@ def _image_column(schema: Any) -> str | None:
     structs = {
         field.name.lower(): f"{field.name}.bytes"
         for field in schema
-        if pa.types.is_struct(field.type) and any(f.name == "bytes" and holds_bytes(f.type) for f in field.type)
+        if pa.types.is_struct(field.type)
+        and any(f.name == "bytes" and holds_bytes(f.type) for f in field.type)
     }
     columns = plain | structs
     named = [columns[name] for name in IMAGE_COLUMNS if name in columns]

@@ -9,20 +9,21 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from retrieval_detect.types import UInt8, UInt64
+    from retrieval_detect.types import Int64, UInt8, UInt64
 
 _SIDE = 32
 _KEPT = 8
 
 
-def _dct_rows() -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def _dct_rows() -> Int64:
     """The lowest rows of the DCT-II of 32 points, times 4096 and rounded.
 
     Whole numbers, so that a hash does not depend on how a machine adds up floats: on flat images
     the sign of a rounding error would decide.
     """
     frequency, sample = np.mgrid[:_KEPT, :_SIDE]
-    return np.rint(4096 * np.cos(np.pi * frequency * (2 * sample + 1) / (2 * _SIDE))).astype(np.int64)
+    rows: Int64 = np.rint(4096 * np.cos(np.pi * frequency * (2 * sample + 1) / (2 * _SIDE))).astype(np.int64)
+    return rows
 
 
 _DCT = _dct_rows()
@@ -41,9 +42,9 @@ def phash(rgb: UInt8) -> int:
     ``hamming``); crops, rotations and mirror images in many. Flat images all hash alike.
 
     Zauner 2010, "Implementation and benchmarking of perceptual image hash functions", §3.2.1, with
-    an area average instead of a mean filter and a resize.
+    an antialiased resize instead of a mean filter.
     """
-    small = Image.fromarray(rgb).resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    small = Image.fromarray(rgb).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     luma = np.asarray(small.convert("L"), dtype=np.int64)
     terms = (_DCT @ luma @ _DCT.T).ravel()
     return int(_BITS[terms > np.median(terms[1:])].sum())

@@ -2,7 +2,7 @@
 
 Safe for hostile bytes and for threads: the header is judged before a pixel is decoded, only the
 formats below are tried (Pillow knows others, one of which runs a program), and neither Pillow's
-globals nor the warning filters are touched.
+globals nor the warning filters are touched. (On broken metadata Pillow issues Python warnings.)
 """
 
 from __future__ import annotations
@@ -81,15 +81,16 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> DecodedImage:
         return _decode(data, limits)
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - hostile bytes make decoders raise anything
-        raise _explain(error) from error
+    except Exception as error:  # hostile bytes make decoders raise anything
+        raise _explain(error, data) from error
 
 
 def _decode(data: bytes, limits: Limits) -> DecodedImage:
     image = _READERS[_format_of(data)](io.BytesIO(data))
     _check_size(image.size, limits)
+    _check_pixel_type(image)
     # Pillow turns TIFFs itself while loading and drops the tag, so it is looked at before.
-    turned = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.Orientation, 1) != 1
+    turned = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.Orientation) in _UPRIGHT
     rgb, notes = _pixels(image, data)
     orientation, more = _metadata(image)
     if orientation in _UPRIGHT:
@@ -149,17 +150,16 @@ def _format_of(data: bytes) -> str:
         raise _refusal("format-not-supported", name, hint=hint)
     start = data[:64].lstrip().lower()
     kind = next((kind for prefix, kind in _LOOKALIKES if start.startswith(prefix)), "")
-    raise _refusal(
-        "not-an-image", kind if data else "the file is empty", hint=f"rd reads {', '.join(_READERS)}."
-    )
+    detail = kind if data else "the file is empty"
+    raise _refusal("not-an-image", detail, hint=f"rd reads {', '.join(_READERS)}.")
 
 
 def _sniff(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":  # the brand, a version, then compatible brands; mif1 alone means little
-        found = [_BRANDS[brand] for i in (8, *range(16, 48, 4)) if (brand := data[i : i + 4]) in _BRANDS]
-        return min(found, default="")
+        found = {_BRANDS[brand] for i in (8, *range(16, 48, 4)) if (brand := data[i : i + 4]) in _BRANDS}
+        return "AVIF" if "AVIF" in found else next(iter(found), "")
     return next((name for signature, name in _SIGNATURES if data.startswith(signature)), "")
 
 
@@ -174,14 +174,20 @@ def _check_size(size: tuple[int, int], limits: Limits) -> None:
         raise _refusal("too-elongated", f"{shape}, the limit is {limits.max_aspect:g} to 1")
 
 
+def _check_pixel_type(image: ImageFile) -> None:
+    kind = f"Pillow mode {image.mode}" if image.mode in ("F", "I", "LAB") else ""
+    if isinstance(image, TiffImageFile) and image.mode.startswith("I;16"):
+        bits, photometric = image.tag_v2.get(258), image.tag_v2.get(262)
+        if (bits, photometric) != ((16,), 1):  # 1: black is zero
+            kind = "12-bit or inverted grey"
+    if kind:
+        raise _refusal("pixel-type", kind, hint="Convert it to 8 bits per channel first.")
+
+
 # ---------------------------------------------------------------- pixels
 
 
 def _pixels(image: ImageFile, data: bytes) -> tuple[UInt8, list[str]]:
-    if image.mode in ("F", "I", "LAB"):
-        raise _refusal(
-            "pixel-type", f"Pillow mode {image.mode}", hint="Convert it to 8 bits per channel first."
-        )
     if image.format == "JPEG" and (rgb := _jpeg(image, data)) is not None:
         return rgb, []
     image.load()
@@ -210,8 +216,6 @@ def _jpeg(image: ImageFile, data: bytes) -> UInt8 | None:
 
 
 def _grey_16_bit(image: ImageFile) -> tuple[UInt8, list[str]]:
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(_BITS_PER_SAMPLE) != (16,):
-        raise _refusal("pixel-type", "grey of 9 to 15 bits", hint="Convert it to 8 bits per channel first.")
     grey = np.array(image).astype(np.uint32)
     key = image.info.get("transparency")
     notes = ["grey-16-bit"]
@@ -230,8 +234,6 @@ def _on_white(image: ImageFile) -> tuple[UInt8, list[str]]:
     canvas.alpha_composite(rgba)
     return np.array(canvas.convert("RGB")), ["alpha-on-white"]
 
-
-_BITS_PER_SAMPLE = 258
 
 # EXIF orientation → what brings (height, width, 3) upright.
 _UPRIGHT: dict[int, Callable[[UInt8], UInt8]] = {
@@ -265,7 +267,7 @@ def _refusal(reason: str, detail: str = "", *, hint: str = "") -> ImageError:
     return ImageError(message, reason=reason, hint=hint)
 
 
-def _explain(error: Exception) -> ImageError:
+def _explain(error: Exception, data: bytes) -> ImageError:
     """A decoder's exception as a refusal; its own words are kept, for they say where the damage is."""
     words = str(error)
     if isinstance(error, MemoryError):
@@ -273,8 +275,13 @@ def _explain(error: Exception) -> ImageError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return _refusal("too-many-pixels", words)
     lowered = words.lower()
-    if "truncated" in lowered or "premature end of jpeg" in lowered:
+    if "truncated" in lowered or "premature end of jpeg" in lowered or _is_cut_webp(data):
         return _refusal("truncated", words)
     if "corrupt" in lowered or "broken" in lowered:
         return _refusal("corrupt", words)
     return _refusal("undecodable", words)
+
+
+def _is_cut_webp(data: bytes) -> bool:
+    """The one decoder that does not say so; the header of a RIFF file states its length."""
+    return data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)

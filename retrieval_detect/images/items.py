@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path, PurePath
 from typing import BinaryIO, NoReturn
@@ -10,7 +11,8 @@ from retrieval_detect.errors import ImageError
 from retrieval_detect.types import ImageItem
 
 IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jxl .png .tif .tiff .webp".split()
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl"}
+    | {".png", ".tif", ".tiff", ".webp"}
 )
 """Suffixes taken for images in folders and archives, in any case. HEIC and JPEG XL are among them so
 that they are reported as not supported, not passed over in silence."""
@@ -30,7 +32,7 @@ def is_image_name(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A file name as valid Unicode: bytes that are not UTF-8 become ``\\xNN``."""
+    r"""A file name as valid Unicode: bytes that are not UTF-8 become ``\xNN``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -62,7 +64,7 @@ def read_slice(stream: BinaryIO, size_bytes: int) -> bytes:
 
 def _read_file(path: Path) -> bytes:
     with path.open("rb") as stream:
-        return read_slice(stream, path.stat().st_size)
+        return read_slice(stream, os.fstat(stream.fileno()).st_size)
 
 
 def _fail(message: str) -> NoReturn:

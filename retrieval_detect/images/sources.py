@@ -9,19 +9,29 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatch
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.archives import table_items, tar_items
-from retrieval_detect.images.items import failed_item, file_item, is_image_name, printable, suffix_of
+from retrieval_detect.images.folders import ANY_DEPTH, walk
+from retrieval_detect.images.items import (
+    IMAGE_SUFFIXES,
+    failed_item,
+    file_item,
+    from_bytes,
+    is_image_name,
+    printable,
+    suffix_of,
+)
 from retrieval_detect.types import ImageItem
 
+__all__ = ["IMAGE_SUFFIXES", "from_bytes", "is_image_name", "read_list", "scan"]
+
 _CONTAINERS = {".tar": tar_items, ".parquet": table_items}
-_COMPRESSED = frozenset(".7z .bz2 .gz .rar .tbz2 .tgz .txz .xz .zip .zst".split())
+_COMPRESSED = frozenset({".7z", ".bz2", ".gz", ".rar", ".tbz2", ".tgz", ".txz", ".xz", ".zip", ".zst"})
 _WHAT_TO_GIVE = "Give image files, folders of them, .tar archives or .parquet tables."
 
 
@@ -35,6 +45,7 @@ def scan(
     suffix count (``is_image_name``), hidden ones never; a folder's own files come first, then its
     sub-folders, each by name; a folder reached twice through links is taken once.
 
+    ``recursive`` : whether sub-folders, and folders that a pattern matches, are listed as well.
     ``skipped`` : receives, as the items are taken, how many files of each suffix were passed over.
 
     Raises ``UsageError`` at the call for a path that does not exist or cannot be read, and for a
@@ -46,17 +57,17 @@ def scan(
     passed = Counter[str]() if skipped is None else skipped
     prepared = [_prepare(os.fspath(spec), recursive, passed) for spec in specs]
     return chain.from_iterable(
-        _items_of(source, source.name) if isinstance(source, Path) else source for source in prepared
+        _items_in(source, source.name) if isinstance(source, Path) else source for source in prepared
     )
 
 
 def read_list(stream: BinaryIO, *, null_separated: bool = False) -> list[str]:
-    """The paths of a list, one a line or ended by NUL; empty ones are left out."""
+    """The paths of a list, one a line or each ended by NUL; empty ones are left out."""
     data = stream.read().removeprefix(b"\xef\xbb\xbf")
     if null_separated:
         return [os.fsdecode(path) for path in data.split(b"\0") if path]
     if b"\0" in data:
-        raise UsageError("the list of paths holds NUL bytes", hint="Is it separated by NUL? Then add -0.")
+        raise UsageError("the list of paths holds NUL bytes", hint="If they separate the paths, add -0.")
     return [os.fsdecode(line) for line in data.replace(b"\r\n", b"\n").split(b"\n") if line.strip()]
 
 
@@ -64,28 +75,99 @@ def read_list(stream: BinaryIO, *, null_separated: bool = False) -> list[str]:
 
 
 def _prepare(spec: str, recursive: bool, skipped: Counter[str]) -> Path | Iterator[ImageItem]:
-    """A checked file, or the images of anything else."""
-    path = Path(spec)
-    mode = _mode(path, spec)
+    """A path that was seen to be a file, or the images of anything else."""
+    path, mode = Path(spec), _mode_of(spec)
     if mode is None:
-        return _indirect(spec, recursive, skipped)
+        return _not_on_disk(spec, recursive, skipped)
     if stat.S_ISDIR(mode):
-        items = _walk(path, "" if recursive else None, lambda _: True, skipped)
-        return _checked(items, f"folder {_quoted(spec)} holds no image", skipped)
+        items = _items_below(path, (ANY_DEPTH,) if recursive else ("*",), skipped)
+        return _not_empty(items, f"folder {_quoted(spec)} holds no image", skipped)
     if not stat.S_ISREG(mode):
         raise UsageError(f"{_quoted(spec)} is neither a file nor a folder", hint=_WHAT_TO_GIVE)
     if suffix_of(spec) in _COMPRESSED:
-        raise UsageError(f"{_quoted(spec)} is a compressed archive", hint="Unpack it, or repack it as a plain .tar.")
+        hint = "Unpack it, or repack it as a plain .tar."
+        raise UsageError(f"{_quoted(spec)} is a compressed archive", hint=hint)
     return path
 
 
-def _mode(path: Path, spec: str) -> int | None:
+def _mode_of(spec: str) -> int | None:
+    """The file mode of ``spec``, ``None`` if there is no such path."""
     if not spec:
         raise UsageError("an empty path was given", hint=_WHAT_TO_GIVE)
     try:
-        return path.stat().st_mode
+        return Path(spec).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{_quoted(spec)} cannot be read: {why}", hint=_WHAT_TO_GIVE) from error
+        raise UsageError(f"{_quoted(spec)} cannot be read: {_why(error)}", hint=_WHAT_TO_GIVE) from error
+
+
+def _not_on_disk(spec: str, recursive: bool, skipped: Counter[str]) -> Iterator[ImageItem]:
+    """What is no path itself: one image of an archive or table, or a pattern."""
+    container, separator, inside = spec.partition("::")
+    if separator and suffix_of(container) in _CONTAINERS and Path(container).is_file():
+        uri = printable(f"{Path(container)}::{inside}")
+        found = next((item for item in _items_in(Path(container), "") if item.uri == uri), None)
+        if found is None:
+            raise UsageError(f"{_quoted(container)} holds no image {_quoted(inside)}")
+        return iter([found])
+    parts = Path(spec).parts
+    fixed = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), None)
+    if fixed is None:
+        raise UsageError(f"{_quoted(spec)} does not exist", hint=_WHAT_TO_GIVE)
+    pattern = parts[fixed:] + ((ANY_DEPTH,) if recursive else ())
+    items = _items_below(Path(*parts[:fixed]), pattern, skipped)
+    return _not_empty(items, f"pattern {_quoted(spec)} matches no image", skipped)
+
+
+def _not_empty(items: Iterator[ImageItem], complaint: str, skipped: Counter[str]) -> Iterator[ImageItem]:
+    """The same items, once it is known that there is one."""
+    before = Counter(skipped)
+    first = next(items, None)
+    if first is None:
+        raise UsageError(complaint + _passed_over(skipped - before), hint=_WHAT_TO_GIVE)
+    return chain([first], items)
+
+
+# ---------------------------------------------------------------- files
+
+
+def _items_below(root: Path, pattern: tuple[str, ...], skipped: Counter[str]) -> Iterator[ImageItem]:
+    for path, relative, error in walk(root, pattern):
+        suffix = suffix_of(path.name)
+        if error is not None and not relative:
+            raise UsageError(f"folder {_quoted(str(path))} cannot be listed: {_why(error)}") from error
+        if error is not None:
+            yield failed_item(str(path), f"the folder cannot be listed: {_why(error)}")
+        elif is_image_name(path.name) or suffix in _CONTAINERS:
+            yield from _items_in(path, relative)
+        else:
+            skipped[suffix or "no suffix"] += 1
+
+
+def _items_in(path: Path, relative: str) -> Iterator[ImageItem]:
+    """A file itself, or the images an archive or table holds: to those it is no folder of its own."""
+    list_items = _CONTAINERS.get(suffix_of(path.name))
+    if list_items is None:
+        return iter([file_item(path, relative)])
+    return list_items(path, relative.rpartition("/")[0])
+
+
+# ---------------------------------------------------------------- words
+
+
+def _quoted(spec: str) -> str:
+    return f"'{printable(spec)}'"
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _passed_over(skipped: Counter[str]) -> str:
+    """``; 3 files were skipped: .txt 2, .md 1``."""
+    total = sum(skipped.values())
+    if not total:
+        return ""
+    kinds = ", ".join(f"{suffix} {count}" for suffix, count in skipped.most_common(5))
+    return f"; {total:,} {'files were' if total > 1 else 'file was'} skipped: {printable(kinds)}"

@@ -60,9 +60,10 @@ def check_distributions(found: Mapping[str, str]) -> str:
     names = " and ".join(found)
     best = next((name for name in reversed(EXTRAS) if name in found), None)
     if best is None:
+        extra = "gpu" if "gpu" in names else "cpu"
         raise FaissUnavailable(
             f"{names} is not a FAISS that rd supports",
-            hint=f"pip uninstall -y {' '.join(found)} && pip install 'retrieval-detect[cpu]'",
+            hint=f"pip uninstall -y {' '.join(found)} && pip install 'retrieval-detect[{extra}]'",
         )
     wanted = f"'{best}>={OLDEST[0]}.{OLDEST[1]},<2'"
     if len(found) > 1:

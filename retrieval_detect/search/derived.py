@@ -131,9 +131,7 @@ class BankFiles:
     def _build(self, shard: ShardVectors) -> ShardCodes:
         library = faiss()
         quantizer = library.ScalarQuantizer.QT_fp16
-        index = library.IndexScalarQuantizer(
-            self.projection.d_out, quantizer, library.METRIC_INNER_PRODUCT
-        )
+        index = library.IndexScalarQuantizer(self.projection.d_out, quantizer, library.METRIC_INNER_PRODUCT)
         spread = 0.0
         for start in range(0, len(shard.row_ids), BLOCK_ROWS):
             codes = row_codes(shard.vectors[start : start + BLOCK_ROWS], self.projection)
@@ -166,9 +164,21 @@ def _map(path: Path) -> Any:
         return library.read_index(str(path), library.IO_FLAG_MMAP_IFC)
 
 
+class _CodesOf:
+    """The memory of a FAISS index for numpy, read-only; an array made of it keeps the index alive."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        shape = (int(index.ntotal), int(index.d))
+        raw = faiss().rev_swig_ptr(index.codes.data(), index.codes.size())
+        if raw.nbytes != 2 * shape[0] * shape[1]:
+            raise ValueError("its size differs")
+        address = raw.__array_interface__["data"][0]
+        self.__array_interface__ = {"version": 3, "typestr": "<f2", "shape": shape, "data": (address, True)}
+
+
 def _view(index: Any) -> Float16:
-    flat = faiss().rev_swig_ptr(index.codes.data(), index.codes.size())
-    codes: Float16 = flat.view(np.float16).reshape(index.ntotal, index.d)
+    codes: Float16 = np.asarray(_CodesOf(index))
     return codes
 
 

@@ -40,7 +40,8 @@ class ShardVectors:
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float16:
             raise VectorError(
-                f"shard {self.shard_id}: vectors are {self.vectors.dtype} {self.vectors.shape}, not float16 (n, d)"
+                f"shard {self.shard_id}: vectors are {self.vectors.dtype} {self.vectors.shape}, "
+                "not float16 (n, d)"
             )
         if self.row_ids.dtype != np.int64 or self.row_ids.shape != self.vectors.shape[:1]:
             raise VectorError(

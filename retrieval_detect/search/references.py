@@ -11,6 +11,8 @@ import pyarrow as pa
 from retrieval_detect.scoring.weights import reference_weights
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Int64, Label, UInt64
 
@@ -21,7 +23,7 @@ class References:
 
     ``content`` : uint64, the content id's leading word; ``name`` : int64 codes into ``names``
     (generators of fakes, sources of photographs); ``group`` : int64; ``phash`` : uint64;
-    ``log_weight`` : float64, design §9's log w.
+    ``log_weight`` : float64, design §9's log w. ``n_images`` : how many different content ids there are.
     """
 
     label: Label
@@ -31,7 +33,8 @@ class References:
     names: tuple[str, ...]
     group: Int64
     phash: UInt64
-    log_weight: np.ndarray
+    log_weight: NDArray[np.float64]
+    n_images: int
 
     @classmethod
     def load(cls, snapshot: Snapshot, label: Label) -> References:
@@ -46,7 +49,15 @@ class References:
         named_batch = np.where(np.array([*batches, ""])[batch] == "", -1, batch)
         weights = reference_weights(name, content, groups=group, batches=named_batch)
         return cls(
-            label, table["row_id"].to_numpy(), content, name, names, group, table["phash"].to_numpy(), weights
+            label=label,
+            row_ids=table["row_id"].to_numpy(),
+            content=content,
+            name=name,
+            names=names,
+            group=group,
+            phash=table["phash"].to_numpy(),
+            log_weight=weights,
+            n_images=len(np.unique(content)),
         )
 
     def __len__(self) -> int:

@@ -9,9 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from retrieval_detect.files import write_bytes
+from retrieval_detect.store.layout import FAILURES
 from retrieval_detect.types import Failure
-
-FAILURES = "failures.jsonl"
 
 
 def read_failures(folder: Path) -> list[Failure]:

@@ -11,11 +11,9 @@ from typing import Any
 
 from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, IndexNotFound
 from retrieval_detect.files import sha256_bytes, sha256_file, write_bytes, write_json
+from retrieval_detect.store.layout import CURRENT, MANIFESTS
 from retrieval_detect.store.schema import FORMAT, VERSION
 from retrieval_detect.types import EncoderSpec, Label, Split
-
-CURRENT = "CURRENT"
-MANIFESTS = "manifests"
 
 _NAME = re.compile(r"[0-9a-f]{16}")
 _LAYER = re.compile(r"[a-z][a-z0-9]*")

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from retrieval_detect.errors import IndexCorrupt
 from retrieval_detect.files import write_atomically, write_bytes
+from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, ShardRecord
 from retrieval_detect.store.near import near_keys
-from retrieval_detect.store.schema import key_columns
+from retrieval_detect.store.schema import key_columns, rows_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from retrieval_detect.files import DigestCache
     from retrieval_detect.types import Bool, Float16, Int64, UInt64
 
-SHARDS = "shards"
 SMALL_ROWS = 4096
 """Shards below this are merged, so that many small additions do not become many files."""
 SHARD_ROWS = 65_536
@@ -47,6 +47,7 @@ class Shard:
     def __init__(self, folder: Path, record: ShardRecord) -> None:
         self.record = record
         self._folder = folder
+        self._vectors: dict[str, Float16] = {}
 
     def path(self, suffix: str) -> Path:
         """Where one of the shard's files lies."""
@@ -84,21 +85,35 @@ class Shard:
 
     def vectors(self, layer: str) -> Float16:
         """float16 (n, d), unit norm to float16 rounding, C order, memory-mapped."""
-        return self._array(layer_file(layer))
+        if layer not in self._vectors:
+            self._vectors[layer] = self._array(layer_file(layer))
+        return self._vectors[layer]
+
+    @cached_property
+    def _rows(self) -> pq.ParquetFile:
+        try:
+            return pq.ParquetFile(pa.memory_map(str(self.path(ROWS))))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damaged(self.path(ROWS)) from error
+
+    def hold(self, layers: Sequence[str]) -> None:
+        """Map every file now, so that the shard stays readable after a writer has swept it."""
+        _ = self.row_ids, self.phashes, self.keys, self.near, self._rows
+        for layer in layers:
+            self.vectors(layer)
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Columns of the rows file."""
         try:
-            return pq.read_table(self.path(ROWS), columns=list(names), memory_map=True)
+            return self._rows.read(columns=list(names))
         except (OSError, pa.ArrowInvalid) as error:
             raise damaged(self.path(ROWS)) from error
 
     def take(self, positions: Int64, names: Sequence[str]) -> pa.Table:
         """Some rows, reading only the row groups they lie in. ``positions`` : int64 (m,)."""
         try:
-            with pq.ParquetFile(self.path(ROWS), memory_map=True) as file:
-                groups = np.unique(positions // _ROW_GROUP)
-                table = file.read_row_groups([int(g) for g in groups], columns=list(names))
+            groups = np.unique(positions // _ROW_GROUP)
+            table = self._rows.read_row_groups(groups.tolist(), columns=list(names))
         except (OSError, pa.ArrowInvalid) as error:
             raise damaged(self.path(ROWS)) from error
         return table.take(
@@ -173,10 +188,7 @@ def write_array(path: Path, array: NDArray[Any]) -> FileRecord:
 
 def read_whole(shard: Shard, layers: Sequence[str]) -> tuple[pa.Table, dict[str, Float16]]:
     """A shard's rows and vectors, for rewriting it."""
-    try:
-        table = pq.read_table(shard.path(ROWS))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise damaged(shard.path(ROWS)) from error
+    table = shard.columns(rows_schema(layers).names)
     return table, {layer: shard.vectors(layer) for layer in layers}
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval_detect.files import DigestCache
+from retrieval_detect.store.layout import CANARIES, TOMBSTONES
 from retrieval_detect.store.manifest import Manifest, TombstoneRecord, read_current
 from retrieval_detect.store.schema import content_words, find_keys
 from retrieval_detect.store.shards import Shard, check_file, damaged
@@ -19,15 +20,13 @@ from retrieval_detect.store.shards import Shard, check_file, damaged
 if TYPE_CHECKING:
     from retrieval_detect.types import Bool, Int64, Label, Split
 
-TOMBSTONES = "tombstones"
-CANARIES = "canaries"
-
 
 class Snapshot:
     """One generation of one index.
 
-    Opening checks that every file is what the manifest says: by size always, by sha256 once per
-    version of the file (``DigestCache``).
+    Opening checks that every file is what the manifest says (by size always, by sha256 once per
+    version of the file, see ``DigestCache``) and maps it, so that the generation stays readable
+    however many follow.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -42,6 +41,9 @@ class Snapshot:
         digests = digests or DigestCache.for_user()
         snapshot.check(digests)
         digests.save()
+        for shard in snapshot.shards():
+            shard.hold(snapshot.manifest.layers)
+        _ = snapshot.dead
         return snapshot
 
     def check(self, digests: DigestCache) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval_detect.files import sha256_file, sync_folder, write_atomically
+from retrieval_detect.store.layout import STAGING
 from retrieval_detect.store.schema import CONTENT_ID_BYTES, norm_column
 from retrieval_detect.store.shards import write_array
 from retrieval_detect.types import Embedded
@@ -22,7 +23,6 @@ from retrieval_detect.types import Embedded
 if TYPE_CHECKING:
     from retrieval_detect.types import Float16, Float32
 
-STAGING = "staging"
 _FACTS = {
     "content_id": pa.binary(CONTENT_ID_BYTES),
     "phash": pa.uint64(),

@@ -20,12 +20,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval_detect.errors import IndexLocked, UsageError
-from retrieval_detect.files import DigestCache, write_atomically
+from retrieval_detect.files import TEMPORARY, DigestCache, write_atomically
 from retrieval_detect.store.append import NewRow, append_rows
 from retrieval_detect.store.failures import record_failures
-from retrieval_detect.store.manifest import (
+from retrieval_detect.store.layout import (
+    BANKS,
+    CANARIES,
     CURRENT,
+    LOCK,
     MANIFESTS,
+    SHARDS,
+    STAGING,
+    TOMBSTONES,
+)
+from retrieval_detect.store.manifest import (
     FileRecord,
     GeneratorFacts,
     Manifest,
@@ -39,16 +47,14 @@ from retrieval_detect.store.manifest import (
     read_current,
     read_manifest,
 )
-from retrieval_detect.store.shards import SHARDS, merge_small, rewrite, write_array
-from retrieval_detect.store.snapshot import CANARIES, TOMBSTONES, Snapshot
-from retrieval_detect.store.staging import STAGING, Staging
+from retrieval_detect.store.shards import merge_small, rewrite, write_array
+from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.store.staging import Staging
 from retrieval_detect.store.sweep import KEPT_GENERATIONS, kept_generations, sweep
 
 if TYPE_CHECKING:
     from retrieval_detect.types import EncoderSpec, Failure, Float32
 
-LOCK = ".lock"
-BANKS = "banks"
 _OURS = {CURRENT, MANIFESTS, SHARDS, TOMBSTONES, CANARIES, STAGING, BANKS, LOCK}
 _TOOLS = ("retrieval-detect", "numpy", "pyarrow", "pillow", "torch", "open_clip_torch", "timm")
 
@@ -89,7 +95,9 @@ class Store:
             raise UsageError(
                 f"{folder} is an index already", hint="Add to it: rd bank add, or choose another name."
             )
-        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - _OURS):
+        if folder.exists() and not (
+            folder.is_dir() and all(_is_ours(path.name) for path in folder.iterdir())
+        ):
             raise UsageError(f"{folder} exists and is not an index", hint="Give a new or empty folder.")
         for name in (MANIFESTS, SHARDS, TOMBSTONES, CANARIES):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -271,6 +279,11 @@ class Writer:
         alive = {content_ids[index] for index, *_ in self.snapshot.find(content_ids)}
         fresh = {keyed_digest(key, content_id) for content_id in removed - alive}
         return Purge(old.floor, key, tuple(sorted({*old.digests, *fresh})))
+
+
+def _is_ours(name: str) -> bool:
+    # A creation that was killed leaves some of these behind; it must be possible to try again.
+    return name in _OURS or name.startswith(TEMPORARY)
 
 
 def keyed_digest(key: str, content_id: bytes) -> str:

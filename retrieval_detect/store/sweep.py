@@ -8,9 +8,9 @@ from pathlib import Path
 
 from retrieval_detect.errors import RdError
 from retrieval_detect.files import TEMPORARY
-from retrieval_detect.store.manifest import MANIFESTS, Manifest, generations, manifest_path, read_manifest
-from retrieval_detect.store.shards import SHARDS
-from retrieval_detect.store.snapshot import CANARIES, TOMBSTONES, Snapshot
+from retrieval_detect.store.layout import BANKS, CANARIES, MANIFESTS, SHARDS, STAGING, TOMBSTONES
+from retrieval_detect.store.manifest import Manifest, generations, manifest_path, read_manifest
+from retrieval_detect.store.snapshot import Snapshot
 
 KEPT_GENERATIONS = 10
 _SWEPT = (MANIFESTS, SHARDS, TOMBSTONES, CANARIES)
@@ -35,15 +35,15 @@ def sweep(folder: Path, current: Manifest) -> None:
         keep |= {path, *(file for file, _ in Snapshot(folder, manifest).files())}
         shard_ids |= {record.id for record in manifest.shards}
     for path in _candidates(folder):
-        derived = path.parent.name == "banks" and path.name.split(".")[0] in shard_ids
+        derived = path.parent.name == BANKS and path.name.split(".")[0] in shard_ids
         if path.name.startswith(TEMPORARY) or (path not in keep and not derived):
             with suppress(OSError):  # a reader on a system that locks open files: the next sweep gets it
                 path.unlink()
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    for name in (*_SWEPT, "banks", "staging"):
+    for name in (*_SWEPT, BANKS, STAGING):
         for path in sorted((folder / name).glob("*")):
-            if name != "staging" or path.name.startswith(TEMPORARY):
+            if name != STAGING or path.name.startswith(TEMPORARY):
                 yield path
     yield from folder.glob(f"{TEMPORARY}*")

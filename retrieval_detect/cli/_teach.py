@@ -1,0 +1,233 @@
+"""What build-index and bank add share: scan, plan, embed, commit, and say what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval_detect.build import AddReport, Index, UpdatePlan, plan
+from retrieval_detect.cli._output import human_bytes
+from retrieval_detect.cli._progress import progress
+from retrieval_detect.config import index_path, is_index
+from retrieval_detect.detector import Detector
+from retrieval_detect.encoders.pipeline import BATCH_SIZE
+from retrieval_detect.errors import UsageError
+from retrieval_detect.images.sources import scan
+from retrieval_detect.recipes import (
+    DEFAULT_LAYERS,
+    Recipe,
+    ReferenceSet,
+    find_recipe,
+    parse_layers,
+    read_recipe,
+)
+from retrieval_detect.store.manifest import GeneratorFacts
+from retrieval_detect.types import LABELS, Facts, ImageItem
+
+if TYPE_CHECKING:
+    from retrieval_detect.cli._output import Output
+    from retrieval_detect.cli._params import Run
+    from retrieval_detect.encoders.base import Encoder
+
+SOME_FAILED = 3
+_SHOWN_FAILURES = 10
+
+
+def recipe_of(
+    name: str | None, *, real: Sequence[str], fake: Sequence[str], layers: str | None, root: str
+) -> Recipe:
+    """The recipe that was named, or the one that --real and --fake amount to."""
+    if name is not None and (real or fake):
+        raise UsageError("a recipe already says what the references are", hint="Leave out --real and --fake.")
+    if name is not None:
+        recipe = read_recipe(find_recipe(name), root=Path(root))
+    elif real or fake:
+        given = [("real", real), ("fake", fake)]
+        sets = [ReferenceSet(tuple(paths), Facts(label)) for label, paths in given if paths]  # type: ignore[arg-type]
+        recipe = Recipe(tuple(sets))
+    else:
+        raise UsageError(
+            "there is nothing to build from",
+            hint="Give --real DIR and --fake DIR, or a recipe: rd build-index --help",
+        )
+    return replace(recipe, layers=parse_layers(layers)) if layers else recipe
+
+
+def teach(run: Run, recipe: Recipe, *, dry_run: bool, kind: str = "build-index") -> int | None:
+    """Bring an index, new or old, to hold what ``recipe`` names."""
+    started = time.monotonic()
+    folder = _folder(run, recipe)
+    known = is_index(folder)
+    index = Index.open(folder) if known else None
+    inputs = [pair for reference_set in recipe.references for pair in _inputs(reference_set)]
+    with progress(len(inputs), "Reading", run.output) as meter:
+        planned = plan(inputs, index.snapshot() if index else None, progress=meter.advance)
+    run.output.note(f"{'':20}  {planned.summary()}")
+    for label in LABELS:
+        _name_unnamed(run.output, planned, label)
+    if dry_run:
+        _show_plan(run.output, planned, folder, exists=known)
+        return None
+    if index is None or planned.new:
+        encoder = _encoder(run, recipe, index)
+        index = index or Index.create(folder, encoder=encoder, layers=recipe.layers)
+        _same_layers(index, recipe)
+        planned = replace(planned, generators=_generators(recipe, planned))
+        report = _embed(run, index, planned, encoder, kind)
+    else:
+        report = AddReport(index.snapshot().manifest, 0, 0, planned.failures)
+    _open_banks(run, index)
+    return _finish(run, index, planned, report, time.monotonic() - started)
+
+
+def _folder(run: Run, recipe: Recipe) -> Path:
+    settings = run.settings
+    if recipe.name and settings.origin("index") == "default":
+        settings = replace(settings, index=recipe.name)
+    return index_path(settings)
+
+
+def _inputs(reference_set: ReferenceSet) -> Iterator[tuple[ImageItem, Facts]]:
+    column = "generator" if reference_set.facts.label == "fake" else "source"
+    for item in scan([str(Path(path).absolute()) for path in reference_set.paths]):
+        facts = reference_set.facts
+        if not getattr(facts, column) and "/" in item.relative:
+            facts = _named(facts, item.relative.split("/", 1)[0])
+        yield item, facts
+
+
+def _named(facts: Facts, name: str) -> Facts:
+    return replace(facts, generator=name) if facts.label == "fake" else replace(facts, source=name)
+
+
+def _generators(recipe: Recipe, planned: UpdatePlan) -> dict[str, GeneratorFacts]:
+    """What the recipe says about the generators of the fakes that are new."""
+    described = {s.facts: s for s in recipe.references if s.family or s.released_at}
+    found = {}
+    for facts in {p.facts for p in planned.new if p.facts.label == "fake" and p.facts.generator}:
+        for given, reference_set in described.items():
+            if replace(given, generator=facts.generator) == facts:
+                found[facts.generator] = GeneratorFacts(reference_set.family, reference_set.released_at)
+    return found
+
+
+def _name_unnamed(output: Output, planned: UpdatePlan, label: str) -> None:
+    column = "generator" if label == "fake" else "source"
+    unnamed = sum(p.facts.label == label and not getattr(p.facts, column) for p in planned.new)
+    if unnamed:
+        output.note(
+            f"{'':20}  {unnamed:,} {label} images have no {column}: sub-folders or --{column} would name it"
+        )
+
+
+def _encoder(run: Run, recipe: Recipe, index: Index | None) -> Encoder:
+    from retrieval_detect.encoders.registry import load_encoder
+
+    settings = run.settings
+    name = settings.encoder
+    if settings.origin("encoder") == "default":
+        name = index.snapshot().manifest.encoder.name if index else recipe.encoder or name
+    return load_encoder(
+        name, weights=settings.encoder_weights, device=settings.device, offline=settings.offline
+    )
+
+
+def _same_layers(index: Index, recipe: Recipe) -> None:
+    stored = index.snapshot().manifest.layers
+    if recipe.layers not in (stored, DEFAULT_LAYERS):
+        raise UsageError(
+            f"index {index.folder.name!r} stores layers {','.join(stored)}, not {','.join(recipe.layers)}",
+            hint="All references of an index have the same layers: leave --layers out, or build another.",
+        )
+
+
+def _embed(
+    run: Run,
+    index: Index,
+    planned: UpdatePlan,
+    encoder: Encoder,
+    kind: str,
+) -> AddReport:
+    run.output.detail(f"Encoder {encoder.spec.name}, engine {encoder.spec.engine}")
+    with progress(len(planned.new), "Embedding", run.output) as meter:
+        return index.apply(
+            planned,
+            encoder=encoder,
+            detail={"command": kind},
+            progress=meter.advance,
+            workers=run.settings.workers,
+            batch_size=run.settings.batch_size or BATCH_SIZE,
+        )
+
+
+def _open_banks(run: Run, index: Index) -> None:
+    """Build the FAISS files of new shards now, not at the first query."""
+    snapshot = index.snapshot()
+    if all(snapshot.manifest.live_rows(label, "bank") for label in LABELS):
+        Detector(snapshot, device=run.settings.device).open_banks()
+
+
+def _show_plan(output: Output, planned: UpdatePlan, folder: Path, *, exists: bool) -> None:
+    record = {
+        "index": str(folder),
+        "exists": exists,
+        "new": {label: planned.count(label) for label in LABELS},
+        "known": planned.known,
+        "repeated": planned.repeated,
+        "purged": planned.purged,
+        "failures": len(planned.failures),
+    }
+    verb = "Would add" if exists else "Would build"
+    new = ", ".join(f"{planned.count(label):,} {label}" for label in LABELS)
+    output.record(record, text=f"{verb} {folder}: {new}. Nothing was written.")
+
+
+def _finish(run: Run, index: Index, planned: UpdatePlan, report: AddReport, elapsed_s: float) -> int | None:
+    manifest = report.manifest
+    for failure in report.failures[:_SHOWN_FAILURES]:
+        run.output.warning(f"{failure.uri}: {failure.message}")
+    if len(report.failures) > _SHOWN_FAILURES:
+        rest = len(report.failures) - _SHOWN_FAILURES
+        run.output.warning(f"and {rest:,} more, all listed in {index.folder / 'failures.jsonl'}")
+    size_bytes = sum(path.stat().st_size for path in index.folder.rglob("*") if path.is_file())
+    record: dict[str, Any] = {
+        "index": str(index.folder),
+        "generation": manifest.generation,
+        "added": report.added,
+        "known": planned.known,
+        "repeated": planned.repeated,
+        "failures": len(report.failures),
+        "references": {label: manifest.live_rows(label) for label in LABELS},
+        "generators": {s.name: s.bank + s.calib for s in manifest.strata if s.label == "fake"},
+        "sources": {s.name: s.bank + s.calib for s in manifest.strata if s.label == "real"},
+        "encoder": manifest.encoder.name,
+        "size_bytes": size_bytes,
+        "elapsed_s": round(elapsed_s, 3),
+    }
+    run.output.record(record, text=_summary(index, report, size_bytes, elapsed_s), essential=["generation"])
+    return SOME_FAILED if report.failures else None
+
+
+def _summary(index: Index, report: AddReport, size_bytes: int, elapsed_s: float) -> list[str]:
+    manifest = report.manifest
+    counts = ", ".join(f"{manifest.live_rows(label):,} {label}" for label in LABELS)
+    names = f"{len(manifest.names('fake'))} generators, {len(manifest.names('real'))} sources"
+    held = sum(manifest.live_rows(label, "calib") for label in LABELS)
+    lines = [
+        f"{index.folder.name}, generation {manifest.generation}: {counts} references ({names})"
+        f" · {manifest.encoder.name}"
+    ]
+    if held:
+        lines.append(f"  {held:,} of them are set aside for calibration and do not vote")
+    lines.append(f"  {report.added:,} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s")
+    if report.added and manifest.parent:
+        lines.append(f"  Undo: rd bank rollback {manifest.parent}")
+    empty = [label for label in LABELS if not manifest.live_rows(label, "bank")]
+    if empty:
+        lines.append(
+            f"  The {empty[0]} bank is empty: rd bank add DIR --label {empty[0]}, then rd query photo.jpg"
+        )
+    return lines

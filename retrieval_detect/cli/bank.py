@@ -1,0 +1,253 @@
+"""``rd bank``: teach, unlearn, undo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval_detect.cli._params import (
+    Group,
+    Run,
+    batch_size_option,
+    device_option,
+    dry_run_option,
+    encoder_weights_option,
+    offline_option,
+    workers_option,
+    yes_option,
+)
+
+if TYPE_CHECKING:
+    from retrieval_detect.build import Index
+    from retrieval_detect.store.manifest import Manifest
+
+_LABEL = click.Choice(["real", "fake"])
+_BY = ("label", "generator", "source", "split", "batch", "contributor", "view", "row")
+
+
+@click.group(
+    "bank",
+    cls=Group,
+    examples="""
+        rd bank add new/ --label fake --generator newgen
+        rd bank remove --generator newgen --reason "licence withdrawn"
+        rd bank list --by generator
+        rd bank rollback 7
+    """,
+)
+def command() -> None:
+    """Add, remove and list references; undo."""
+
+
+def _index(run: Run) -> Index:
+    from retrieval_detect.build import Index
+    from retrieval_detect.config import index_path
+
+    return Index.open(index_path(run.settings))
+
+
+# ---------------------------------------------------------------- add
+
+
+@command.command(
+    "add",
+    examples="""
+        rd bank add new/ --label fake --generator newgen --released-at 2026-10-01
+        rd bank add phone-photos/ --label real --source my-phone
+    """,
+)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--label", required=True, type=_LABEL, help="What all these images are.")
+@click.option("--generator", default="", help="The model that made them (default: sub-folders).")
+@click.option("--family", default="", help="Its kind, such as 'latent diffusion'.")
+@click.option("--released-at", default="", metavar="DATE", help="When it was released, YYYY-MM-DD.")
+@click.option("--source", default="", help="The dataset or site they came from (default: sub-folders).")
+@click.option("--category", default="", help="What they show.")
+@click.option("--licence", default="", help="Under what terms they may be used.")
+@click.option("--contributor", default="", help="Who gave them.")
+@click.option("--batch", default="", help="A name for this delivery; a batch never outweighs one generator.")
+@click.option("--tags", default="", help="Words of your own.")
+@encoder_weights_option
+@offline_option
+@device_option
+@workers_option
+@batch_size_option
+@dry_run_option
+@click.pass_obj
+def add(
+    run: Run, /, paths: tuple[str, ...], dry_run: bool, family: str, released_at: str, **facts: Any
+) -> int | None:
+    """Add references to an index; only what is new is embedded."""
+    from retrieval_detect.cli._teach import teach
+    from retrieval_detect.recipes import Recipe, ReferenceSet, check_date
+    from retrieval_detect.types import Facts
+
+    _index(run)
+    if facts["label"] == "real" and (facts["generator"] or family or released_at):
+        raise click.UsageError("a photograph has no generator: --generator goes with --label fake.")
+    reference_set = ReferenceSet(paths, Facts(**facts), family, check_date(released_at))
+    return teach(run, Recipe((reference_set,)), dry_run=dry_run, kind="bank add")
+
+
+# ---------------------------------------------------------------- remove
+
+
+@command.command(
+    "remove",
+    examples="""
+        rd bank remove --generator newgen --dry-run
+        rd bank remove --id 3a7b…e1 --reason mislabelled --yes
+    """,
+)
+@click.option("--label", type=_LABEL, help="Only references of this label.")
+@click.option("--generator", help="All of one generator ('' for those without a name).")
+@click.option("--source", help="All of one source.")
+@click.option("--batch", help="All of one batch.")
+@click.option("--contributor", help="All of one contributor.")
+@click.option("--id", "ids", multiple=True, metavar="SHA256", help="An image, by the sha256 of its file.")
+@click.option("--row", "rows", multiple=True, type=int, metavar="N", help="A reference, by its row id.")
+@click.option(
+    "--from-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="sha256 sums, one a line.",
+)
+@click.option("--reason", default="", help="Why; kept in the history.")
+@dry_run_option
+@yes_option
+@click.pass_obj
+def remove(
+    run: Run,
+    /,
+    ids: tuple[str, ...],
+    rows: tuple[int, ...],
+    from_file: Path | None,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    **where: str | None,
+) -> None:
+    """Take references out of the banks; what they taught is gone at once.
+
+    All conditions must hold. The vectors stay on disk, so that rd bank rollback can undo it, until
+    rd bank compact --purge erases them.
+    """
+    from retrieval_detect.store.select import select_rows
+
+    index = _index(run)
+    listed = from_file.read_text(encoding="utf-8").split() if from_file else []
+    conditions = {name: value for name, value in where.items() if value is not None}
+    wanted = select_rows(index.snapshot(), content_ids=[*ids, *listed], row_ids=rows, **conditions)
+    names = [*conditions.values(), *(["chosen images"] if ids or rows or listed else [])]
+    what = f"{len(wanted):,} references ({', '.join(names)})"
+    if dry_run:
+        run.output.record({"would_remove": len(wanted)}, text=f"Would remove {what}. Nothing was written.")
+        return
+    if wanted and not run.output.confirm(f"Remove {what}?", yes=yes):
+        raise click.Abort
+    manifest = index.remove(wanted, reason=reason, detail=conditions | {"command": "bank remove"})
+    _committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.")
+
+
+def _committed(run: Run, manifest: Manifest, record: dict[str, Any], text: str) -> None:
+    lines = [
+        text,
+        f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}",
+    ]
+    run.output.record(record | {"generation": manifest.generation}, text=lines)
+
+
+# ---------------------------------------------------------------- look
+
+
+@command.command("list", examples="rd bank list --by generator\nrd bank list --by row --format csv")
+@click.option("--by", type=click.Choice(_BY), help="What to count by (default: generators and sources).")
+@click.pass_obj
+def list_(run: Run, by: str | None) -> None:
+    """Say what is in the banks."""
+    from retrieval_detect.store.select import count_by, list_rows
+
+    snapshot = _index(run).snapshot()
+    if by == "row":
+        run.output.table(list_rows(snapshot), ["row_id", "label", "split", "generator", "source", "uri"])
+        return
+    keys = [by] if by else ["label", "name"]
+    run.output.table(count_by(snapshot, by), [*keys, "bank", "calib", "references"])
+
+
+@command.command("history", examples="rd bank history")
+@click.pass_obj
+def history(run: Run) -> None:
+    """List the generations that are kept, oldest first."""
+    from retrieval_detect.cli._output import Column
+    from retrieval_detect.store.select import kept_history
+
+    rows = kept_history(_index(run).snapshot())
+    run.output.table(
+        rows, ["generation", Column("created_at", "when"), "operation", "added", "removed", "references"]
+    )
+
+
+# ---------------------------------------------------------------- undo and erase
+
+
+@command.command("rollback", examples="rd bank history\nrd bank rollback 7")
+@click.argument("generation", type=int)
+@dry_run_option
+@click.pass_obj
+def rollback(run: Run, generation: int, dry_run: bool) -> None:
+    """Go back to an older generation, as a new one: nothing is lost, and this can be undone too."""
+    index = _index(run)
+    if dry_run:
+        run.output.record(
+            {"would_roll_back_to": generation}, text=f"Would go back to generation {generation}."
+        )
+        return
+    with index.store.writer() as writer:
+        manifest = writer.rollback(generation)
+    _committed(
+        run, manifest, {"rolled_back_to": generation}, f"Back at the references of generation {generation}."
+    )
+
+
+@command.command("compact", examples="rd bank compact\nrd bank compact --purge --yes")
+@click.option("--purge", is_flag=True, help="Erase removed references in every generation, for good.")
+@dry_run_option
+@yes_option
+@click.pass_obj
+def compact(run: Run, purge: bool, dry_run: bool, yes: bool) -> None:
+    """Rewrite the index without its removed references.
+
+    --purge also erases their vectors and file names from every older generation, so that none can
+    be gone back to, and refuses the same images for ever. Reports and copies that were handed out
+    are out of its reach.
+    """
+    from retrieval_detect.cli._output import human_bytes
+    from retrieval_detect.store.select import size_on_disk
+
+    index = _index(run)
+    removed = len(index.snapshot().dead)
+    if dry_run:
+        run.output.record(
+            {"would_drop": removed}, text=f"Would drop {removed:,} removed references. Nothing was written."
+        )
+        return
+    question = f"Erase {removed:,} removed references and every older generation for good?"
+    if purge and not run.output.confirm(question, yes=yes):
+        raise click.Abort
+    before = size_on_disk(index.folder)
+    with index.store.writer() as writer:
+        manifest = writer.compact(purge=purge)
+    after = size_on_disk(index.folder)
+    record = {"dropped": removed, "purged": purge, "size_bytes_before": before, "size_bytes": after}
+    sizes = f"{human_bytes(before)} before, {human_bytes(after)} now"
+    if purge:
+        text = [
+            f"Erased {removed:,} references; {sizes}.",
+            f"  Committed as generation {manifest.generation}; older ones are gone.",
+        ]
+        run.output.record(record | {"generation": manifest.generation}, text=text)
+        return
+    note = "older generations keep their files until ten changes later" if after >= before else sizes
+    _committed(run, manifest, record, f"Dropped {removed:,} removed references; {note}.")

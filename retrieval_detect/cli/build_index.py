@@ -1,0 +1,61 @@
+"""``rd build-index``."""
+
+from __future__ import annotations
+
+import click
+
+from retrieval_detect.cli._params import (
+    Command,
+    Run,
+    batch_size_option,
+    device_option,
+    dry_run_option,
+    encoder_option,
+    encoder_weights_option,
+    offline_option,
+    workers_option,
+)
+
+
+@click.command(
+    "build-index",
+    cls=Command,
+    examples="""
+        rd build-index --real photos/ --fake generated/
+        rd build-index --real photos/ --fake generated/ --encoder efficientnet-lite0 --index trial
+        rd build-index default
+    """,
+)
+@click.argument("recipe", required=False)
+@click.option("--real", multiple=True, metavar="PATH", help="Photographs; sub-folders name their sources.")
+@click.option("--fake", multiple=True, metavar="PATH", help="Generated images; sub-folders name generators.")
+@click.option(
+    "--layers", metavar="LIST", help="Vectors to keep an image: proj, pre, blockNN (default: proj)."
+)
+@click.option("--root", metavar="DIR", default=".", help="Where a recipe's relative paths begin.")
+@encoder_option
+@encoder_weights_option
+@offline_option
+@device_option
+@workers_option
+@batch_size_option
+@dry_run_option
+@click.pass_obj
+def command(
+    run: Run,
+    recipe: str | None,
+    real: tuple[str, ...],
+    fake: tuple[str, ...],
+    layers: str | None,
+    root: str,
+    dry_run: bool,
+) -> int | None:
+    """Embed and store references of both labels.
+
+    PATH is a folder, a file, a quoted glob, a tar archive (WebDataset) or a Parquet file with an
+    image column. Running the same command again goes on where it stopped, or adds what is new.
+    A RECIPE (index/recipes/*.toml) says the same in a file.
+    """
+    from retrieval_detect.cli._teach import recipe_of, teach
+
+    return teach(run, recipe_of(recipe, real=real, fake=fake, layers=layers, root=root), dry_run=dry_run)

@@ -1,0 +1,173 @@
+"""``rd index``: what is there, and whether it is whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval_detect.cli._params import Group, Run, encoder_weights_option, offline_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retrieval_detect.store.snapshot import Snapshot
+
+
+@click.group("index", cls=Group, examples="rd index list\nrd index info\nrd index verify --index default")
+def command() -> None:
+    """List, describe and check indexes."""
+
+
+@command.command("list", examples="rd index list")
+@click.pass_obj
+def list_(run: Run) -> None:
+    """List the indexes in the home."""
+    from retrieval_detect.cli._output import Column, human_bytes
+    from retrieval_detect.config import index_home, index_names
+
+    home = index_home(run.settings)
+    names = index_names(home)
+    if not names:
+        run.output.note(f"There is no index in {home}. Build one: rd build-index --real DIR --fake DIR")
+    columns: list[str | Column] = [
+        "name",
+        "encoder",
+        "real",
+        "fake",
+        "generators",
+        "generation",
+        Column("size_bytes", "size", human_bytes),
+    ]
+    run.output.table([_row(home / name) for name in names], columns)
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    from retrieval_detect.errors import RdError
+    from retrieval_detect.store.manifest import read_current
+    from retrieval_detect.store.select import size_on_disk
+
+    row: dict[str, Any] = {"name": folder.name, "size_bytes": size_on_disk(folder)}
+    try:
+        manifest = read_current(folder)
+    except RdError as error:
+        return row | {"encoder": None, "real": None, "fake": None, "generation": None, "error": error.message}
+    return row | {
+        "encoder": manifest.encoder.name,
+        "real": manifest.live_rows("real"),
+        "fake": manifest.live_rows("fake"),
+        "generators": len(manifest.names("fake")),
+        "generation": manifest.generation,
+        "error": None,
+    }
+
+
+@command.command("info", examples="rd index info\nrd index info --index trial --json")
+@click.pass_obj
+def info(run: Run) -> None:
+    """Describe one index: encoder, banks, how it was made."""
+    from retrieval_detect.config import index_path
+    from retrieval_detect.store.snapshot import Snapshot
+
+    snapshot = Snapshot.open(index_path(run.settings))
+    record = _info(snapshot)
+    run.output.record(record, text=_info_text(record))
+
+
+def _info(snapshot: Snapshot) -> dict[str, Any]:
+    from retrieval_detect.store.failures import read_failures
+    from retrieval_detect.store.select import size_on_disk
+    from retrieval_detect.types import LABELS
+
+    manifest = snapshot.manifest
+    spec = manifest.encoder
+    return {
+        "name": snapshot.folder.resolve().name,
+        "path": str(snapshot.folder),
+        "generation": manifest.generation,
+        "created_at": manifest.created_at,
+        "encoder": spec.name,
+        "is_clip": spec.is_clip,
+        "encoder_note": spec.note,
+        "engine": spec.engine,
+        "fingerprint": spec.fingerprint,
+        "weights_sha256": spec.weights_sha256,
+        "layers": {layer: spec.layers[layer] for layer in manifest.layers},
+        "projection": manifest.projection,
+        "references": {
+            label: {"bank": manifest.live_rows(label, "bank"), "calib": manifest.live_rows(label, "calib")}
+            for label in LABELS
+        },
+        "generators": {s.name: s.bank + s.calib for s in manifest.strata if s.label == "fake"},
+        "sources": {s.name: s.bank + s.calib for s in manifest.strata if s.label == "real"},
+        "removed": len(snapshot.dead),
+        "purged": len(manifest.purge.digests),
+        "failures": len(read_failures(snapshot.folder)),
+        "shards": len(manifest.shards),
+        "size_bytes": size_on_disk(snapshot.folder),
+        "tools": dict(manifest.tools),
+    }
+
+
+def _info_text(record: dict[str, Any]) -> list[str]:
+    from retrieval_detect.cli._output import human, human_bytes
+
+    kind = "CLIP" if record["is_clip"] else record["encoder_note"] or "not CLIP"
+    layers = ", ".join(f"{layer} ({d})" for layer, d in record["layers"].items())
+    banks = ", ".join(
+        f"{counts['bank']:,} {label} ({counts['calib']:,} more set aside for calibration)"
+        for label, counts in record["references"].items()
+    )
+    pairs = [
+        ("index", f"{record['name']}, generation {record['generation']} of {record['created_at']}"),
+        ("path", record["path"]),
+        ("encoder", f"{record['encoder']} ({kind})"),
+        ("engine", record["engine"]),
+        ("fingerprint", record["fingerprint"][:16]),
+        ("layers", layers),
+        ("banks", banks),
+        ("generators", human(record["generators"])),
+        ("sources", human(record["sources"])),
+        ("removed", f"{record['removed']:,} (purged for good: {record['purged']:,})"),
+        ("failures", f"{record['failures']:,} inputs could not be used"),
+        ("calibration", "none: scores say which bank is nearer, not how sure that is"),
+        ("size", f"{human_bytes(record['size_bytes'])} in {record['shards']} shards"),
+    ]
+    return [f"{name:<12} {value}" for name, value in pairs]
+
+
+@command.command("verify", examples="rd index verify\nrd index verify --sample 32")
+@click.option(
+    "--sample", metavar="N", type=click.IntRange(0), default=0, help="Also embed N references again."
+)
+@encoder_weights_option
+@offline_option
+@click.pass_obj
+def verify(run: Run, sample: int) -> int | None:
+    """Reread every byte of an index and check that FAISS agrees with the store."""
+    from retrieval_detect.config import index_path
+    from retrieval_detect.store.manifest import read_current
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.verify import problems
+
+    folder = index_path(run.settings)
+    snapshot = Snapshot(folder, read_current(folder))
+    found = list(
+        problems(snapshot, sample=sample, weights=run.settings.encoder_weights, offline=run.settings.offline)
+    )
+    n_files = sum(1 for _ in snapshot.files())
+    record = {
+        "index": str(folder),
+        "generation": snapshot.manifest.generation,
+        "files": n_files,
+        "problems": found,
+    }
+    if found:
+        lines = [f"{folder}: {len(found)} problems", *(f"  {problem}" for problem in found)]
+        lines.append("  Go back with rd bank rollback, restore the files from a copy, or rebuild.")
+        run.output.record(record, text=lines)
+        return 1
+    run.output.record(
+        record, text=f"{folder}: whole ({n_files} files, generation {snapshot.manifest.generation})"
+    )
+    return None

@@ -1,0 +1,165 @@
+"""``rd query``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from retrieval_detect.cli._params import (
+    Command,
+    Run,
+    batch_size_option,
+    device_option,
+    encoder_weights_option,
+    k_option,
+    method_option,
+    offline_option,
+    workers_option,
+)
+
+if TYPE_CHECKING:
+    from retrieval_detect.cli._output import Output
+    from retrieval_detect.types import Failure, ImageItem, Verdict
+
+SOME_FAILED = 3
+SOME_FAKE_LIKE, SOME_UNDECIDED = 10, 11
+_ESSENTIAL = ("verdict", "score", "input")
+
+
+@click.command(
+    "query",
+    cls=Command,
+    examples="""
+        rd query photo.jpg
+        rd query inbox/ --format jsonl > verdicts.jsonl
+        curl -s https://example.org/a.jpg | rd query -
+        find . -name '*.png' -print0 | rd query --from-file - -0
+    """,
+)
+@click.argument("images", nargs=-1, metavar="IMAGE...")
+@click.option("--from-file", metavar="FILE", help="Paths to judge, one a line; - reads them from stdin.")
+@click.option("-0", "--null", is_flag=True, help="Paths in --from-file end in NUL, not in a new line.")
+@click.option("--evidence", metavar="N", type=click.IntRange(0, 10), default=0, help="Show the N nearest.")
+@click.option("--exit-code", is_flag=True, help="Exit 10 if some are fake-like, 11 if some are undecided.")
+@method_option
+@k_option
+@encoder_weights_option
+@offline_option
+@device_option
+@workers_option
+@batch_size_option
+@click.pass_obj
+def command(
+    run: Run, images: tuple[str, ...], from_file: str | None, null: bool, evidence: int, exit_code: bool
+) -> int | None:
+    """Judge images by their nearest references.
+
+    IMAGE is a file, a folder, a quoted glob, a tar archive or a Parquet file with images; - reads
+    one image from stdin. The answer says which bank is nearer, with the references that say so; it
+    is evidence to weigh, not a finding that an image is fake or authentic.
+    """
+    from retrieval_detect.config import index_path
+    from retrieval_detect.detector import Detector
+    from retrieval_detect.encoders.pipeline import BATCH_SIZE
+    from retrieval_detect.errors import UsageError
+
+    settings = run.settings
+    items = _items(images, from_file, null)
+    ahead = list(islice(items, 2))
+    if not ahead:
+        raise UsageError(f"the list {from_file} names no image")
+    many = len(ahead) > 1
+    detector = Detector.load(
+        index_path(settings),
+        weights=settings.encoder_weights,
+        device=settings.device,
+        offline=settings.offline,
+    )
+    started = time.monotonic()
+    results = detector.query_many(
+        chain(ahead, items),
+        method=settings.method,
+        k=settings.k,
+        batch_size=settings.batch_size or BATCH_SIZE,
+        workers=settings.workers,
+    )
+    counts, failed = _show(run.output, results, many=many, evidence=evidence)
+    if many:
+        from retrieval_detect.report.words import summary
+
+        rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
+        for line in summary(counts, failed, rate=rate):
+            run.output.note(line)
+    return _exit_code(counts, failed, many=many, asked=exit_code)
+
+
+def _items(images: tuple[str, ...], from_file: str | None, null: bool) -> Iterator[ImageItem]:
+    from retrieval_detect.errors import UsageError
+    from retrieval_detect.images.sources import from_bytes, scan
+
+    if bool(images) == bool(from_file):
+        raise UsageError("there is nothing to judge", hint="Give images, a folder, -, or --from-file LIST.")
+    if from_file == "-":
+        yield from _listed(sys.stdin.buffer, null)
+    elif from_file:
+        with Path(from_file).open("rb") as stream:
+            yield from _listed(stream, null)
+    elif images == ("-",):
+        yield from_bytes(sys.stdin.buffer.read(), "-")
+    else:
+        yield from scan(images)
+
+
+def _listed(stream: BinaryIO, null: bool) -> Iterator[ImageItem]:
+    """Images of a list; a path that is not there fails alone and does not end the run."""
+    from retrieval_detect.errors import UsageError
+    from retrieval_detect.images.items import failed_item
+    from retrieval_detect.images.sources import read_list, scan
+
+    for path in read_list(stream, null_separated=null):
+        try:
+            yield from scan([path])
+        except UsageError as error:
+            yield failed_item(path, error.message)
+
+
+def _show(
+    output: Output, results: Iterator[Verdict | Failure], *, many: bool, evidence: int
+) -> tuple[Counter[str], int]:
+    """Print verdicts as they come; returns how many of each, and how many inputs failed."""
+    from retrieval_detect.errors import ImageError
+    from retrieval_detect.report.json import failure_json, verdict_json
+    from retrieval_detect.report.words import evidence_lines, full, one_line
+    from retrieval_detect.types import Failure
+
+    counts: Counter[str] = Counter()
+    failed = 0
+    show = output.stream if many else output.record
+    for result in results:
+        if isinstance(result, Failure):
+            if not many:
+                raise ImageError(f"{result.uri}: {result.message}", reason=result.reason, uri=result.uri)
+            failed += 1
+            if output.format in ("json", "jsonl"):
+                show(failure_json(result))
+            output.warning(f"{result.uri}: {result.message}")
+            continue
+        counts[result.verdict] += 1
+        lines = [one_line(result)] if many else full(result)
+        show(verdict_json(result), text=[*lines, *evidence_lines(result, evidence)], essential=_ESSENTIAL)
+    return counts, failed
+
+
+def _exit_code(counts: Counter[str], failed: int, *, many: bool, asked: bool) -> int | None:
+    if asked and counts["fake-like"]:
+        return SOME_FAKE_LIKE
+    if asked and counts["uncertain"] + counts["unknown"]:
+        return SOME_UNDECIDED
+    return SOME_FAILED if failed and many else None

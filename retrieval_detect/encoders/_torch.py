@@ -1,0 +1,168 @@
+"""What every torch encoder shares: devices, precisions, and all layers from one forward pass."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from retrieval_detect.encoders.base import check_call
+from retrieval_detect.encoders.preprocess import prepare
+from retrieval_detect.errors import EncoderError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
+
+    from retrieval_detect.types import EncoderSpec, Float32, UInt8
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Where a layer leaves the network: the output of ``module``, or its input with ``of_input``.
+
+    ``pool`` brings what passes there, of shape (n, …), to ``width`` numbers an image.
+    """
+
+    module: nn.Module
+    width: int
+    pool: Callable[[Any], Tensor]
+    of_input: bool = False
+
+
+class TorchEncoder:
+    """A network and its taps. Satisfies ``encoders.base.Encoder``.
+
+    Weights are converted to the precision once; autocast is never used, for on a CPU it is slower
+    than float32. Calls of ``encode`` wait for one another.
+    """
+
+    def __init__(self, spec: EncoderSpec, network: nn.Module, taps: Mapping[str, Tap]) -> None:
+        self._spec = spec
+        self._dtype: torch.dtype = getattr(torch, spec.precision)
+        self._network = network.eval().requires_grad_(False).to(spec.device, self._dtype)
+        self._taps = dict(taps)
+        self._lock = threading.Lock()
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Hard and soft facts."""
+        return self._spec
+
+    def cropped(self) -> TorchEncoder:
+        """The same network seeing the centre of each image unresized; another encoder, by its fingerprint."""
+        spec = self._spec
+        preprocessing = replace(spec.preprocessing, mode="crop")
+        renamed = replace(spec, name=f"{spec.name}@crop", preprocessing=preprocessing)
+        other = TorchEncoder(renamed, self._network, self._taps)
+        other._lock = self._lock  # one network, one pass at a time
+        return other
+
+    def prepare(self, rgb: UInt8) -> UInt8:
+        """uint8 (height, width, 3) → uint8 (size, size, 3)."""
+        return prepare(rgb, self._spec.preprocessing)
+
+    def encode(self, batch: UInt8, layers: Sequence[str]) -> Mapping[str, Float32]:
+        """uint8 (n, size, size, 3) → for each layer float32 (n, d), NOT unit norm."""
+        check_call(self._spec, batch, layers)
+        taps = {layer: self._taps[layer] for layer in layers}
+        try:
+            with self._lock, torch.inference_mode(), _tapped(taps) as vectors:
+                self._network(self._normalised(batch))
+        except torch.OutOfMemoryError as error:
+            raise EncoderError(
+                f"{self._spec.device} has too little memory for {len(batch)} images at once",
+                hint="Use a smaller --batch-size.",
+            ) from error
+        return {layer: self._checked(layer, vectors.get(layer), len(batch)) for layer in layers}
+
+    def _checked(self, layer: str, vectors: Tensor | None, n: int) -> Float32:
+        """A few of timm's thousand networks have blocks that are not what its list of them says."""
+        if vectors is None or vectors.shape != (n, self._taps[layer].width):
+            raise EncoderError(
+                f"{self._spec.name} gives no vector an image at layer {layer}",
+                hint="Choose other layers; proj always works.",
+            )
+        rows: Float32 = vectors.cpu().numpy()
+        return rows
+
+    def _normalised(self, batch: UInt8) -> Tensor:
+        """(n, 3, size, size) on the device. The order of operations is that of open_clip's transform."""
+        preprocessing, device = self._spec.preprocessing, self._spec.device
+        pixels = torch.tensor(batch).to(device).permute(0, 3, 1, 2).float().contiguous().div_(255)
+        mean = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1)
+        std = torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
+        return pixels.sub_(mean).div_(std).to(self._dtype)
+
+
+@contextmanager
+def _tapped(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
+    """Collect each tap's vectors, float32 (n, width), while the network runs."""
+    vectors: dict[str, Tensor] = {}
+
+    def hook(layer: str, tap: Tap) -> Any:
+        def take(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            passing = inputs[0] if tap.of_input else output
+            # A copy: blocks that add in place would change a slice after it was taken.
+            vectors[layer] = tap.pool(passing).to(torch.float32, copy=True)
+
+        return tap.module.register_forward_hook(take)
+
+    handles = [hook(layer, tap) for layer, tap in taps.items()]
+    try:
+        yield vectors
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def resolve_device(device: str) -> str:
+    """``"auto"``, ``"cpu"`` or ``"cuda[:n]"`` → ``"cpu"`` or ``"cuda:n"``; an error if not there."""
+    if device == "cpu":
+        return device
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (number and not number.isdecimal()):
+        raise UsageError(f"there is no device {device!r}", hint="Use auto, cpu, cuda or cuda:N.")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= found:
+        raise EncoderError(
+            f"device {device} was asked for, and torch finds {found or 'no'} CUDA device{'s' * (found != 1)}",
+            hint="Use --device cpu, or install a CUDA build of torch and its driver.",
+        )
+    return f"cuda:{number or 0}"
+
+
+def resolve_precision(precision: str, device: str, network: nn.Module) -> str:
+    """``"auto"`` → the fastest precision that leaves neighbours as they are.
+
+    float16 on a GPU and bfloat16 on a CPU that multiplies it in hardware; float32 elsewhere, and for
+    networks with batch normalisation, whose running statistics do not survive 8 bits.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"there is no precision {precision!r}", hint=f"Use one of {', '.join(PRECISIONS)}.")
+    if precision != "auto":
+        return precision
+    if any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in network.modules()):
+        return "float32"
+    if device != "cpu":
+        return "float16"
+    return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 products in hardware (AVX-512 BF16 or AMX); emulated ones are slow."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+
+
+def has_quick_gelu(network: nn.Module) -> bool:
+    """Whether the built network computes GELU as x · sigmoid(1.702 x), as OpenAI's CLIP does."""
+    return any(type(module).__name__ == "QuickGELU" for module in network.modules())

@@ -1,0 +1,137 @@
+"""Recipes: what an index is made of, as TOML that can be reviewed."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from retrieval_detect.config import unknown_key
+from retrieval_detect.errors import ConfigError
+from retrieval_detect.types import LABELS, Facts
+
+DEFAULT_LAYERS = ("proj",)
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_LAYER = re.compile(r"proj|pre|block\d{2}|heads\d{2}")
+_FACTS = frozenset(f.name for f in fields(Facts))
+_GENERATOR_FACTS = frozenset({"family", "released_at"})
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceSet:
+    """Images of one label. Names that ``facts`` leaves open come from sub-folders.
+
+    ``paths`` are whatever ``images.sources.scan`` takes. ``family`` and ``released_at``
+    (YYYY-MM-DD) describe the generator.
+    """
+
+    paths: tuple[str, ...]
+    facts: Facts
+    family: str = ""
+    released_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An index to be built: its name, its encoder's, the layers to keep, the references."""
+
+    references: tuple[ReferenceSet, ...]
+    name: str = ""
+    encoder: str = ""
+    layers: tuple[str, ...] = DEFAULT_LAYERS
+
+
+def parse_layers(text: str) -> tuple[str, ...]:
+    """``"proj,block12"`` → ``("proj", "block12")``; raises ``ConfigError`` for names no layer can have."""
+    layers = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    wrong = [layer for layer in layers if not _LAYER.fullmatch(layer)]
+    if wrong or not layers:
+        raise ConfigError(
+            f"{wrong[0] if wrong else text!r} is not the name of a layer",
+            hint="Layers are proj, pre, and blockNN for the CLS token after block NN, joined by commas.",
+        )
+    return layers
+
+
+def check_date(text: str) -> str:
+    """A date as YYYY-MM-DD, or empty; raises ``ConfigError`` for anything else."""
+    if text and not _DATE.fullmatch(text):
+        raise ConfigError(f"{text!r} is not a date", hint="Write it as YYYY-MM-DD.")
+    return text
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by path, or by name from ``index/recipes`` here or as shipped with rd."""
+    tracked = Path("index") / "recipes"
+    shipped = Path(__file__).parent / "_recipes"
+    candidates = [Path(name), tracked / f"{name}.toml", shipped / f"{name}.toml"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    known = sorted({path.stem for folder in (tracked, shipped) for path in folder.glob("*.toml")})
+    raise ConfigError(
+        f"there is no recipe {name!r}", hint=f"Known: {', '.join(known) or 'none'}; or give a file."
+    )
+
+
+def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
+    """Read and check a recipe; its relative paths are taken below ``root``.
+
+    Raises ``ConfigError`` naming the file and the key.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    known = {f.name for f in fields(Recipe)}
+    for key in document:
+        if key not in known:
+            raise unknown_key(key, known, where=str(path))
+    sets = document.get("references")
+    if not isinstance(sets, list) or not sets:
+        raise ConfigError(
+            f"{path}: it names no references", hint="Add a [[references]] table with label and paths."
+        )
+    layers = document.get("layers", list(DEFAULT_LAYERS))
+    return Recipe(
+        tuple(
+            _reference_set(table, root, f"{path}, references {n}") for n, table in enumerate(sets, start=1)
+        ),
+        _text(document, "name", str(path)),
+        _text(document, "encoder", str(path)),
+        parse_layers(",".join(_texts(layers, "layers", str(path)))),
+    )
+
+
+def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: this must be a table")
+    known = _FACTS | _GENERATOR_FACTS | {"paths"}
+    for key in table:
+        if key not in known:
+            raise unknown_key(key, known, where=where)
+    if table.get("label") not in LABELS:
+        raise ConfigError(f"{where}: label must be real or fake, not {table.get('label')!r}")
+    paths = _texts(table.get("paths"), "paths", where)
+    facts = Facts(**{key: _text(table, key, where) for key in _FACTS if key in table})  # type: ignore[arg-type]
+    released = check_date(_text(table, "released_at", where))
+    return ReferenceSet(
+        tuple(str(root / path) for path in paths), facts, _text(table, "family", where), released
+    )
+
+
+def _text(table: Mapping[str, Any], key: str, where: str) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: {key} must be text, not {value!r}")
+    return value
+
+
+def _texts(value: Any, key: str, where: str) -> Sequence[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(part, str) and part for part in value):
+        raise ConfigError(f"{where}: {key} must be a list of texts, not {value!r}")
+    return value

@@ -1,0 +1,46 @@
+"""Verdicts as JSON, schema 1: the shape other programs may rely on (``verdict.schema.json``)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import Failure, Verdict
+
+SCHEMA = 1
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
+    """Plain JSON types. Scores: positive = fake; similarities are cosines; times in seconds."""
+    data = asdict(verdict)
+    return {
+        "schema": SCHEMA,
+        **data,
+        "score": round(verdict.score, 6),
+        "votes": data["votes"] | {"bank_share_fake": round(verdict.votes.bank_share_fake, 4)},
+        "nearest": {label: round(similarity, 6) for label, similarity in verdict.nearest.items()},
+        "attribution": [a | {"share": round(a["share"], 4)} for a in data["attribution"]],
+        "evidence": [_evidence(e) for e in data["evidence"]],
+        "same_image": [_evidence(e) for e in data["same_image"]],
+        "warnings": list(verdict.warnings),
+        "elapsed_s": round(verdict.elapsed_s, 4),
+    }
+
+
+def _evidence(data: dict[str, Any]) -> dict[str, Any]:
+    return data | {"similarity": round(data["similarity"], 6)}
+
+
+def failure_json(failure: Failure) -> dict[str, Any]:
+    """An input that could not be judged, as it stands among verdicts."""
+    return {"schema": SCHEMA, "input": failure.uri, "error": failure.reason, "message": failure.message}
+
+
+def verdict_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of ``verdict_json``."""
+    text = files("retrieval_detect.report").joinpath("verdict.schema.json").read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema

@@ -1,0 +1,41 @@
+"""Which generators the nearest fakes come from; the true one may be absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval_detect.errors import EmptyBank
+from retrieval_detect.scoring.neighbours import BankNeighbours, nearest_images
+from retrieval_detect.scoring.vote import TEMPERATURE
+from retrieval_detect.types import Attribution
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def attribute(
+    fake: BankNeighbours,
+    *,
+    names: Sequence[str],
+    k: int,
+    of: int = 10,
+    temperature: float = TEMPERATURE,
+) -> tuple[Attribution, ...]:
+    """Generators among one query's k nearest fakes, by share, then by name.
+
+    ``fake`` : neighbours of shape (k,), whose codes index ``names``. A share is the generator's part
+    of exp(D_fake), design §9; ``of_nearest_fakes`` counts its images among the ``of`` nearest.
+    """
+    near = nearest_images(fake, k)
+    n = int(near.n[0])
+    if n == 0:
+        raise EmptyBank("no reference of the fake bank is left to vote")
+    terms: NDArray[np.float64] = (near.similarities / temperature + near.log_weights)[0, :n]
+    parts, codes = np.exp(terms - terms.max()), near.names[0, :n]
+    shares = np.bincount(codes, weights=parts, minlength=len(names)) / parts.sum()
+    counts = np.bincount(codes[:of], minlength=len(names))
+    found = [Attribution(names[i], int(counts[i]), float(shares[i])) for i in np.unique(codes)]
+    return tuple(sorted(found, key=lambda entry: (-entry.share, entry.generator)))

@@ -1,0 +1,164 @@
+"""Neighbours → score. Every rule compares the two banks; positive = fake, exactly 0 is no fake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval_detect.errors import EmptyBank, UsageError
+from retrieval_detect.scoring.neighbours import BankNeighbours, NearestImages, nearest_images
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retrieval_detect.types import Int64, Label, Method
+
+    Float64 = NDArray[np.float64]
+
+__all__ = ["DEFAULT_K", "TEMPERATURE", "BankNeighbours", "VoteResult", "density", "vote", "vote_batch"]
+
+TEMPERATURE = 0.2
+"""T of design §9."""
+
+DEFAULT_K: Mapping[Method, int] = {"density": 200, "nearest": 1, "mean": 9, "majority": 9}
+"""9 has the best accuracy of the k that Ojha, Li and Lee 2023 report."""
+
+_TIE = 1e-6
+"""Below any difference that one neighbour more or less makes to a majority."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteResult:
+    """The outcome for one query.
+
+    ``score`` : positive = fake. ``d_fake`` and ``d_real`` : the two sides compared, in the method's
+    own measure. ``k`` : neighbours counted, in the bank that gave more (in both together by majority).
+    ``votes_fake`` and ``votes_real`` : how many of the k nearest of both banks together are which.
+    """
+
+    score: float
+    d_fake: float
+    d_real: float
+    k: int
+    votes_fake: int
+    votes_real: int
+    warnings: tuple[str, ...] = ()
+
+
+def vote(
+    fake: BankNeighbours,
+    real: BankNeighbours,
+    *,
+    method: Method = "density",
+    k: int | None = None,
+    temperature: float = TEMPERATURE,
+) -> VoteResult:
+    """The vote on one query, whose neighbours have shape (k,). See ``vote_batch``."""
+    return vote_batch(fake, real, method=method, k=k, temperature=temperature)[0]
+
+
+def vote_batch(
+    fake: BankNeighbours,
+    real: BankNeighbours,
+    *,
+    method: Method = "density",
+    k: int | None = None,
+    temperature: float = TEMPERATURE,
+) -> list[VoteResult]:
+    """The votes on q queries, whose neighbours have shape (q, k).
+
+    Give each bank's k nearest images or more, or all it has: a vote counts what it is given. With s a
+    similarity and w a weight:
+
+    - ``density`` : D = logsumexp(s/T + log w) of the k nearest, fake less real (design §9).
+    - ``nearest`` : largest s, fake less real; its sign is the nearest-neighbour rule of Ojha, Li and Lee
+      2023, "Towards universal fake image detectors that generalize across generative models".
+    - ``mean`` : mean s of the k nearest, fake less real; the same k in both, since a mean over fewer is
+      higher.
+    - ``majority`` : share of each bank among the k nearest of both, fake part less one half; ties go by
+      ``mean``.
+
+    A bank with fewer than k images votes with all it has, with a warning except in ``density``, where
+    that is the definition. A bank with none is an ``EmptyBank`` error.
+    """
+    k = DEFAULT_K[method] if k is None else k
+    _check(method, k, temperature)
+    near_fake, near_real = nearest_images(fake, k), nearest_images(real, k)
+    _refuse_empty(near_fake, "fake")
+    _refuse_empty(near_real, "real")
+    votes_fake, votes_real = _merged_counts(near_fake, near_real, k)
+    if method == "density":
+        d_fake, d_real = density(near_fake, temperature), density(near_real, temperature)
+        score, used = d_fake - d_real, np.maximum(near_fake.n, near_real.n)
+    elif method == "majority":
+        d_fake, d_real = votes_fake / fake.n_bank, votes_real / real.n_bank
+        mean_fake, mean_real = _means(near_fake, near_real)
+        # (a - b) / 2(a + b) = a/(a + b) - 1/2, and changes its sign exactly when the banks change places.
+        score = (d_fake - d_real) / (2 * (d_fake + d_real)) + _TIE * np.tanh(mean_fake - mean_real)
+        used = votes_fake + votes_real
+    else:
+        d_fake, d_real = _means(near_fake, near_real)
+        score, used = d_fake - d_real, np.minimum(near_fake.n, near_real.n)
+    columns = (column.tolist() for column in (score, d_fake, d_real, used, votes_fake, votes_real))
+    warnings = _warnings(near_fake, near_real, k=k, quiet=method == "density")
+    return [VoteResult(*values) for values in zip(*columns, warnings, strict=True)]
+
+
+def density(near: NearestImages, temperature: float = TEMPERATURE) -> Float64:
+    """D of design §9: logsumexp of s/T + log w over the nearest images. float64 (q,)."""
+    terms = near.similarities / temperature + near.log_weights
+    largest = terms.max(axis=1)
+    total: Float64 = largest + np.log(np.exp(terms - largest[:, None]).sum(axis=1))
+    return total
+
+
+def _means(fake: NearestImages, real: NearestImages) -> tuple[Float64, Float64]:
+    k = np.minimum(fake.n, real.n)
+    return _mean(fake, k), _mean(real, k)
+
+
+def _mean(near: NearestImages, k: Int64) -> Float64:
+    counted = np.arange(near.similarities.shape[1]) < k[:, None]
+    mean: Float64 = np.where(counted, near.similarities, 0.0).sum(axis=1) / k
+    return mean
+
+
+def _merged_counts(fake: NearestImages, real: NearestImages, k: int) -> tuple[Int64, Int64]:
+    """How many of the k nearest of both banks together, by (-similarity, row id), are fake and real."""
+    similarities = np.concatenate([fake.similarities, real.similarities], axis=1)
+    row_ids = np.concatenate([fake.row_ids, real.row_ids], axis=1)
+    first = np.lexsort((row_ids, -similarities), axis=-1)[:, :k]
+    counted = np.take_along_axis(similarities, first, 1) > -np.inf
+    is_fake = first < fake.similarities.shape[1]
+    return (counted & is_fake).sum(axis=1), (counted & ~is_fake).sum(axis=1)
+
+
+def _check(method: Method, k: int, temperature: float) -> None:
+    if k < 1:
+        raise UsageError(f"k is {k}", hint="ask for at least one neighbour")
+    if method == "nearest" and k != 1:
+        raise UsageError(f"the nearest vote counts one neighbour, not {k}", hint="use the mean vote for more")
+    if not temperature > 0:
+        raise UsageError(f"a temperature of {temperature} is not positive")
+
+
+def _refuse_empty(near: NearestImages, label: Label) -> None:
+    if not near.n.all():
+        raise EmptyBank(
+            f"no reference of the {label} bank is left to vote",
+            hint=f"add references of other images: rd bank add PATH --label {label}",
+        )
+
+
+def _warnings(fake: NearestImages, real: NearestImages, *, k: int, quiet: bool) -> list[tuple[str, ...]]:
+    return [
+        tuple(
+            f"k is {k}, but only {n} images of the {label} bank can vote"
+            for label, n in (("fake", n_fake), ("real", n_real))
+            if n < k and not quiet
+        )
+        for n_fake, n_real in zip(fake.n.tolist(), real.n.tolist(), strict=True)
+    ]

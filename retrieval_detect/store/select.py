@@ -1,0 +1,136 @@
+"""Looking into a generation: which rows match, how many there are of what, what was done when."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_detect.errors import UsageError
+from retrieval_detect.store.manifest import Manifest, manifest_path, read_manifest
+from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.store.sweep import kept_generations
+from retrieval_detect.types import LABELS
+
+_ROW_COLUMNS = [
+    "row_id",
+    "label",
+    "split",
+    "generator",
+    "source",
+    "category",
+    "view",
+    "uri",
+    "content_id",
+    "added_at",
+]
+
+
+def select_rows(
+    snapshot: Snapshot, *, content_ids: Sequence[str] = (), row_ids: Sequence[int] = (), **columns: str
+) -> list[int]:
+    """Row ids of the live rows that meet every condition given.
+
+    ``content_ids`` : hex sha256 of the files; ``columns`` : exact values of label, generator,
+    source, batch or contributor. Raises ``UsageError`` without a condition, for a digest that is
+    none, and for images or rows that are not there.
+    """
+    if not (content_ids or row_ids or columns):
+        raise UsageError(
+            "nothing says which references", hint="Give --generator, --source, --id, --row or another."
+        )
+    table = snapshot.scan(["row_id", *columns])
+    keep = np.ones(len(table), dtype=bool)
+    for name, value in columns.items():
+        keep &= pc.equal(table[name].cast(pa.string()), value).to_numpy()
+    found = table["row_id"].to_numpy()[keep]
+    if content_ids or row_ids:
+        chosen = [*_rows_of_images(snapshot, content_ids), *_known_rows(table["row_id"].to_numpy(), row_ids)]
+        found = found[np.isin(found, chosen)]
+    return sorted(found.tolist())
+
+
+def _rows_of_images(snapshot: Snapshot, digests: Sequence[str]) -> list[int]:
+    for digest in digests:
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+            raise UsageError(
+                f"{digest!r} is not a sha256", hint="Give all 64 hexadecimal digits: sha256sum FILE"
+            )
+    hits = snapshot.find([bytes.fromhex(digest) for digest in digests])
+    found = {index for index, *_ in hits}
+    missing = [digest for number, digest in enumerate(digests) if number not in found]
+    if missing:
+        raise UsageError(f"{len(missing)} of these images are not in the index, the first is {missing[0]}")
+    return [row_id for _, row_id, _, _ in hits]
+
+
+def _known_rows(stored: np.ndarray, row_ids: Sequence[int]) -> Sequence[int]:
+    missing = sorted(set(row_ids) - set(stored.tolist()))
+    if missing:
+        raise UsageError(f"there is no reference with row id {missing[0]}", hint="See: rd bank list --by row")
+    return row_ids
+
+
+def count_by(snapshot: Snapshot, column: str | None) -> list[dict[str, Any]]:
+    """Live references by a column, or (``None``) by generator and source, as rows of a table."""
+    if column is None:
+        return [
+            {
+                "label": s.label,
+                "name": s.name,
+                "bank": s.bank,
+                "calib": s.calib,
+                "references": s.bank + s.calib,
+            }
+            for s in snapshot.manifest.strata
+            if s.bank + s.calib
+        ]
+    table = snapshot.scan(sorted({column, "split"}))
+    values = table[column].cast(pa.string()).to_pylist()
+    splits = table["split"].cast(pa.string()).to_pylist()
+    rows: dict[str, dict[str, Any]] = {}
+    for value, split in zip(values, splits, strict=True):
+        row = rows.setdefault(value, {column: value, "bank": 0, "calib": 0, "references": 0})
+        row[split] += 1
+        row["references"] += 1
+    return [rows[value] for value in sorted(rows)]
+
+
+def list_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Every live reference, in order of its row id."""
+    rows = snapshot.scan(_ROW_COLUMNS).sort_by("row_id").to_pylist()
+    return [
+        row
+        | {"content_id": row["content_id"].hex(), "added_at": row["added_at"].strftime("%Y-%m-%dT%H:%M:%SZ")}
+        for row in rows
+    ]
+
+
+def kept_history(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """The generations that can be gone back to, oldest first."""
+    kept = kept_generations(snapshot.folder, snapshot.manifest)
+    return [_history_row(read_manifest(manifest_path(snapshot.folder, generation))) for generation in kept]
+
+
+def _history_row(manifest: Manifest) -> dict[str, Any]:
+    operation = manifest.operation
+    return {
+        "generation": manifest.generation,
+        "created_at": manifest.created_at,
+        "operation": str(operation.detail.get("command", operation.kind)),
+        "added": operation.added,
+        "removed": operation.removed,
+        "failed": operation.failed,
+        "references": sum(manifest.live_rows(label) for label in LABELS),
+        "detail": dict(operation.detail),
+    }
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of all files of an index."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

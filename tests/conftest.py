@@ -1,0 +1,16 @@
+"""What every test gets: its own cache and home, no settings from outside, no network."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("RD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)

@@ -1,0 +1,97 @@
+"""Generators weigh alike, and neither many images, views, batches nor look-alikes outweigh them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval_detect.scoring.weights import PRIOR_IMAGES, reference_weights
+from tests.strategies import QUICK
+
+
+@st.composite
+def references(draw):
+    """Names, content ids, groups and batches of some rows; every image has one name."""
+    n = draw(st.integers(1, 40))
+    content = np.array(draw(st.lists(st.integers(0, 30), min_size=n, max_size=n)))
+    name_of = np.array(draw(st.lists(st.integers(0, 5), min_size=31, max_size=31)))
+    batches = np.array(draw(st.lists(st.sampled_from(["", "b1", "b2"]), min_size=n, max_size=n)))
+    groups = np.array(draw(st.lists(st.integers(0, 12), min_size=31, max_size=31)))[content]
+    return name_of[content], content, groups, batches
+
+
+def totals(keys, content, weights):
+    """Weight of each key, every image counted once."""
+    images = defaultdict(dict)
+    for key, image, weight in zip(keys, content, weights, strict=True):
+        images[key][image] = weight
+    return {key: sum(weight.values()) for key, weight in images.items()}
+
+
+def shares_by_hand(names, content):
+    sizes = {name: len(set(content[names == name])) for name in set(names)}
+    whole = sum(n / (n + PRIOR_IMAGES) for n in sizes.values())
+    return {name: n / (n + PRIOR_IMAGES) / whole for name, n in sizes.items()}
+
+
+@QUICK
+@given(rows=references())
+def test_without_caps_a_name_weighs_its_share(rows):
+    names, content, _, _ = rows
+    weights = np.exp(reference_weights(names, content))
+    assert totals(names, content, weights) == pytest.approx(shares_by_hand(names, content))
+
+
+@QUICK
+@given(rows=references())
+def test_no_batch_and_no_group_outweighs_the_largest_share(rows):
+    names, content, groups, batches = rows
+    weights = np.exp(reference_weights(names, content, groups=groups, batches=batches))
+    largest = max(shares_by_hand(names, content).values())
+    named = batches != ""
+    for keys, chosen in ((groups, np.ones(len(content), bool)), (batches, named)):
+        for total in totals(keys[chosen], content[chosen], weights[chosen]).values():
+            assert total <= largest * (1 + 1e-9)
+    uncapped = np.exp(reference_weights(names, content))
+    assert (weights <= uncapped * (1 + 1e-9)).all()
+    assert (weights > 0).all()
+
+
+@QUICK
+@given(rows=references(), data=st.data())
+def test_views_of_an_image_weigh_what_it_weighs_and_order_does_not_count(rows, data):
+    names, content, groups, batches = rows
+    alone = reference_weights(names, content, groups=groups, batches=batches)
+    again = np.array(data.draw(st.lists(st.integers(0, len(names) - 1), max_size=20)), dtype=int)
+    order = np.concatenate([np.arange(len(names)), again])[::-1]
+    more = reference_weights(names[order], content[order], groups=groups[order], batches=batches[order])
+    np.testing.assert_allclose(more, alone[order], atol=1e-9)
+
+
+@QUICK
+@given(n=st.integers(2, 300), others=st.integers(1, 5))
+def test_a_flood_under_one_name_weighs_no_more_than_one_share(n, others):
+    names = ["flood"] * n + [f"g{i}" for i in range(others) for _ in range(50)]
+    weights = np.exp(reference_weights(names, np.arange(len(names))))
+    assert weights[:n].sum() <= (n / (n + 5)) / (n / (n + 5) + others * 50 / 55) + 1e-9
+
+
+def test_one_contributor_under_many_names_weighs_one_share():
+    names = [f"made-up-{i}" for i in range(100)] + ["sdxl"] * 50
+    batches = ["poison"] * 100 + [""] * 50
+    free = np.exp(reference_weights(names, np.arange(150)))
+    capped = np.exp(reference_weights(names, np.arange(150), batches=batches))
+    assert free[:100].sum() > 0.9
+    assert capped[:100].sum() == pytest.approx(capped[100:].sum())
+
+
+def test_content_ids_may_be_bytes_and_the_unnamed_are_one_generator():
+    content = [b"\x01\x00", b"\x01\x00", b"\x02\x00", b"\x03\x00"]
+    weights = np.exp(reference_weights(["", "", "", "sd"], content))
+    assert weights[0] == weights[1] == weights[2]
+    assert weights[0] * 2 == pytest.approx(2 / 7 / (2 / 7 + 1 / 6))
+    assert reference_weights([], []).shape == (0,)

@@ -1,0 +1,73 @@
+"""House rules that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "retrieval_detect").rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+MOST_LINES_A_FILE = 400
+MOST_LINES_A_FUNCTION = 50
+MEDIAN_LINES_A_FUNCTION = 10
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and length of every function, its decorators and docstring left out: they are no logic."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            first = body[0].lineno if body else node.end_lineno
+            yield node.name, node.end_lineno - first + 1 + (node.body[0].lineno - node.lineno)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_files_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES_A_FILE
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_functions_are_short(path):
+    assert [(name, lines) for name, lines in functions(path) if lines > MOST_LINES_A_FUNCTION] == []
+
+
+def test_half_of_the_functions_are_very_short():
+    assert median(lines for path in FILES for _, lines in functions(path)) <= MEDIAN_LINES_A_FUNCTION
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_files_say_what_they_are_and_read_annotations_late(path):
+    module = tree(path)
+    assert ast.get_docstring(module)
+    if len(module.body) > 1:
+        late = next(node for node in module.body if isinstance(node, ast.ImportFrom))
+        assert (late.module, [name.name for name in late.names]) == ("__future__", ["annotations"])
+
+
+def declared(module: ast.Module) -> list[str]:
+    for node in module.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+            return ast.literal_eval(node.value)
+    return []
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_all_names_nothing_private(path):
+    names = declared(tree(path))
+    assert [name for name in names if name.startswith("_") and name != "__version__"] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_nothing_ends_the_process_below_the_entry_point(path):
+    calls = {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
+    allowed = {"sys.exit"} if path.name == "__main__.py" else set()
+    assert calls & {"sys.exit", "exit", "quit", "os._exit"} <= allowed

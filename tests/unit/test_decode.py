@@ -1,0 +1,474 @@
+"""images.decode: each row of docs/images.md, on files made here."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image, ImageFile, ImageOps
+
+from retrieval_detect.errors import ImageError
+from retrieval_detect.images.decode import NOTES, REASONS, Limits, decode
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def picture(width=97, height=61, mode="RGB", seed=0):
+    """A smooth scene with some noise, so that no format stores it trivially."""
+    y, x = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(x / 9) + np.cos(y / 7), x / width * 2 - 1, y / height * 2 - 1], axis=-1)
+    noise = np.random.default_rng(seed).normal(0, 12, waves.shape)
+    return Image.fromarray((waves * 55 + 127 + noise).clip(0, 255).astype(np.uint8)).convert(mode)
+
+
+def encoded(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def reference(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def reason(data, **limits):
+    with pytest.raises(ImageError) as caught:
+        decode(data, limits=Limits(**limits))
+    assert caught.value.message.startswith(REASONS[caught.value.reason])
+    return caught.value.reason
+
+
+def with_orientation(image, kind, orientation, **options):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(image, kind, exif=exif, **options)
+
+
+# ---------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("AVIF", {}),
+        ("BMP", {}),
+        ("GIF", {}),
+        ("JPEG", {}),
+        ("JPEG2000", {}),
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("TIFF", {"big_tiff": True}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+    ],
+)
+def test_formats_give_the_pixels_of_pillow(kind, options):
+    data = encoded(picture(), kind, **options)
+    image = decode(data)
+    assert image.format == kind
+    assert (image.width, image.height) == (97, 61)
+    assert image.notes == ()
+    assert image.rgb.dtype == np.uint8
+    assert image.rgb.flags.c_contiguous
+    assert image.rgb.flags.writeable
+    np.testing.assert_array_equal(image.rgb, reference(data))
+
+
+@pytest.mark.parametrize("size", [(97, 61), (16, 17), (33, 200), (128, 128), (255, 31)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": "4:4:4"},
+        {"subsampling": "4:2:2"},
+        {"subsampling": "4:2:0"},
+        {"subsampling": "4:1:1"},
+        {"subsampling": "4:2:0", "progressive": True},
+        {"quality": 20, "restart_marker_rows": 1},
+        {"keep_rgb": True},
+    ],
+)
+def test_jpeg_pixels_equal_pillow_whatever_the_sampling(size, options):
+    data = encoded(picture(*size), "JPEG", **options)
+    np.testing.assert_array_equal(decode(data).rgb, reference(data))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_grey_jpeg_equals_pillow(progressive):
+    data = encoded(picture(mode="L"), "JPEG", progressive=progressive)
+    np.testing.assert_array_equal(decode(data).rgb, reference(data))
+
+
+def test_jpeg_with_sampling_unknown_to_turbojpeg_goes_through_pillow():
+    data = bytearray(encoded(picture(96, 48), "JPEG", subsampling="4:4:4"))
+    start = data.index(b"\xff\xc0")
+    data[start + 11 : start + 18 : 3] = b"\x11\x11\x21"  # Cr finer than Y: legal, and unheard of
+    with pytest.raises(ValueError, match="subsampling"):
+        simplejpeg.decode_jpeg_header(bytes(data))
+    np.testing.assert_array_equal(decode(bytes(data)).rgb, reference(bytes(data)))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data beside the checkout")
+def test_real_jpegs_equal_pillow():
+    files = sorted(SHARED.glob("*/*/*.jpg"))[::100]
+    assert len(files) > 10
+    for file in files:
+        data = file.read_bytes()
+        np.testing.assert_array_equal(decode(data).rgb, reference(data), err_msg=str(file))
+
+
+# ---------------------------------------------------------------- what is made of it
+
+
+def test_16_bit_grey_is_scaled_not_clipped():
+    ramp = np.linspace(0, 65535, 64 * 32).astype(np.uint16).reshape(32, 64)
+    expected = np.round(ramp / 257).astype(np.uint8)
+    for kind, options in [("PNG", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_deflate"})]:
+        image = decode(encoded(Image.fromarray(ramp), kind, **options))
+        assert image.notes == ("grey-16-bit",)
+        for channel in range(3):
+            np.testing.assert_array_equal(image.rgb[:, :, channel], expected)
+
+
+def test_big_endian_16_bit_grey_tiff():
+    ramp = np.linspace(0, 65535, 64 * 32).astype(">u2").reshape(32, 64)
+    image = decode(encoded(Image.frombytes("I;16B", (64, 32), ramp.tobytes()), "TIFF"))
+    np.testing.assert_array_equal(image.rgb[:, :, 0], np.round(ramp / 257).astype(np.uint8))
+
+
+def test_transparent_value_of_a_16_bit_grey_png_becomes_white():
+    ramp = np.full((32, 64), 1000, dtype=np.uint16)
+    ramp[:, :20] = 30000
+    data = encoded(Image.fromarray(ramp), "PNG", transparency=1000)
+    image = decode(data)
+    assert image.notes == ("alpha-on-white", "grey-16-bit")
+    assert (image.rgb[:, 20:] == 255).all()
+    assert (image.rgb[:, :20] == round(30000 / 257)).all()
+
+
+def test_16_bit_rgb_png_is_reduced():
+    grey = np.linspace(0, 65535, 32 * 32).astype(">u2").reshape(32, 32, 1)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.repeat(grey, 3, axis=2))
+    header = struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks
+    )
+    image = decode(b"\x89PNG\r\n\x1a\n" + body)
+    assert np.abs(image.rgb[:, :, 1].astype(int) - grey[:, :, 0] / 257).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_laid_on_white(kind):
+    rgba = np.zeros((32, 48, 4), dtype=np.uint8)
+    rgba[:, :, 1] = 200  # green; hidden on the left, half hidden in the middle
+    rgba[:, 16:32, 3] = 128
+    rgba[:, 32:, 3] = 255
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    image = decode(encoded(Image.fromarray(rgba), kind, **options))
+    assert image.notes == ("alpha-on-white",)
+    assert (image.rgb[:, :16] == 255).all()
+    assert np.abs(image.rgb[5, 20].astype(int) - [127, 227, 127]).max() <= 1
+    np.testing.assert_array_equal(image.rgb[5, 40], [0, 200, 0])
+
+
+def test_alpha_that_hides_nothing_changes_nothing():
+    opaque = picture(mode="RGBA")
+    image = decode(encoded(opaque, "PNG"))
+    assert image.notes == ()
+    np.testing.assert_array_equal(image.rgb, np.asarray(opaque.convert("RGB")))
+
+
+def test_grey_with_alpha_and_palette_with_transparency():
+    grey = Image.merge("LA", (Image.new("L", (32, 32), 40), Image.new("L", (32, 32), 0)))
+    image = decode(encoded(grey, "PNG"))
+    assert image.notes == ("alpha-on-white",)
+    assert (image.rgb == 255).all()
+
+    palette = Image.new("P", (32, 32), 1)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.paste(0, (0, 0, 16, 32))
+    for kind in ("PNG", "GIF"):
+        image = decode(encoded(palette, kind, transparency=1))
+        assert image.notes == ("alpha-on-white",)
+        np.testing.assert_array_equal(image.rgb[0, 0], [10, 20, 30])
+        np.testing.assert_array_equal(image.rgb[0, 31], [255, 255, 255])
+
+
+def test_colour_key_of_an_rgb_png():
+    solid = Image.new("RGB", (32, 32), (1, 2, 3))
+    solid.paste((9, 9, 9), (0, 0, 16, 32))
+    image = decode(encoded(solid, "PNG", transparency=(1, 2, 3)))
+    np.testing.assert_array_equal(image.rgb[0, 31], [255, 255, 255])
+    np.testing.assert_array_equal(image.rgb[0, 0], [9, 9, 9])
+
+
+def test_cmyk_jpeg_goes_through_pillow():
+    data = encoded(picture(mode="CMYK"), "JPEG", quality=95)
+    image = decode(data)
+    assert image.notes == ("cmyk-converted",)
+    np.testing.assert_array_equal(image.rgb, reference(data))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "YCbCr"])
+def test_other_8_bit_modes(mode):
+    data = encoded(picture(mode=mode), "TIFF")
+    np.testing.assert_array_equal(decode(data).rgb, reference(data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_exif_orientation_is_applied(kind, options, orientation):
+    data = with_orientation(picture(), kind, orientation, **options)
+    image = decode(data)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    np.testing.assert_array_equal(image.rgb, np.asarray(expected))
+    assert image.rgb.flags.c_contiguous
+    assert (image.width, image.height) == expected.size
+    assert image.notes == (("exif-rotated",) if orientation != 1 else ())
+
+
+def test_senseless_orientation_and_broken_exif_leave_the_picture_alone():
+    upright = decode(encoded(picture(), "JPEG")).rgb
+    image = decode(with_orientation(picture(), "JPEG", 77))
+    assert image.notes == ()
+    np.testing.assert_array_equal(image.rgb, upright)
+    as_text = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abc\0\0\0\0\0"
+    image = decode(encoded(picture(), "JPEG", exif=b"Exif\0\0" + as_text))
+    assert image.notes == ("metadata-unreadable",)
+    np.testing.assert_array_equal(image.rgb, upright)
+
+
+def test_colour_profile_is_noted_and_not_applied():
+    plain, profiled = encoded(picture(), "PNG"), encoded(picture(), "PNG", icc_profile=b"any profile")
+    image = decode(profiled)
+    assert image.notes == ("icc-ignored",)
+    np.testing.assert_array_equal(image.rgb, decode(plain).rgb)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_first_of_several_frames(kind):
+    frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    image = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
+    assert image.notes == ("first-frame",)
+    assert np.abs(image.rgb.astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_the_first_picture_of_an_mpo_is_a_jpeg():
+    data = encoded(picture(), "MPO", save_all=True, append_images=[picture(seed=1)])
+    image = decode(data)
+    assert (image.format, image.notes) == ("JPEG", ())
+    np.testing.assert_array_equal(image.rgb, reference(data))
+
+
+# ---------------------------------------------------------------- what is refused by its header
+
+
+def bomb(width, height):
+    """A PNG header that promises pixels which do not follow."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 5) + b"IDAT"
+
+
+@pytest.mark.parametrize("side", [8_001, 12_000, 20_000, 2**31 - 1])
+def test_too_many_pixels_is_known_from_the_header_and_warns_of_nothing(side):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert reason(bomb(side, side)) == "too-many-pixels"
+    assert caught == []
+
+
+def test_limits_are_inclusive():
+    data = encoded(picture(320, 16), "PNG")
+    assert decode(data).rgb.shape == (16, 320, 3)
+    assert reason(data, max_pixels=320 * 16 - 1) == "too-many-pixels"
+    assert reason(data, max_aspect=19.9) == "too-elongated"
+    assert reason(data, min_side=17) == "too-small"
+    assert decode(data, limits=Limits(max_pixels=320 * 16, max_aspect=20, min_side=16)).width == 320
+
+
+def test_elongated_and_tiny():
+    assert reason(encoded(Image.new("L", (20_000, 16)), "PNG")) == "too-elongated"
+    assert reason(encoded(Image.new("L", (1, 20_000)), "PNG")) == "too-small"
+    assert reason(encoded(Image.new("L", (15, 15)), "GIF")) == "too-small"
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_without_a_known_range(mode):
+    values = np.linspace(-1, 1, 32 * 32).reshape(32, 32)
+    image = Image.fromarray(values.astype(np.float32 if mode == "F" else np.int32))
+    assert reason(encoded(image, "TIFF")) == "pixel-type"
+
+
+def test_lab_tiff():
+    assert reason(encoded(Image.new("LAB", (32, 32)), "TIFF")) == "pixel-type"
+
+
+def test_inverted_16_bit_grey_tiff():
+    data = encoded(Image.fromarray(np.full((32, 32), 500, np.uint16)), "TIFF")
+    tag = struct.pack("<HHI", 262, 3, 1)
+    assert data.count(tag) == 1
+    assert reason(data.replace(tag + struct.pack("<HH", 1, 0), tag + bytes(4))) == "pixel-type"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0",
+        b"hello",
+        b"<!DOCTYPE html><html>",
+        b"<svg xmlns='x'/>",
+        b"%!PS-Adobe-3.0 EPSF-3.0",
+        b"8BPS\0\1",
+    ],
+)
+def test_not_an_image(data):
+    assert reason(data) == "not-an-image"
+
+
+def test_a_lookalike_is_named():
+    with pytest.raises(ImageError, match="git lfs pull"):
+        decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ImageError, match="empty"):
+        decode(b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "plug_in"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "pillow-heif"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "pillow-heif"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "pillow-jxl-plugin"),
+        (b"\xff\x0a\xfa\x1f", "pillow-jxl-plugin"),
+    ],
+)
+def test_heic_and_jpeg_xl_name_the_way_out(data, plug_in):
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    assert caught.value.reason == "format-not-supported"
+    assert plug_in in caught.value.hint
+
+
+def test_avif_under_a_general_brand_is_avif():
+    data = bytearray(encoded(picture(), "AVIF"))
+    data[8:12] = b"mif1"
+    assert decode(bytes(data)).format == "AVIF"
+
+
+# ---------------------------------------------------------------- what is damaged
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
+def test_cut_files_are_truncated(kind, share):
+    data = encoded(picture(200, 150), kind)
+    assert reason(data[: int(len(data) * share)]) == "truncated"
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP"])
+def test_cut_anywhere_is_refused(kind):
+    data = encoded(picture(200, 150), kind)
+    for share in (0.999, 0.7, 0.3, 0.03, 0.01):
+        reason(data[: int(len(data) * share)])
+
+
+def test_a_jpeg_without_its_last_marker_is_truncated():
+    assert reason(encoded(picture(), "JPEG")[:-2]) == "truncated"
+
+
+def test_bytes_after_a_jpeg_are_no_damage():
+    data = encoded(picture(), "JPEG")
+    np.testing.assert_array_equal(decode(data + b"appended by a phone" * 9).rgb, decode(data).rgb)
+
+
+def test_holes_in_a_jpeg_are_found_where_pillow_sees_none():
+    data = encoded(picture(300, 200), "JPEG")
+    found = []
+    for start in range(1000, len(data) - 100, 400):
+        holed = data[:start] + bytes(50) + data[start + 50 :]
+        assert reference(holed).shape == (200, 300, 3)
+        try:
+            decode(holed)
+        except ImageError as error:
+            found.append(error.reason)
+    assert set(found) == {"corrupt"}
+    assert len(found) >= 3  # not all: a hole may leave valid codes behind
+
+
+def test_header_then_zeros():
+    for kind in ("JPEG", "PNG", "GIF", "TIFF"):
+        data = encoded(picture(), kind)
+        assert reason(data[:40] + bytes(len(data) - 40)) in REASONS
+
+
+def test_every_bit_of_png_data_counts():
+    data = encoded(picture(64, 64), "PNG")
+    for position in range(60, len(data) - 20, len(data) // 40):
+        flipped = bytearray(data)
+        flipped[position] ^= 4
+        reason(bytes(flipped))
+
+
+def test_a_jpeg_that_states_two_sizes():
+    data = encoded(picture(96, 48), "JPEG")
+    start = data.index(b"\xff\xc0")
+    length = struct.unpack(">H", data[start + 2 : start + 4])[0] + 2
+    frame = bytearray(data[start : start + length])
+    frame[5:9] = struct.pack(">HH", 9_000, 9_000)
+    assert reason(data[:start] + bytes(frame) + data[start:]) in {"corrupt", "too-many-pixels", "undecodable"}
+
+
+# ---------------------------------------------------------------- promises
+
+
+def test_threads_do_not_disturb_one_another():
+    files = [
+        encoded(picture(90 + n, 60, seed=n), kind) for n in range(12) for kind in ("JPEG", "PNG", "WEBP")
+    ]
+    alone = [decode(data).rgb for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        for expected, image in zip(alone, pool.map(decode, files), strict=True):
+            np.testing.assert_array_equal(image.rgb, expected)
+
+
+def test_out_of_memory_is_a_reason(monkeypatch):
+    def explode(*_):
+        raise MemoryError
+
+    data = encoded(picture(), "PNG")
+    monkeypatch.setattr(Image.Image, "convert", explode)
+    assert reason(data) == "undecodable"
+
+
+def test_pillow_globals_do_not_matter_and_are_not_touched(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
+    assert decode(encoded(picture(), "PNG")).width == 97
+    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == (100, False)
+
+
+def test_the_codes_are_explained_in_the_guide():
+    guide = (Path(__file__).parents[2] / "docs" / "images.md").read_text()
+    missing = [code for code in [*REASONS, *NOTES] if f"`{code}`" not in guide]
+    assert missing == []

@@ -1,0 +1,140 @@
+"""Votes by hand: each rule on numbers small enough to check."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from retrieval_detect.errors import EmptyBank, UsageError
+from retrieval_detect.scoring.attribution import attribute
+from retrieval_detect.scoring.near import same_image
+from retrieval_detect.scoring.vote import BankNeighbours, vote
+from retrieval_detect.types import METHODS, NEAR_COSINE, NEAR_HAMMING
+
+
+def bank(similarities, *, first=0, content=None, weights=None, names=None, n_bank=None):
+    n = len(similarities)
+    return BankNeighbours(
+        similarities=np.array(similarities, np.float32),
+        content=np.arange(n) if content is None else np.array(content, np.uint64),
+        log_weights=np.log(np.full(n, 1 / max(n, 1)) if weights is None else np.array(weights)),
+        names=np.zeros(n, np.int64) if names is None else np.array(names, np.int64),
+        row_ids=np.arange(first, first + n, dtype=np.int64),
+        n_bank=n if n_bank is None else n_bank,
+    )
+
+
+FAKE = bank([0.75, 0.5, 0.25], n_bank=10)
+REAL = bank([0.5, 0.5, 0.5, 0.125], first=100, n_bank=40)
+
+
+def test_nearest():
+    result = vote(FAKE, REAL, method="nearest")
+    assert (result.score, result.d_fake, result.d_real, result.k) == (0.25, 0.75, 0.5, 1)
+    assert (result.votes_fake, result.votes_real, result.warnings) == (1, 0, ())
+
+
+def test_mean():
+    result = vote(FAKE, REAL, method="mean", k=2)
+    assert (result.score, result.k, result.warnings) == (0.125, 2, ())
+
+
+def test_mean_counts_as_many_in_either_bank():
+    result = vote(FAKE, REAL, method="mean", k=4)
+    assert (result.score, result.k) == (0.0, 3)
+    assert result.warnings == ("k is 4, but only 3 images of the fake bank can vote",)
+
+
+def test_majority_corrects_for_the_size_of_the_banks():
+    result = vote(FAKE, REAL, method="majority", k=3)
+    # .75 is fake; among the four at .5 the lower row ids win: the fake's 1, then the real's 100.
+    assert (result.votes_fake, result.votes_real, result.k) == (2, 1, 3)
+    share = (2 / 10) / (2 / 10 + 1 / 40) - 1 / 2
+    tie = 1e-6 * np.tanh(0.0)
+    assert result.score == pytest.approx(share + tie, abs=1e-15)
+
+
+def test_majority_goes_by_the_mean_when_both_are_even():
+    fake, real = bank([0.75, 0.25]), bank([0.5, 0.25], first=100)
+    result = vote(fake, real, method="majority", k=2)
+    assert (result.votes_fake, result.votes_real) == (1, 1)
+    assert result.score == pytest.approx(1e-6 * np.tanh(0.5 - 0.375))
+
+
+def test_perfect_balance_is_no_fake():
+    same = {"content": [0, 1], "weights": [0.5, 0.5]}
+    fake, real = bank([0.75, 0.25], **same), bank([0.75, 0.25], first=100, **same)
+    for method in METHODS:
+        assert not vote(fake, real, method=method, k=1 if method == "nearest" else 2).score > 0
+
+
+def test_density():
+    result = vote(bank([0.4], weights=[0.5]), bank([0.2], first=100, weights=[0.25]), method="density")
+    assert result.score == pytest.approx(0.2 / 0.2 + np.log(2), abs=1e-6)
+    assert result.d_fake == pytest.approx(0.4 / 0.2 + np.log(0.5), abs=1e-6)
+    assert (result.k, result.warnings) == (1, ())
+
+
+def test_density_stops_at_k():
+    far = bank([0.75, 0.5, 0.25, 0.25, 0.25], weights=[0.2] * 5)
+    near = bank([0.75, 0.5], weights=[0.2] * 2)
+    real = bank([0.5], first=100)
+    assert vote(far, real, k=2).score == vote(near, real, k=2).score != vote(far, real, k=3).score
+
+
+def test_the_nearest_view_of_an_image_speaks_for_it():
+    views = bank([0.75, 0.5, 0.25], content=[7, 7, 8])
+    assert vote(views, REAL, method="mean", k=2).d_fake == 0.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("empty", [bank([]), bank([-np.inf, -np.inf])], ids=["no rows", "none may vote"])
+def test_an_empty_bank_is_named(method, empty):
+    with pytest.raises(EmptyBank, match="real bank"):
+        vote(FAKE, empty, method=method)
+    with pytest.raises(EmptyBank, match="fake bank"):
+        vote(empty, REAL, method=method)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"k": 0}, "k is 0"),
+        ({"method": "nearest", "k": 3}, "counts one neighbour, not 3"),
+        ({"temperature": 0.0}, "not positive"),
+        ({"temperature": float("nan")}, "not positive"),
+    ],
+)
+def test_options_that_mean_nothing(options, says):
+    with pytest.raises(UsageError, match=says):
+        vote(FAKE, REAL, **options)
+
+
+def test_results_are_plain_numbers():
+    result = vote(FAKE, REAL)
+    assert [type(value) for value in (result.score, result.d_fake, result.k, result.votes_fake)] == [
+        float,
+        float,
+        int,
+        int,
+    ]
+
+
+def test_attribution():
+    fake = bank([0.75, 0.5, 0.5, 0.25], names=[1, 0, 1, 2], weights=[0.1, 0.3, 0.1, 0.5])
+    first, second, third = attribute(fake, names=["a", "b", "c"], k=4, of=3)
+    parts = np.exp(np.array([0.75, 0.5, 0.5, 0.25]) / 0.2) * [0.1, 0.3, 0.1, 0.5]
+    assert [entry.generator for entry in (first, second, third)] == ["b", "a", "c"]
+    assert first.share == pytest.approx((parts[0] + parts[2]) / parts.sum())
+    assert [entry.of_nearest_fakes for entry in (first, second, third)] == [2, 1, 0]
+    assert [entry.generator for entry in attribute(fake, names=["a", "b", "c"], k=2)] == ["b", "a"]
+    with pytest.raises(EmptyBank):
+        attribute(bank([]), names=[], k=1)
+
+
+def test_the_querys_own_image_needs_its_bytes_or_both_witnesses():
+    cosine, bits = np.float32(NEAR_COSINE), NEAR_HAMMING
+    similarities = np.array([0.1, cosine, cosine, np.nextafter(cosine, np.float32(0)), 0.99], np.float32)
+    hamming = np.array([64, bits, bits + 1, 0, 30])
+    own = same_image(similarities, hamming, same_content=np.array([True, False, False, False, False]))
+    assert own.tolist() == [True, True, False, False, False]
