@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
 from retrieval_detect.encoders.canaries import canary_vectors
-from retrieval_detect.encoders.pipeline import BATCH_SIZE, embed
+from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.errors import ImageError, LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.store.append import NewRow
@@ -211,7 +211,7 @@ class Index:
         detail: dict[str, Any] | None = None,
         progress: Progress = _quiet,
         workers: int | None = None,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
     ) -> AddReport:
         """Embed what is new and commit it as one generation.
 

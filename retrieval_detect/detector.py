@@ -139,7 +139,7 @@ class Detector:
         *,
         method: Method = "density",
         k: int | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         workers: int | None = None,
     ) -> Iterator[Verdict | Failure]:
         """Verdicts in the order of ``images``, streamed; what cannot be used comes as a ``Failure``."""

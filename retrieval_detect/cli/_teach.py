@@ -13,7 +13,6 @@ from retrieval_detect.cli._output import human_bytes
 from retrieval_detect.cli._progress import progress
 from retrieval_detect.config import index_path, is_index
 from retrieval_detect.detector import Detector
-from retrieval_detect.encoders.pipeline import BATCH_SIZE
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.sources import scan
 from retrieval_detect.recipes import (
@@ -159,7 +158,7 @@ def _embed(
             detail={"command": kind},
             progress=meter.advance,
             workers=run.settings.workers,
-            batch_size=run.settings.batch_size or BATCH_SIZE,
+            batch_size=run.settings.batch_size,
         )
 
 

@@ -55,7 +55,7 @@ def command(run: Run, paths: tuple[str, ...], out: Path, layers: str) -> int | N
     (little-endian) with its norm before normalisation. The encoder is written into the file.
     """
     from retrieval_detect.cli._progress import progress
-    from retrieval_detect.encoders.pipeline import BATCH_SIZE, embed
+    from retrieval_detect.encoders.pipeline import embed
     from retrieval_detect.encoders.registry import load_encoder
     from retrieval_detect.images.sources import scan
     from retrieval_detect.recipes import parse_layers
@@ -80,7 +80,7 @@ def command(run: Run, paths: tuple[str, ...], out: Path, layers: str) -> int | N
                 items,
                 encoder,
                 layers=wanted,
-                batch_size=settings.batch_size or BATCH_SIZE,
+                batch_size=settings.batch_size,
                 workers=settings.workers,
             ):
                 meter.advance()

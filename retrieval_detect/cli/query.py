@@ -67,7 +67,6 @@ def command(
     """
     from retrieval_detect.config import index_path
     from retrieval_detect.detector import Detector
-    from retrieval_detect.encoders.pipeline import BATCH_SIZE
     from retrieval_detect.errors import UsageError
 
     settings = run.settings
@@ -87,7 +86,7 @@ def command(
         chain(ahead, items),
         method=settings.method,
         k=settings.k,
-        batch_size=settings.batch_size or BATCH_SIZE,
+        batch_size=settings.batch_size,
         workers=settings.workers,
     )
     counts, failed = _show(run.output, results, many=many, evidence=evidence)

@@ -47,6 +47,8 @@ class TorchEncoder:
         self._spec = spec
         self._dtype: torch.dtype = getattr(torch, spec.precision)
         self._network = network.eval().requires_grad_(False).to(spec.device, self._dtype)
+        # Convolutions run up to twice as fast on channels-last memory; transformers do not care.
+        self._network = self._network.to(memory_format=torch.channels_last)
         self._taps = dict(taps)
         self._lock = threading.Lock()
 
@@ -95,7 +97,7 @@ class TorchEncoder:
     def _normalised(self, batch: UInt8) -> Tensor:
         """(n, 3, size, size) on the device. The order of operations is that of open_clip's transform."""
         preprocessing, device = self._spec.preprocessing, self._spec.device
-        pixels = torch.tensor(batch).to(device).permute(0, 3, 1, 2).float().contiguous().div_(255)
+        pixels = torch.tensor(batch).to(device).permute(0, 3, 1, 2).float().div_(255)
         mean = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1)
         std = torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
         return pixels.sub_(mean).div_(std).to(self._dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ class _Source:
     weights: Path
     architecture: str
     quick_gelu: bool = False
-    tag: Mapping[str, Any] | None = None
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
 
@@ -51,6 +51,7 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
     ``local-dir:folder``. ``weights`` : a file, or a folder with open_clip_config.json, used instead
     of the download. A file does not say whether its network was trained with quick GELU: the tag
     decides, without one the model's name (``ViT-L-14-quickgelu``), in a folder the configuration.
+    Likewise the preprocessing is the tag's, what all tags of the model share, or the folder's.
 
     Layers: ``proj`` equals ``encode_image`` unnormalised; ``pre`` is what the projection takes, where
     there is one; ``blockNN`` the class token after block NN, or the mean over patches or pixels
@@ -74,15 +75,14 @@ def find_weights(name: str) -> Path:
 
 
 def _locate(name: str, weights: Path | None, offline: bool) -> _Source:
-    if name.startswith(FOLDER):
-        return _folder(Path(name.removeprefix(FOLDER)))
-    if name.startswith(HUB):
-        repository = name.removeprefix(HUB)
-        config = _weights.fetch(name, repository, (CONFIG_FILE,), offline=offline)
-        return _folder(config.parent, _weights.fetch(name, repository, _HUB_FILES, offline=offline))
     model, _, tag = name.partition(":")
     if weights is not None and _weights.existing(weights).is_dir():
         return _named_folder(model, weights)
+    if name.startswith(FOLDER):
+        return _folder(Path(name.removeprefix(FOLDER)), weights)
+    if name.startswith(HUB):
+        config = _weights.fetch(name, tag, (CONFIG_FILE,), offline=offline)
+        return _folder(config.parent, weights or _weights.fetch(name, tag, _HUB_FILES, offline=offline))
     return _named(name, model.replace("/", "-"), tag, weights, offline)
 
 
@@ -103,11 +103,22 @@ def _named(name: str, model: str, tag: str, weights: Path | None, offline: bool)
         weights=weights,
         architecture=architecture,
         quick_gelu=bool(config.get("quick_gelu")),
-        tag=config,
+        preprocess=config or _agreed_preprocessing(model),
         note=f"built with plain GELU; weights of OpenAI, DFN and MetaCLIP need {model}{QUICK}"
         if ambiguous
         else "",
     )
+
+
+def _agreed_preprocessing(model: str) -> dict[str, Any]:
+    """What all tags of a model agree on, for a file without a tag: SigLIP, for one, squashes its images."""
+    import open_clip
+
+    tags = [
+        open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)
+    ]
+    values = {key: [tag.get(key) for tag in tags] for key in ("mean", "std", "interpolation", "resize_mode")}
+    return {key: found[0] for key, found in values.items() if found and found.count(found[0]) == len(found)}
 
 
 def _tagged_file(name: str, config: Mapping[str, Any], offline: bool) -> Path:
@@ -206,7 +217,7 @@ def _build(source: _Source) -> tuple[nn.Module, int]:
             load_weights=False,
             pretrained_text=False,
             force_quick_gelu=source.quick_gelu,
-            force_preprocess_cfg=dict(source.tag or {}),
+            force_preprocess_cfg=dict(source.preprocess),
             text_cfg=_NO_TEXT,
         )
         # Not open_clip's own loader: when a safe reading fails in a certain way it tries an unsafe one.

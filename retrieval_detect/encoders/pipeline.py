@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from retrieval_detect.images.decode import Limits
     from retrieval_detect.types import Float32, ImageItem, UInt8
 
-BATCH_SIZE = 32
+CPU_BATCH, GPU_BATCH = 8, 64
+"""On a CPU a batch of 8 fills the arithmetic units, and larger ones spill out of its caches."""
 MAX_WORKERS = 16
 BAD_VECTOR = "bad-vector"
 UNREADABLE = "unreadable"
@@ -43,13 +44,13 @@ def embed(
     encoder: Encoder,
     *,
     layers: Sequence[str],
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Embedded | Failure]:
     """Embed images; one result for each item, in their order.
 
-    Whatever is wrong with one input becomes a ``Failure`` with its uri. At most two batches and one
+    Whatever is wrong with one input becomes a ``Failure`` with its uri. At most three batches and one
     image a worker are held at a time. Closing the iterator, or Ctrl-C, drops what was only
     planned and waits for the images being decoded, so that no thread outlives it.
 
@@ -57,10 +58,12 @@ def embed(
     ----------
     items : read lazily, in the calling thread.
     layers : of ``encoder.spec.layers``; all come from one forward pass.
-    batch_size : images given to the network at once.
+    batch_size : images given to the network at once; what suits the device if not given.
     workers : reading and decoding threads; as many as there are cores, up to 16, if not given.
     limits : what ``images.decode.decode`` refuses.
     """
+    if batch_size is None:
+        batch_size = CPU_BATCH if encoder.spec.device == "cpu" else GPU_BATCH
     if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError("batch size and number of workers must be at least 1")
     pool = ThreadPoolExecutor(

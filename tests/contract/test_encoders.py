@@ -407,6 +407,16 @@ def test_the_tag_decides_about_quick_gelu_and_preprocessing(tag, tagged, tmp_pat
     assert_parity(unit(our_vectors(encoder, IMAGES)), theirs)
 
 
+def test_without_a_tag_preprocessing_is_what_all_tags_agree_on(tagged, tmp_path):
+    path = random_weights("rd-vit", tmp_path / "weights.pt")
+    for tag in tagged.values():
+        tag.update(resize_mode="squash", mean=(0.5,) * 3)
+    preprocessing = load_encoder("rd-vit", weights=path, device="cpu").spec.preprocessing
+    assert (preprocessing.mode, preprocessing.mean) == ("squash", (0.5, 0.5, 0.5))
+    assert preprocessing.std == open_clip.OPENAI_DATASET_STD
+    assert preprocessing.interpolation == "bicubic"
+
+
 def test_quick_gelu_by_name_and_the_warning_without(tmp_path):
     path = random_weights("ViT-B-32", tmp_path / "weights.safetensors")
     try:
@@ -511,6 +521,21 @@ def test_auto_precision_agrees_with_float32_as_canaries_tell(tmp_path):
     a, b = (canary_vectors(encoder, ["proj", "block03"]) for encoder in (exact, fast))
     for layer in a:
         assert 0 < centred_distance(a[layer], b[layer]) < CANARY_TOLERANCE
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["auto", "bfloat16", "float32"])
+def test_a_gpu_agrees_with_the_cpu(precision, tmp_path):
+    path = random_weights("rd-vit", tmp_path / "weights.pt")
+    exact = load_encoder("rd-vit", weights=path, device="cpu", precision="float32")
+    gpu = load_encoder("rd-vit", weights=path, device="cuda", precision=precision)
+    check_encoder(gpu)
+    assert gpu.spec.engine.startswith("cuda-")
+    assert gpu.spec.fingerprint == exact.spec.fingerprint
+    layers = list(exact.spec.layers)
+    a, b = canary_vectors(exact, layers), canary_vectors(gpu, layers)
+    assert max(centred_distance(a[layer], b[layer]) for layer in layers) < CANARY_TOLERANCE
 
 
 def test_half_precision_keeps_the_contract(tmp_path):
