@@ -286,7 +286,7 @@ def _require_banks(snapshot: Snapshot) -> None:
     for label in LABELS:
         if not snapshot.manifest.live_rows(label, "bank"):
             raise EmptyBank(
-                f"the {label} bank of index {snapshot.folder.name!r} is empty: nothing can be compared with it",
+                f"the {label} bank of index {snapshot.folder.name!r} is empty: there is nothing to vote",
                 hint=f"Add references: rd bank add DIR --label {label}",
             )
 

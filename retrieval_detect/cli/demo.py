@@ -75,12 +75,12 @@ _INTRODUCTION: Sequence[Line] = (
 
 def _built(output: Output, tour: Tour, elapsed_s: float) -> None:
     pictures = tour.pictures
-    n_fakes = sum(len(paths) for paths in pictures.fakes.values())
+    n_fakes, n_families = sum(map(len, pictures.fakes.values())), len(pictures.fakes)
     output.lines(
         [
             "",
             [("1  Build", "strong"), f"   rd build-index --real real/ --fake fake/   ({elapsed_s:.1f} s)"],
-            f"   {len(pictures.real)} photographs and {n_fakes} fakes of {len(pictures.fakes)} generator families,",
+            f"   {len(pictures.real)} photographs and {n_fakes} fakes of {n_families} generator families,",
             f"   all as WebP squares of 256 pixels. Left out for now: {pictures.newcomer}.",
         ]
     )
@@ -90,11 +90,11 @@ def _held_back(output: Output, photographs: Sequence[Verdict], fakes: Sequence[V
     output.lines(["", [("2  Ask", "strong"), "     rd query held-back/"]])
     for verdict in (*photographs[:3], *fakes[:3]):
         output.lines([_line(verdict)])
-    right_photographs = sum(v.verdict == "real-like" for v in photographs)
+    right_real = sum(v.verdict == "real-like" for v in photographs)
     right_fakes = sum(v.verdict == "fake-like" for v in fakes)
     output.lines(
         [
-            f"   {right_photographs} of {len(photographs)} held-back photographs are closer to the real bank,",
+            f"   {right_real} of {len(photographs)} held-back photographs are closer to the real bank,",
             f"   {right_fakes} of {len(fakes)} held-back fakes of known families to the fake bank.",
         ]
     )

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -219,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that the terminal's encoding lacks must not stop a run.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Pillow warns about broken metadata file by file; what matters of it is in an image's notes.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         result = rd.main(argv, prog_name="rd", standalone_mode=False)
         sys.stdout.flush()

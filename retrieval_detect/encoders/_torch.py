@@ -48,7 +48,7 @@ class TorchEncoder:
         self._dtype: torch.dtype = getattr(torch, spec.precision)
         self._network = network.eval().requires_grad_(False).to(spec.device, self._dtype)
         # Convolutions run up to twice as fast on channels-last memory; transformers do not care.
-        self._network = self._network.to(memory_format=torch.channels_last)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._taps = dict(taps)
         self._lock = threading.Lock()
 
