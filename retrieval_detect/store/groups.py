@@ -57,7 +57,8 @@ def group_rows(phashes: UInt64, vectors: Float16, shards: Sequence[Shard], layer
 
 def _clusters(phashes: UInt64, vectors: Float16) -> Int64:
     from_, to = near_candidates(near_keys(phashes), phashes)
-    pairs: Bool = (from_ < to) & (np.bitwise_count(phashes[from_] ^ phashes[to]) <= NEAR_HAMMING)
+    # Not only from_ < to: candidates are capped, so the second of a pair may be the only one to see it.
+    pairs: Bool = (from_ != to) & (np.bitwise_count(phashes[from_] ^ phashes[to]) <= NEAR_HAMMING)
     from_, to = from_[pairs], to[pairs]
     linked = _cosines(vectors, from_, vectors, to) >= NEAR_COSINE
     return _components(len(phashes), from_[linked], to[linked])

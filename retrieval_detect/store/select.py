@@ -15,7 +15,9 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.store.manifest import Manifest, manifest_path, read_manifest
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.sweep import kept_generations
-from retrieval_detect.types import LABELS
+from retrieval_detect.types import LABELS, UNNAMED
+
+_OWNERS = {"generator": "fake", "source": "real"}
 
 _ROW_COLUMNS = [
     "row_id",
@@ -37,22 +39,33 @@ def select_rows(
     """Row ids of the live rows that meet every condition given.
 
     ``content_ids`` : hex sha256 of the files; ``columns`` : exact values of label, generator,
-    source, batch or contributor. Raises ``UsageError`` without a condition, for a digest that is
+    source, batch or contributor, where an empty generator means fakes without one, an empty source
+    photographs without one. Raises ``UsageError`` without a condition, for a digest that is
     none, and for images or rows that are not there.
     """
     if not (content_ids or row_ids or columns):
         raise UsageError(
             "nothing says which references", hint="Give --generator, --source, --id, --row or another."
         )
-    table = snapshot.scan(["row_id", *columns])
+    table = snapshot.scan(list({"row_id", "label", *columns}))
     keep = np.ones(len(table), dtype=bool)
     for name, value in columns.items():
-        keep &= pc.equal(table[name].cast(pa.string()), value).to_numpy()
+        keep &= pc.equal(table[name].cast(pa.string()), value).to_numpy() & _could_have(table, name)
     found = table["row_id"].to_numpy()[keep]
     if content_ids or row_ids:
         chosen = [*_rows_of_images(snapshot, content_ids), *_known_rows(table["row_id"].to_numpy(), row_ids)]
         found = found[np.isin(found, chosen)]
     return sorted(found.tolist())
+
+
+def _could_have(table: pa.Table, column: str) -> np.ndarray:
+    """Rows that have a value in ``column``, or lack one: a photograph does not lack a generator."""
+    owner = _OWNERS.get(column)
+    if owner is None:
+        return np.ones(len(table), dtype=bool)
+    named = pc.not_equal(table[column].cast(pa.string()), UNNAMED).to_numpy()
+    owned: np.ndarray = named | pc.equal(table["label"].cast(pa.string()), owner).to_numpy()
+    return owned
 
 
 def _rows_of_images(snapshot: Snapshot, digests: Sequence[str]) -> list[int]:
@@ -90,7 +103,8 @@ def count_by(snapshot: Snapshot, column: str | None) -> list[dict[str, Any]]:
             for s in snapshot.manifest.strata
             if s.bank + s.calib
         ]
-    table = snapshot.scan(sorted({column, "split"}))
+    table = snapshot.scan(sorted({column, "label", "split"}))
+    table = table.filter(pa.array(_could_have(table, column)))
     values = table[column].cast(pa.string()).to_pylist()
     splits = table["split"].cast(pa.string()).to_pylist()
     rows: dict[str, dict[str, Any]] = {}

@@ -36,10 +36,13 @@ _FACTS = {
 def normalise(vectors: Float32) -> tuple[Float16, Float32]:
     """float32 (n, d) as a network gives it → float16 (n, d) unit norm, float32 (n,) norms before.
 
+    Rounds through float64 and float32, bit for bit as queries are (``search.projection.unit``).
     Rows must be finite and not zero; the pipeline turns others into failures.
     """
-    norms = np.linalg.norm(vectors, axis=1)
-    return (vectors / norms[:, None]).astype(np.float16), norms.astype(np.float32)
+    wide = vectors.astype(np.float64)
+    norms = np.sqrt((wide * wide).sum(axis=1))
+    unit = (wide / norms[:, None]).astype(np.float32)
+    return unit.astype(np.float16), norms.astype(np.float32)
 
 
 class Staging:
