@@ -60,9 +60,7 @@ class Sample:
         return self.place % FOLD in _TEACHING
 
 
-def load(
-    data: Path, encoder: Encoder, *, per_folder: int | None, say: Callable[[str], None]
-) -> list[Sample]:
+def load(data: Path, encoder: Encoder, *, per_folder: int | None, say: Callable[[str], None]) -> list[Sample]:
     """Every image below ``data``, embedded once; ``per_folder`` takes only the first of each folder."""
     found = list(_listed(data, per_folder))
     items = [file_item(path, path.name) for path, _, _ in found]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bench._data import Sample
+    from retrieval_detect.scoring.neighbours import BankNeighbours
     from retrieval_detect.types import Embedded, EncoderSpec, Float32, Method
 
     Scores = NDArray[np.float64]
@@ -71,7 +72,7 @@ def votes_of(
     return scores
 
 
-def _voters(detector: Detector, query: Embedded):
+def _voters(detector: Detector, query: Embedded) -> tuple[BankNeighbours, BankNeighbours]:
     stored = [row_id for _, row_id, _, _ in detector.snapshot.find([query.content_id])]
     groups = {row["group"] for row in detector.snapshot.take(stored, ["group"])}
     vector = query.vectors[detector.layer][None, :]

@@ -12,11 +12,17 @@ import subprocess
 import sys
 import time
 
-started = time.perf_counter()
-child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
-_, status, usage = os.wait4(child.pid, 0)
-elapsed_s = time.perf_counter() - started
-child.returncode = os.waitstatus_to_exitcode(status)
-unit_bytes = 1 if sys.platform == "darwin" else 1024
-print(json.dumps({"elapsed_s": elapsed_s, "peak_bytes": usage.ru_maxrss * unit_bytes}))
-sys.exit(child.returncode)
+
+def main(command: list[str]) -> int:
+    started = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    elapsed_s = time.perf_counter() - started
+    child.returncode = os.waitstatus_to_exitcode(status)
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    print(json.dumps({"elapsed_s": elapsed_s, "peak_bytes": usage.ru_maxrss * unit_bytes}))
+    return child.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

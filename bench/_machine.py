@@ -9,9 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from retrieval_detect import __version__
+
 ROOT = Path(__file__).parents[1]
 _PACKAGES = (
-    "retrieval-detect",
     "torch",
     "torchvision",
     "timm",
@@ -43,7 +44,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python and the packages that do the work, where they are installed."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "retrieval-detect": __version__}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
