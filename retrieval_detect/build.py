@@ -13,9 +13,10 @@ from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.errors import ImageError, LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.store.append import NewRow
+from retrieval_detect.store.failures import record_failures
 from retrieval_detect.store.schema import view_code
 from retrieval_detect.store.store import Addition, Store, keyed_digest
-from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +72,11 @@ class UpdatePlan:
 
     def summary(self) -> str:
         """One line for people."""
-        parts = [f"{self.n_read:,} images", f"{len(self.new):,} new", f"{self.known:,} already known"]
+        parts = [
+            f"{self.n_read:,} image{'s' * (self.n_read != 1)}",
+            f"{len(self.new):,} new",
+            f"{self.known:,} already known",
+        ]
         parts += [f"{self.repeated:,} given twice"] * bool(self.repeated)
         parts += [f"{self.purged:,} purged and refused"] * bool(self.purged)
         parts += [f"{len(self.failures):,} unreadable"] * bool(self.failures)
@@ -111,12 +116,7 @@ def plan(
         if earlier.facts.label != facts.label:
             conflicts.append(f"{item.uri} ({facts.label}) and {earlier.item.uri} ({earlier.facts.label})")
     stored = _stored(first, snapshot)
-    conflicts += [
-        f"{first[identity].item.uri} ({first[identity].facts.label}) and a stored reference"
-        for identity, label in stored.items()
-        if first[identity].facts.label != label
-    ]
-    _refuse(conflicts)
+    _refuse([*conflicts, *_conflicts(first, stored)])
     fresh = [planned for identity, planned in first.items() if identity not in stored]
     new = tuple(planned for planned in fresh if not _is_purged(planned.content_id, snapshot))
     return UpdatePlan(new, len(stored), repeated, len(fresh) - len(new), tuple(failures))
@@ -130,6 +130,13 @@ def _stored(first: dict[bytes, Planned], snapshot: Snapshot | None) -> dict[byte
     return {ids[i]: "fake" if fake else "real" for i, _, view, fake in snapshot.find(ids) if view == original}
 
 
+def _conflicts(given: Mapping[bytes, Planned], stored: Mapping[bytes, Label]) -> Iterator[str]:
+    for identity, label in stored.items():
+        planned = given[identity]
+        if planned.facts.label != label:
+            yield f"{planned.item.uri} ({planned.facts.label}) and a stored reference ({label})"
+
+
 def _is_purged(identity: bytes, snapshot: Snapshot | None) -> bool:
     if snapshot is None or not snapshot.manifest.purge.digests:
         return False
@@ -140,8 +147,9 @@ def _is_purged(identity: bytes, snapshot: Snapshot | None) -> bool:
 def _refuse(conflicts: Sequence[str]) -> None:
     if conflicts:
         shown = "; ".join(conflicts[:3]) + ("; …" if len(conflicts) > 3 else "")
+        n = f"{len(conflicts):,} images have" if len(conflicts) > 1 else "1 image has"
         raise LabelConflict(
-            f"{len(conflicts)} images have both labels, nothing was written: {shown}",
+            f"{n} both labels, nothing was written: {shown}",
             hint="Decide for one label: leave these files out, or first rd bank remove --id SHA256.",
         )
 
@@ -201,6 +209,8 @@ class Index:
     def plan_add(self, items: Iterable[ImageItem], **facts: Any) -> UpdatePlan:
         """What adding ``items`` would do; ``facts`` are fields of ``types.Facts``, ``label`` at least."""
         known = Facts(**facts)
+        if known.label not in LABELS:
+            raise UsageError(f"there is no label {known.label!r}", hint="Labels are real and fake.")
         return plan(((item, known) for item in items), self.snapshot())
 
     def apply(
@@ -223,7 +233,9 @@ class Index:
             drift = engine_drift(encoder, writer.snapshot) if planned.new else 0.0
             staging = writer.staging()
             # The plan was made without the lock: drop what another writer has stored since.
-            taken = _stored({p.content_id: p for p in planned.new}, writer.snapshot)
+            given = {p.content_id: p for p in planned.new}
+            taken = _stored(given, writer.snapshot)
+            _refuse(list(_conflicts(given, taken)))
             new = [p for p in planned.new if p.content_id not in taken]
             todo = [p for p in new if p.content_id not in staging]
             progress(len(planned.new) - len(todo))
@@ -246,6 +258,11 @@ class Index:
             return AddReport(
                 manifest, len(addition.rows), len(todo) - len(failures), (*planned.failures, *failures)
             )
+
+    def note(self, failures: Sequence[Failure]) -> None:
+        """List inputs that could not be used, where nothing else is to be written."""
+        with self.store.writer():
+            record_failures(self.folder, failures)
 
     def remove(
         self, row_ids: Sequence[int], *, reason: str = "", detail: dict[str, Any] | None = None

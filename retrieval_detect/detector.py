@@ -14,7 +14,17 @@ from retrieval_detect.scoring.vote import DEFAULT_K, vote
 from retrieval_detect.search.banks import Banks
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.types import LABELS, Embedded, Evidence, Failure, ImageItem, IndexRef, Verdict, Votes
+from retrieval_detect.types import (
+    LABELS,
+    METHODS,
+    Embedded,
+    Evidence,
+    Failure,
+    ImageItem,
+    IndexRef,
+    Verdict,
+    Votes,
+)
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
@@ -145,6 +155,7 @@ class Detector:
         """Verdicts in the order of ``images``, streamed; what cannot be used comes as a ``Failure``."""
         from retrieval_detect.encoders.pipeline import embed
 
+        k = _neighbours(method, k)
         items = (_item(image) for image in images)
         started = time.perf_counter()
         for result in embed(
@@ -169,9 +180,7 @@ class Detector:
     ) -> Verdict:
         """The verdict for an image that is embedded already; no encoder is needed."""
         started = time.perf_counter() if started is None else started
-        k = k or DEFAULT_K[method]
-        if k < 1:
-            raise UsageError(f"k is {k}", hint="Give a k of 1 or more.")
+        k = _neighbours(method, k)
         stored = self._stored_copies(embedded)
         near = self.banks.nearest(
             embedded,
@@ -280,6 +289,14 @@ def _warnings(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec)
         yield "near-duplicates of this image are references of the index; they did not vote"
     if not encoder.is_clip:
         yield f"{encoder.name} is no CLIP: {encoder.note}"
+
+
+def _neighbours(method: Method, k: int | None) -> int:
+    if method not in METHODS:
+        raise UsageError(f"there is no vote {method!r}", hint=f"Votes: {', '.join(METHODS)}")
+    if k is not None and k < 1:
+        raise UsageError(f"k is {k}", hint="Give a k of 1 or more.")
+    return DEFAULT_K[method] if k is None else k
 
 
 def _require_banks(snapshot: Snapshot) -> None:

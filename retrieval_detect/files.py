@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 TEMPORARY = ".tmp-"
 """Prefix of files being written; whoever holds the writer lock may delete leftovers."""
 
-_CHUNK_BYTES = 1 << 20
+_REMEMBERED_FILES = 100_000
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -116,7 +116,8 @@ class DigestCache:
         """Write new digests out; a cache that cannot be written is no error."""
         if not self._changed:
             return
+        newest = dict(list(self._known.items())[-_REMEMBERED_FILES:])
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._path, self._known)
+            write_bytes(self._path, json.dumps(newest).encode())  # in order, oldest first
             self._changed = False

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from retrieval_detect.types import LABELS, Facts
 
 DEFAULT_LAYERS = ("proj",)
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _LAYER = re.compile(r"proj|pre|block\d{2}|heads\d{2}")
 _FACTS = frozenset(f.name for f in fields(Facts))
 _GENERATOR_FACTS = frozenset({"family", "released_at"})
@@ -45,22 +45,28 @@ class Recipe:
     layers: tuple[str, ...] = DEFAULT_LAYERS
 
 
-def parse_layers(text: str) -> tuple[str, ...]:
-    """``"proj,block12"`` → ``("proj", "block12")``; raises ``ConfigError`` for names no layer can have."""
+def parse_layers(text: str, *, where: str = "--layers") -> tuple[str, ...]:
+    """``"proj,block12"`` → ``("proj", "block12")``.
+
+    Raises ``ConfigError`` naming ``where`` for names that no layer can have.
+    """
     layers = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     wrong = [layer for layer in layers if not _LAYER.fullmatch(layer)]
     if wrong or not layers:
         raise ConfigError(
-            f"{wrong[0] if wrong else text!r} is not the name of a layer",
+            f"{where}: {wrong[0] if wrong else text!r} is not the name of a layer",
             hint="Layers are proj, pre, and blockNN for the CLS token after block NN, joined by commas.",
         )
     return layers
 
 
-def check_date(text: str) -> str:
-    """A date as YYYY-MM-DD, or empty; raises ``ConfigError`` for anything else."""
-    if text and not _DATE.fullmatch(text):
-        raise ConfigError(f"{text!r} is not a date", hint="Write it as YYYY-MM-DD.")
+def check_date(text: str, *, where: str = "released_at") -> str:
+    """A date as YYYY-MM-DD, or empty; raises ``ConfigError`` naming ``where`` for anything else."""
+    try:
+        if text and date.fromisoformat(text).isoformat() != text:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"{where}: {text!r} is not a date", hint="Write it as YYYY-MM-DD.") from None
     return text
 
 
@@ -72,6 +78,11 @@ def find_recipe(name: str) -> Path:
     for path in candidates:
         if path.is_file():
             return path
+    if Path(name).is_dir():
+        raise ConfigError(
+            f"{name} is a folder, not a recipe",
+            hint=f"Say what its images are: --real {name} or --fake {name}",
+        )
     known = sorted({path.stem for folder in (tracked, shipped) for path in folder.glob("*.toml")})
     raise ConfigError(
         f"there is no recipe {name!r}", hint=f"Known: {', '.join(known) or 'none'}; or give a file."
@@ -103,7 +114,7 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
         ),
         _text(document, "name", str(path)),
         _text(document, "encoder", str(path)),
-        parse_layers(",".join(_texts(layers, "layers", str(path)))),
+        parse_layers(",".join(_texts(layers, "layers", str(path))), where=str(path)),
     )
 
 
@@ -118,7 +129,9 @@ def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
         raise ConfigError(f"{where}: label must be real or fake, not {table.get('label')!r}")
     paths = _texts(table.get("paths"), "paths", where)
     facts = Facts(**{key: _text(table, key, where) for key in _FACTS if key in table})  # type: ignore[arg-type]
-    released = check_date(_text(table, "released_at", where))
+    if facts.label == "real" and (facts.generator or table.get("family") or table.get("released_at")):
+        raise ConfigError(f"{where}: a photograph has no generator, family or released_at")
+    released = check_date(_text(table, "released_at", where), where=f"{where}, released_at")
     return ReferenceSet(
         tuple(str(root / path) for path in paths), facts, _text(table, "family", where), released
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,10 +13,10 @@ from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.sources import scan
 from retrieval_detect.store.verify import findings
-from retrieval_detect.types import LABELS, Embedded
+from retrieval_detect.types import LABELS, Embedded, ImageItem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from retrieval_detect.store.snapshot import Snapshot
@@ -23,47 +25,64 @@ _PROBES = 64
 """Stored vectors asked for their nearest neighbour, which must be themselves."""
 
 
-def problems(
-    snapshot: Snapshot, *, sample: int = 0, weights: Path | None = None, offline: bool = False
-) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Findings:
     """Problems in words; none means the index is whole.
 
-    ``sample`` references whose files can still be read are embedded again and compared.
+    ``compared`` : how many of the ``sampled`` references were embedded again; the files of the others
+    are gone or have changed.
     """
-    found = list(findings(snapshot))
-    yield from found
-    if found:
-        return
+
+    problems: tuple[str, ...]
+    sampled: int = 0
+    compared: int = 0
+
+
+def verify(
+    snapshot: Snapshot, *, sample: int = 0, weights: Path | None = None, offline: bool = False
+) -> Findings:
+    """Reread the store, compare FAISS with it, and embed ``sample`` references again."""
+    damage = tuple(findings(snapshot))
+    if damage:
+        return Findings(damage)
     detector = Detector(snapshot, weights=weights, offline=offline, device="cpu")
-    for label in LABELS:
-        if snapshot.manifest.live_rows(label, "bank"):
-            yield from detector.banks.disagreements(label, _PROBES)
-    if sample:
-        yield from _changed_vectors(detector, sample)
+    wrong = [
+        problem
+        for label in LABELS
+        if snapshot.manifest.live_rows(label, "bank")
+        for problem in detector.banks.disagreements(label, _PROBES)
+    ]
+    rows = snapshot.scan(["row_id", "content_id", "uri"]).to_pylist() if sample else []
+    chosen = rows[:: max(1, len(rows) // sample)][:sample] if rows else []
+    distances = list(_distances(detector, chosen))
+    wrong += [
+        f"row {row_id} ({uri}) embeds otherwise now: cosine distance {distance:.1e}"
+        for row_id, uri, distance in distances
+        if not distance <= CANARY_TOLERANCE
+    ]
+    return Findings(tuple(wrong), len(chosen), len(distances))
 
 
-def _changed_vectors(detector: Detector, sample: int) -> Iterator[str]:
+def _distances(detector: Detector, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float]]:
+    """Row id, uri and cosine distance between stored and new vector, where the file is what it was."""
     from retrieval_detect.encoders.pipeline import embed
 
-    snapshot = detector.snapshot
-    rows = snapshot.scan(["row_id", "content_id", "uri"]).to_pylist()
-    step = max(1, len(rows) // sample)
-    chosen = rows[::step][:sample]
-    items = [next(scan([row["uri"]])) for row in chosen if _readable(row["uri"])]
-    by_content = {row["content_id"]: row["row_id"] for row in chosen}
+    if not rows:
+        return
+    items = [item for row in rows for item in _item(row["uri"])]
+    by_content = {row["content_id"]: row["row_id"] for row in rows}
     for result in embed(items, detector.encoder, layers=[detector.layer]):
         if isinstance(result, Embedded) and result.content_id in by_content:
             row_id = by_content[result.content_id]
-            distance = 1 - _cosine(result.vectors[detector.layer], _stored(snapshot, row_id, detector.layer))
-            if distance > CANARY_TOLERANCE:
-                yield f"row {row_id} ({result.item.uri}) embeds otherwise now: cosine distance {distance:.1e}"
+            stored = _stored(detector.snapshot, row_id, detector.layer)
+            yield row_id, result.item.uri, 1 - _cosine(result.vectors[detector.layer], stored)
 
 
-def _readable(uri: str) -> bool:
+def _item(uri: str) -> list[ImageItem]:
     try:
-        return any(True for _ in scan([uri]))
-    except (RdError, OSError):
-        return False
+        return list(islice(scan([uri]), 1))
+    except RdError:
+        return []
 
 
 def _stored(snapshot: Snapshot, row_id: int, layer: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.build import AddReport, Index, UpdatePlan, plan
+from retrieval_detect.cli._again import same_index
 from retrieval_detect.cli._output import human_bytes
 from retrieval_detect.cli._progress import progress
 from retrieval_detect.config import index_path, is_index
@@ -23,7 +24,9 @@ from retrieval_detect.recipes import (
     parse_layers,
     read_recipe,
 )
-from retrieval_detect.store.manifest import GeneratorFacts
+from retrieval_detect.report.words import number
+from retrieval_detect.store.manifest import GeneratorFacts, Manifest
+from retrieval_detect.store.select import size_on_disk
 from retrieval_detect.types import LABELS, Facts, ImageItem
 
 if TYPE_CHECKING:
@@ -66,7 +69,7 @@ def teach(run: Run, recipe: Recipe, *, dry_run: bool, kind: str = "build-index")
         planned = plan(inputs, index.snapshot() if index else None, progress=meter.advance)
     run.output.note(f"{'':20}  {planned.summary()}")
     for label in LABELS:
-        _name_unnamed(run.output, planned, label)
+        _name_unnamed(run.output, planned, label, kind)
     if dry_run:
         _show_plan(run.output, planned, folder, exists=known)
         return None
@@ -77,6 +80,8 @@ def teach(run: Run, recipe: Recipe, *, dry_run: bool, kind: str = "build-index")
         planned = replace(planned, generators=_generators(recipe, planned))
         report = _embed(run, index, planned, encoder, kind)
     else:
+        if planned.failures:
+            index.note(planned.failures)
         report = AddReport(index.snapshot().manifest, 0, 0, planned.failures)
     _open_banks(run, index)
     return _finish(run, index, planned, report, time.monotonic() - started)
@@ -113,24 +118,26 @@ def _generators(recipe: Recipe, planned: UpdatePlan) -> dict[str, GeneratorFacts
     return found
 
 
-def _name_unnamed(output: Output, planned: UpdatePlan, label: str) -> None:
+def _name_unnamed(output: Output, planned: UpdatePlan, label: str, kind: str) -> None:
     column = "generator" if label == "fake" else "source"
     unnamed = sum(p.facts.label == label and not getattr(p.facts, column) for p in planned.new)
     if unnamed:
-        output.note(
-            f"{'':20}  {unnamed:,} {label} images have no {column}: sub-folders or --{column} would name it"
-        )
+        way = f"--{column} or sub-folders" if kind == "bank add" else "sub-folders"
+        output.note(f"{'':20}  no {column} for {number(unnamed, f'{label} image')}: {way} would name it")
 
 
 def _encoder(run: Run, recipe: Recipe, index: Index | None) -> Encoder:
     from retrieval_detect.encoders.registry import load_encoder
 
     settings = run.settings
-    name = settings.encoder
-    if settings.origin("encoder") == "default":
-        name = index.snapshot().manifest.encoder.name if index else recipe.encoder or name
+    stored = index.snapshot().manifest.encoder.name if index else ""
+    # An index keeps its encoder whatever a variable or rd.toml prefers; only a flag may object.
+    asked = settings.encoder if settings.origin("encoder") == "--encoder" else recipe.encoder
     return load_encoder(
-        name, weights=settings.encoder_weights, device=settings.device, offline=settings.offline
+        asked or stored or settings.encoder,
+        weights=settings.encoder_weights,
+        device=settings.device,
+        offline=settings.offline,
     )
 
 
@@ -191,29 +198,36 @@ def _finish(run: Run, index: Index, planned: UpdatePlan, report: AddReport, elap
     if len(report.failures) > _SHOWN_FAILURES:
         rest = len(report.failures) - _SHOWN_FAILURES
         run.output.warning(f"and {rest:,} more, all listed in {index.folder / 'failures.jsonl'}")
-    size_bytes = sum(path.stat().st_size for path in index.folder.rglob("*") if path.is_file())
+    if planned.purged:
+        run.output.warning(f"refused {number(planned.purged, 'image')} that were purged from this index")
+    size_bytes = size_on_disk(index.folder)
     record: dict[str, Any] = {
         "index": str(index.folder),
         "generation": manifest.generation,
         "added": report.added,
         "known": planned.known,
         "repeated": planned.repeated,
+        "purged": planned.purged,
         "failures": len(report.failures),
         "references": {label: manifest.live_rows(label) for label in LABELS},
-        "generators": {s.name: s.bank + s.calib for s in manifest.strata if s.label == "fake"},
-        "sources": {s.name: s.bank + s.calib for s in manifest.strata if s.label == "real"},
+        "generators": manifest.counts("fake"),
+        "sources": manifest.counts("real"),
         "encoder": manifest.encoder.name,
         "size_bytes": size_bytes,
         "elapsed_s": round(elapsed_s, 3),
     }
-    run.output.record(record, text=_summary(index, report, size_bytes, elapsed_s), essential=["generation"])
-    return SOME_FAILED if report.failures else None
+    added = f"{report.added:,} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"
+    if len(report.failures) == planned.n_read:
+        added = f"none of {number(planned.n_read, 'image')} could be used: nothing was added"
+    lines = [*_state(index, manifest), f"  {added}", *_next_steps(report, same_index(run, index.folder))]
+    run.output.record(record, text=lines, essential=["generation"])
+    return SOME_FAILED if report.failures or planned.purged else None
 
 
-def _summary(index: Index, report: AddReport, size_bytes: int, elapsed_s: float) -> list[str]:
-    manifest = report.manifest
+def _state(index: Index, manifest: Manifest) -> list[str]:
     counts = ", ".join(f"{manifest.live_rows(label):,} {label}" for label in LABELS)
-    names = f"{len(manifest.names('fake'))} generators, {len(manifest.names('real'))} sources"
+    generators, sources = len(manifest.names("fake")), len(manifest.names("real"))
+    names = f"{number(generators, 'generator')}, {number(sources, 'source')}"
     held = sum(manifest.live_rows(label, "calib") for label in LABELS)
     lines = [
         f"{index.folder.name}, generation {manifest.generation}: {counts} references ({names})"
@@ -221,12 +235,15 @@ def _summary(index: Index, report: AddReport, size_bytes: int, elapsed_s: float)
     ]
     if held:
         lines.append(f"  {held:,} of them are set aside for calibration and do not vote")
-    lines.append(f"  {report.added:,} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s")
-    if report.added and manifest.parent:
-        lines.append(f"  Undo: rd bank rollback {manifest.parent}")
+    return lines
+
+
+def _next_steps(report: AddReport, index_flag: str) -> list[str]:
+    manifest = report.manifest
     empty = [label for label in LABELS if not manifest.live_rows(label, "bank")]
     if empty:
-        lines.append(
-            f"  The {empty[0]} bank is empty: rd bank add DIR --label {empty[0]}, then rd query photo.jpg"
-        )
-    return lines
+        return [f"  The {empty[0]} bank is empty. Fill it: rd bank add DIR --label {empty[0]}{index_flag}"]
+    if not report.added:
+        return []
+    ask = f"  Ask: rd query photo.jpg{index_flag}"
+    return [f"  Undo: rd bank rollback {manifest.parent}{index_flag}" if manifest.parent else ask]

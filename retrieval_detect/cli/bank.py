@@ -81,13 +81,17 @@ def add(
 ) -> int | None:
     """Add references to an index; only what is new is embedded."""
     from retrieval_detect.cli._teach import teach
+    from retrieval_detect.images.items import printable
     from retrieval_detect.recipes import Recipe, ReferenceSet, check_date
     from retrieval_detect.types import Facts
 
     _index(run)
+    facts = {name: printable(value) for name, value in facts.items()}
     if facts["label"] == "real" and (facts["generator"] or family or released_at):
         raise click.UsageError("a photograph has no generator: --generator goes with --label fake.")
-    reference_set = ReferenceSet(paths, Facts(**facts), family, check_date(released_at))
+    reference_set = ReferenceSet(
+        paths, Facts(**facts), printable(family), check_date(released_at, where="--released-at")
+    )
     return teach(run, Recipe((reference_set,)), dry_run=dry_run, kind="bank add")
 
 
@@ -111,7 +115,7 @@ def add(
 @click.option(
     "--from-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="sha256 sums, one a line.",
+    help="Images by sha256, one a line, as sha256sum prints them.",
 )
 @click.option("--reason", default="", help="Why; kept in the history.")
 @dry_run_option
@@ -127,34 +131,50 @@ def remove(
     dry_run: bool,
     yes: bool,
     **where: str | None,
-) -> None:
+) -> int | None:
     """Take references out of the banks; what they taught is gone at once.
 
     All conditions must hold. The vectors stay on disk, so that rd bank rollback can undo it, until
     rd bank compact --purge erases them.
     """
+    from retrieval_detect.images.items import printable
+    from retrieval_detect.report.words import name_of, number
     from retrieval_detect.store.select import select_rows
 
     index = _index(run)
-    listed = from_file.read_text(encoding="utf-8").split() if from_file else []
-    conditions = {name: value for name, value in where.items() if value is not None}
+    listed = _digests(from_file) if from_file else []
+    conditions = {name: printable(value) for name, value in where.items() if value is not None}
     wanted = select_rows(index.snapshot(), content_ids=[*ids, *listed], row_ids=rows, **conditions)
-    names = [*conditions.values(), *(["chosen images"] if ids or rows or listed else [])]
-    what = f"{len(wanted):,} references ({', '.join(names)})"
+    names = [*map(name_of, conditions.values()), *(["chosen images"] if ids or rows or listed else [])]
+    what = f"{number(len(wanted), 'reference')} ({', '.join(names)})"
     if dry_run:
         run.output.record({"would_remove": len(wanted)}, text=f"Would remove {what}. Nothing was written.")
-        return
+        return None
     if wanted and not run.output.confirm(f"Remove {what}?", yes=yes):
-        raise click.Abort
-    manifest = index.remove(wanted, reason=reason, detail=conditions | {"command": "bank remove"})
+        return _declined(run)
+    detail = conditions | {"command": "bank remove"}
+    manifest = index.remove(wanted, reason=printable(reason), detail=detail)
     _committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.")
+    return None
+
+
+def _digests(file: Path) -> list[str]:
+    """The first word of each line: the output of sha256sum names the file behind it."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.split()[0].removeprefix("\\") for line in lines if line.strip()]
+
+
+def _declined(run: Run) -> int:
+    run.output.note("Nothing was changed.")
+    return 1
 
 
 def _committed(run: Run, manifest: Manifest, record: dict[str, Any], text: str) -> None:
-    lines = [
-        text,
-        f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}",
-    ]
+    from retrieval_detect.cli._again import same_index
+    from retrieval_detect.config import index_path
+
+    undo = f"rd bank rollback {manifest.parent}{same_index(run, index_path(run.settings))}"
+    lines = [text, f"  Committed as generation {manifest.generation}. Undo: {undo}"]
     run.output.record(record | {"generation": manifest.generation}, text=lines)
 
 
@@ -181,9 +201,13 @@ def list_(run: Run, by: str | None) -> None:
 def history(run: Run) -> None:
     """List the generations that are kept, oldest first."""
     from retrieval_detect.cli._output import Column
+    from retrieval_detect.config import index_path
+    from retrieval_detect.store.manifest import read_current
     from retrieval_detect.store.select import kept_history
+    from retrieval_detect.store.snapshot import Snapshot
 
-    rows = kept_history(_index(run).snapshot())
+    folder = index_path(run.settings)
+    rows = kept_history(Snapshot(folder, read_current(folder)))  # unchecked: it says where to go back to
     run.output.table(
         rows, ["generation", Column("created_at", "when"), "operation", "added", "removed", "references"]
     )
@@ -198,13 +222,16 @@ def history(run: Run) -> None:
 @click.pass_obj
 def rollback(run: Run, generation: int, dry_run: bool) -> None:
     """Go back to an older generation, as a new one: nothing is lost, and this can be undone too."""
-    index = _index(run)
+    from retrieval_detect.config import index_path
+    from retrieval_detect.store.store import Store
+
+    store = Store(index_path(run.settings))
     if dry_run:
-        run.output.record(
-            {"would_roll_back_to": generation}, text=f"Would go back to generation {generation}."
-        )
+        store.kept(generation)
+        text = f"Would go back to generation {generation}. Nothing was written."
+        run.output.record({"would_roll_back_to": generation}, text=text)
         return
-    with index.store.writer() as writer:
+    with store.writer(checked=False) as writer:
         manifest = writer.rollback(generation)
     _committed(
         run, manifest, {"rolled_back_to": generation}, f"Back at the references of generation {generation}."
@@ -216,38 +243,52 @@ def rollback(run: Run, generation: int, dry_run: bool) -> None:
 @dry_run_option
 @yes_option
 @click.pass_obj
-def compact(run: Run, purge: bool, dry_run: bool, yes: bool) -> None:
+def compact(run: Run, purge: bool, dry_run: bool, yes: bool) -> int | None:
     """Rewrite the index without its removed references.
 
     --purge also erases their vectors and file names from every older generation, so that none can
     be gone back to, and refuses the same images for ever. Reports and copies that were handed out
     are out of its reach.
     """
+    from retrieval_detect.report.words import number
+
+    index = _index(run)
+    if purge:
+        removed = len(index.store.erasable())
+        what = f"{number(removed, 'removed image')} and every older generation for good"
+    else:
+        removed = len(index.snapshot().dead)
+        what = number(removed, "removed reference")
+    if dry_run:
+        text = f"Would {'erase' if purge else 'drop'} {what}. Nothing was written."
+        run.output.record({"would_drop": removed, "purge": purge}, text=text)
+        return None
+    if not (purge or removed):
+        record = {"dropped": 0, "purge": False, "generation": index.snapshot().manifest.generation}
+        run.output.record(record, text="Nothing is removed, so there is nothing to drop.")
+        return None
+    if purge and not run.output.confirm(f"Erase {what}?", yes=yes):
+        return _declined(run)
+    _compact(run, index, removed, what, purge=purge)
+    return None
+
+
+def _compact(run: Run, index: Index, removed: int, what: str, *, purge: bool) -> None:
     from retrieval_detect.cli._output import human_bytes
     from retrieval_detect.store.select import size_on_disk
 
-    index = _index(run)
-    removed = len(index.snapshot().dead)
-    if dry_run:
-        run.output.record(
-            {"would_drop": removed}, text=f"Would drop {removed:,} removed references. Nothing was written."
-        )
-        return
-    question = f"Erase {removed:,} removed references and every older generation for good?"
-    if purge and not run.output.confirm(question, yes=yes):
-        raise click.Abort
     before = size_on_disk(index.folder)
     with index.store.writer() as writer:
         manifest = writer.compact(purge=purge)
     after = size_on_disk(index.folder)
-    record = {"dropped": removed, "purged": purge, "size_bytes_before": before, "size_bytes": after}
+    record = {"dropped": removed, "purge": purge, "size_bytes_before": before, "size_bytes": after}
     sizes = f"{human_bytes(before)} before, {human_bytes(after)} now"
     if purge:
         text = [
-            f"Erased {removed:,} references; {sizes}.",
-            f"  Committed as generation {manifest.generation}; older ones are gone.",
+            f"Erased {what}; {sizes}.",
+            f"  Committed as generation {manifest.generation}, the only one there is.",
         ]
         run.output.record(record | {"generation": manifest.generation}, text=text)
         return
     note = "older generations keep their files until ten changes later" if after >= before else sizes
-    _committed(run, manifest, record, f"Dropped {removed:,} removed references; {note}.")
+    _committed(run, manifest, record, f"Dropped {what}; {note}.")

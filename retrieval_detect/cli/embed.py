@@ -12,6 +12,7 @@ from retrieval_detect.cli._params import (
     Run,
     batch_size_option,
     device_option,
+    dry_run_option,
     encoder_option,
     encoder_weights_option,
     offline_option,
@@ -19,9 +20,11 @@ from retrieval_detect.cli._params import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from retrieval_detect.types import Embedded
+    from retrieval_detect.cli._output import Output
+    from retrieval_detect.cli._progress import Meter
+    from retrieval_detect.types import Embedded, Failure
 
 SOME_FAILED = 3
 
@@ -47,53 +50,68 @@ SOME_FAILED = 3
 @device_option
 @workers_option
 @batch_size_option
+@dry_run_option
 @click.pass_obj
-def command(run: Run, paths: tuple[str, ...], out: Path, layers: str) -> int | None:
+def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: bool) -> int | None:
     """Write embeddings of images to a Parquet file.
 
     One row an image: uri, content id, size, and for each layer the unit vector as float16 bytes
     (little-endian) with its norm before normalisation. The encoder is written into the file.
     """
     from retrieval_detect.cli._progress import progress
+    from retrieval_detect.encoders.agreement import require_layers
     from retrieval_detect.encoders.pipeline import embed
     from retrieval_detect.encoders.registry import load_encoder
+    from retrieval_detect.errors import UsageError
     from retrieval_detect.images.sources import scan
     from retrieval_detect.recipes import parse_layers
+    from retrieval_detect.report.words import number
     from retrieval_detect.store.exchange import write_embeddings
-    from retrieval_detect.types import Failure
 
     settings = run.settings
     wanted = parse_layers(layers)
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
     items = list(scan(paths))
+    if dry_run:
+        text = f"Would embed {number(len(items), 'image')} to {out}. Nothing was written."
+        run.output.record({"out": str(out), "would_embed": len(items)}, text=text)
+        return None
     encoder = load_encoder(
         settings.encoder,
         weights=settings.encoder_weights,
         device=settings.device,
         offline=settings.offline,
     )
-    failed = 0
+    require_layers(encoder.spec, wanted)
+    failures: list[Failure] = []
     with progress(len(items), "Embedding", run.output) as meter:
-
-        def succeeded() -> Iterator[Embedded]:
-            nonlocal failed
-            for result in embed(
-                items,
-                encoder,
-                layers=wanted,
-                batch_size=settings.batch_size,
-                workers=settings.workers,
-            ):
-                meter.advance()
-                if isinstance(result, Failure):
-                    failed += 1
-                    run.output.warning(f"{result.uri}: {result.message}")
-                else:
-                    yield result
-
-        rows = write_embeddings(out, succeeded(), spec=encoder.spec, layers=wanted)
+        results = embed(
+            items, encoder, layers=wanted, batch_size=settings.batch_size, workers=settings.workers
+        )
+        done = _usable(results, failures, run.output, meter)
+        rows = write_embeddings(out, done, spec=encoder.spec, layers=wanted)
     name = encoder.spec.name
     run.output.record(
-        {"out": str(out), "rows": rows, "failures": failed, "encoder": name},
-        text=f"{out}: {rows:,} embeddings of {name}, layers {', '.join(wanted)}",
+        {"out": str(out), "rows": rows, "failures": len(failures), "encoder": name},
+        text=f"{out}: {number(rows, 'embedding')} of {name}, layers {', '.join(wanted)}",
     )
-    return SOME_FAILED if failed else None
+    return SOME_FAILED if failures else None
+
+
+def _usable(
+    results: Iterable[Embedded | Failure], failures: list[Failure], output: Output, meter: Meter
+) -> Iterator[Embedded]:
+    """What can be written; the rest goes to ``failures``. If that is all, nothing must be overwritten."""
+    from retrieval_detect.errors import ImageError
+    from retrieval_detect.types import Failure
+
+    for result in results:
+        meter.advance()
+        if isinstance(result, Failure):
+            failures.append(result)
+            output.warning(f"{result.uri}: {result.message}")
+        else:
+            yield result
+    if failures and meter.n_done == len(failures):
+        raise ImageError("none of the images could be used, so nothing was written", reason="unreadable")

@@ -30,6 +30,10 @@ def list_(run: Run) -> None:
     names = index_names(home)
     if not names:
         run.output.note(f"There is no index in {home}. Build one: rd build-index --real DIR --fake DIR")
+    rows = [_row(home / name) for name in names]
+    for row in rows:
+        if row["error"]:
+            run.output.warning(f"index {row['name']}: {row['error']}")
     columns: list[str | Column] = [
         "name",
         "encoder",
@@ -39,7 +43,7 @@ def list_(run: Run) -> None:
         "generation",
         Column("size_bytes", "size", human_bytes),
     ]
-    run.output.table([_row(home / name) for name in names], columns)
+    run.output.table(rows, columns)
 
 
 def _row(folder: Path) -> dict[str, Any]:
@@ -51,7 +55,8 @@ def _row(folder: Path) -> dict[str, Any]:
     try:
         manifest = read_current(folder)
     except RdError as error:
-        return row | {"encoder": None, "real": None, "fake": None, "generation": None, "error": error.message}
+        unknown = dict.fromkeys(("encoder", "real", "fake", "generators", "generation"))
+        return row | unknown | {"error": error.message}
     return row | {
         "encoder": manifest.encoder.name,
         "real": manifest.live_rows("real"),
@@ -98,8 +103,8 @@ def _info(snapshot: Snapshot) -> dict[str, Any]:
             label: {"bank": manifest.live_rows(label, "bank"), "calib": manifest.live_rows(label, "calib")}
             for label in LABELS
         },
-        "generators": {s.name: s.bank + s.calib for s in manifest.strata if s.label == "fake"},
-        "sources": {s.name: s.bank + s.calib for s in manifest.strata if s.label == "real"},
+        "generators": manifest.counts("fake"),
+        "sources": manifest.counts("real"),
         "removed": len(snapshot.dead),
         "purged": len(manifest.purge.digests),
         "failures": len(read_failures(snapshot.folder)),
@@ -110,7 +115,8 @@ def _info(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _info_text(record: dict[str, Any]) -> list[str]:
-    from retrieval_detect.cli._output import human, human_bytes
+    from retrieval_detect.cli._output import human_bytes
+    from retrieval_detect.report.words import counted, number
 
     kind = "CLIP" if record["is_clip"] else record["encoder_note"] or "not CLIP"
     layers = ", ".join(f"{layer} ({d})" for layer, d in record["layers"].items())
@@ -126,12 +132,12 @@ def _info_text(record: dict[str, Any]) -> list[str]:
         ("fingerprint", record["fingerprint"][:16]),
         ("layers", layers),
         ("banks", banks),
-        ("generators", human(record["generators"])),
-        ("sources", human(record["sources"])),
+        ("generators", counted(record["generators"])),
+        ("sources", counted(record["sources"])),
         ("removed", f"{record['removed']:,} (purged for good: {record['purged']:,})"),
-        ("failures", f"{record['failures']:,} inputs could not be used"),
+        ("failures", f"{number(record['failures'], 'input')} could not be used"),
         ("calibration", "none: scores say which bank is nearer, not how sure that is"),
-        ("size", f"{human_bytes(record['size_bytes'])} in {record['shards']} shards"),
+        ("size", f"{human_bytes(record['size_bytes'])} in {number(record['shards'], 'shard')}"),
     ]
     return [f"{name:<12} {value}" for name, value in pairs]
 
@@ -146,28 +152,36 @@ def _info_text(record: dict[str, Any]) -> list[str]:
 def verify(run: Run, sample: int) -> int | None:
     """Reread every byte of an index and check that FAISS agrees with the store."""
     from retrieval_detect.config import index_path
+    from retrieval_detect.report.words import number
     from retrieval_detect.store.manifest import read_current
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.verify import problems
+    from retrieval_detect.verify import verify as examine
 
-    folder = index_path(run.settings)
+    folder, settings = index_path(run.settings), run.settings
     snapshot = Snapshot(folder, read_current(folder))
-    found = list(
-        problems(snapshot, sample=sample, weights=run.settings.encoder_weights, offline=run.settings.offline)
-    )
+    found = examine(snapshot, sample=sample, weights=settings.encoder_weights, offline=settings.offline)
     n_files = sum(1 for _ in snapshot.files())
     record = {
         "index": str(folder),
         "generation": snapshot.manifest.generation,
         "files": n_files,
-        "problems": found,
+        "sampled": found.sampled,
+        "compared": found.compared,
+        "problems": list(found.problems),
     }
-    if found:
-        lines = [f"{folder}: {len(found)} problems", *(f"  {problem}" for problem in found)]
-        lines.append("  Go back with rd bank rollback, restore the files from a copy, or rebuild.")
+    if found.problems:
+        lines = [f"{folder}: {number(len(found.problems), 'problem')}"]
+        lines += [f"  {problem}" for problem in found.problems]
+        lines.append(
+            "  Go back to a whole generation (rd bank history), restore the files from a copy, or rebuild."
+        )
         run.output.record(record, text=lines)
         return 1
-    run.output.record(
-        record, text=f"{folder}: whole ({n_files} files, generation {snapshot.manifest.generation})"
-    )
+    lines = [f"{folder}: whole ({n_files} files, generation {snapshot.manifest.generation})"]
+    if sample:
+        images = number(found.sampled, "sampled image")
+        lines.append(f"  {found.compared} of {images} embedded again: they agree")
+    if found.compared < found.sampled:
+        lines.append(f"  {found.sampled - found.compared} could not be: their files are gone or have changed")
+    run.output.record(record, text=lines)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SOME_FAILED = 3
 SOME_FAKE_LIKE, SOME_UNDECIDED = 10, 11
 _ESSENTIAL = ("verdict", "score", "input")
+_MORE = ["  --evidence 10 shows the nearest references"]
 
 
 @click.command(
@@ -44,7 +45,12 @@ _ESSENTIAL = ("verdict", "score", "input")
     """,
 )
 @click.argument("images", nargs=-1, metavar="IMAGE...")
-@click.option("--from-file", metavar="FILE", help="Paths to judge, one a line; - reads them from stdin.")
+@click.option(
+    "--from-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    help="Paths to judge, one a line; - reads them from stdin.",
+)
 @click.option("-0", "--null", is_flag=True, help="Paths in --from-file end in NUL, not in a new line.")
 @click.option("--evidence", metavar="N", type=click.IntRange(0, 10), default=0, help="Show the N nearest.")
 @click.option("--exit-code", is_flag=True, help="Exit 10 if some are fake-like, 11 if some are undecided.")
@@ -74,7 +80,6 @@ def command(
     ahead = list(islice(items, 2))
     if not ahead:
         raise UsageError(f"the list {from_file} names no image")
-    many = len(ahead) > 1
     detector = Detector.load(
         index_path(settings),
         weights=settings.encoder_weights,
@@ -89,22 +94,23 @@ def command(
         batch_size=settings.batch_size,
         workers=settings.workers,
     )
-    counts, failed = _show(run.output, results, many=many, evidence=evidence)
-    if many:
+    single, brief = _is_the_one_asked_for(images, ahead), len(ahead) > 1
+    counts, failed = _show(run.output, results, single=single, brief=brief, evidence=evidence)
+    if brief:
         from retrieval_detect.report.words import summary
 
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
         for line in summary(counts, failed, rate=rate):
             run.output.note(line)
-    return _exit_code(counts, failed, many=many, asked=exit_code)
+    return _exit_code(counts, failed, asked=exit_code)
 
 
 def _items(images: tuple[str, ...], from_file: str | None, null: bool) -> Iterator[ImageItem]:
     from retrieval_detect.errors import UsageError
     from retrieval_detect.images.sources import from_bytes, scan
 
-    if bool(images) == bool(from_file):
-        raise UsageError("there is nothing to judge", hint="Give images, a folder, -, or --from-file LIST.")
+    if images and from_file:
+        raise UsageError("images and --from-file are both given", hint="Give one of them.")
     if from_file == "-":
         yield from _listed(sys.stdin.buffer, null)
     elif from_file:
@@ -112,8 +118,12 @@ def _items(images: tuple[str, ...], from_file: str | None, null: bool) -> Iterat
             yield from _listed(stream, null)
     elif images == ("-",):
         yield from_bytes(sys.stdin.buffer.read(), "-")
-    else:
+    elif "-" in images:
+        raise UsageError("- stands for one image on stdin and goes alone", hint="A file called -: ./-")
+    elif images:
         yield from scan(images)
+    else:
+        raise UsageError("there is nothing to judge", hint="Give images, a folder, -, or --from-file LIST.")
 
 
 def _listed(stream: BinaryIO, null: bool) -> Iterator[ImageItem]:
@@ -129,36 +139,47 @@ def _listed(stream: BinaryIO, null: bool) -> Iterator[ImageItem]:
             yield failed_item(path, error.message)
 
 
+def _is_the_one_asked_for(images: tuple[str, ...], ahead: Sequence[ImageItem]) -> bool:
+    """Whether one image was named, not a folder or list that happens to hold one: that is a series."""
+    from retrieval_detect.images.items import printable
+
+    return len(images) == len(ahead) == 1 and ahead[0].uri == printable(str(Path(images[0])))
+
+
 def _show(
-    output: Output, results: Iterator[Verdict | Failure], *, many: bool, evidence: int
+    output: Output, results: Iterator[Verdict | Failure], *, single: bool, brief: bool, evidence: int
 ) -> tuple[Counter[str], int]:
     """Print verdicts as they come; returns how many of each, and how many inputs failed."""
     from retrieval_detect.errors import ImageError
+    from retrieval_detect.report.csv import failure_row, verdict_row
     from retrieval_detect.report.json import failure_json, verdict_json
     from retrieval_detect.report.words import evidence_lines, full, one_line
     from retrieval_detect.types import Failure
 
+    in_csv = output.format == "csv"
     counts: Counter[str] = Counter()
     failed = 0
-    show = output.stream if many else output.record
+    show = output.record if single else output.stream
     for result in results:
         if isinstance(result, Failure):
-            if not many:
+            if single:
                 raise ImageError(f"{result.uri}: {result.message}", reason=result.reason, uri=result.uri)
             failed += 1
-            if output.format in ("json", "jsonl"):
-                show(failure_json(result))
+            if output.format in ("json", "jsonl", "csv"):
+                show(failure_row(result) if in_csv else failure_json(result))
             output.warning(f"{result.uri}: {result.message}")
             continue
         counts[result.verdict] += 1
-        lines = [one_line(result)] if many else full(result)
-        show(verdict_json(result), text=[*lines, *evidence_lines(result, evidence)], essential=_ESSENTIAL)
+        lines = [one_line(result)] if brief else full(result)
+        more = evidence_lines(result, evidence) if evidence or brief else [_MORE]
+        record = verdict_row(result) if in_csv else verdict_json(result)
+        show(record, text=[*lines, *more], essential=_ESSENTIAL)
     return counts, failed
 
 
-def _exit_code(counts: Counter[str], failed: int, *, many: bool, asked: bool) -> int | None:
+def _exit_code(counts: Counter[str], failed: int, *, asked: bool) -> int | None:
     if asked and counts["fake-like"]:
         return SOME_FAKE_LIKE
     if asked and counts["uncertain"] + counts["unknown"]:
         return SOME_UNDECIDED
-    return SOME_FAILED if failed and many else None
+    return SOME_FAILED if failed else None

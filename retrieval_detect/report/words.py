@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from retrieval_detect.types import UNNAMED
@@ -16,6 +16,24 @@ Line: TypeAlias = Sequence[Part]
 
 ABSENT = "the true tool may be absent"
 BECAUSE = "Shown because the encoder finds them similar, mostly in subject: neither a source nor proof."
+
+
+def number(n: int, noun: str) -> str:
+    """``1 image``, ``1,495 images``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """``flux 8, sdxl 10``: names with how many there are of each; ``-`` for none."""
+    return ", ".join(f"{name_of(name)} {n:,}" for name, n in counts.items()) or "-"
+
+
+def name_of(name: str) -> str:
+    """A generator's or source's name, or that it has none."""
+    return name if name != UNNAMED else "unnamed"
+
+
+# ---------------------------------------------------------------- one verdict
 
 
 def headline(verdict: Verdict) -> Line:
@@ -31,7 +49,7 @@ def one_line(verdict: Verdict) -> Line:
 
 def nearest_counts(verdict: Verdict) -> str:
     """``8 of 10 nearest are fake``."""
-    return f"{verdict.votes.fake} of {verdict.votes.of} nearest are fake"
+    return f"{verdict.votes.fake:>2} of {verdict.votes.of} nearest are fake"
 
 
 def full(verdict: Verdict) -> list[Line]:
@@ -41,37 +59,34 @@ def full(verdict: Verdict) -> list[Line]:
     lines.append([f"  nearest  {_nearest(verdict)}"])
     if verdict.attribution:
         lines.append([f"  nearest fakes  {attribution(verdict)}; {ABSENT}"])
-    for copy in verdict.same_image[:3]:
-        lines.append([f"  same image  {describe(copy)}: it did not vote"])
-    lines += [[("  note  ", "weak"), warning] for warning in verdict.warnings]
-    generators = f"{index.n_generators} generator{'s' if index.n_generators != 1 else ''}"
+    lines += [[f"  same image  {describe(copy)}"] for copy in verdict.same_image[:3]]
+    if len(verdict.same_image) > 3:
+        lines.append([f"  same image  and {len(verdict.same_image) - 3:,} more"])
+    lines += [[("  note     ", "weak"), warning] for warning in verdict.warnings]
     lines.append(
         [
-            f"  bank     {index.name}, generation {index.generation}: "
-            f"{index.n_real:,} real, {index.n_fake:,} fake, {generators} · {verdict.encoder}"
+            f"  bank     {index.name}, generation {index.generation}: {index.n_real:,} real, "
+            f"{index.n_fake:,} fake, {number(index.n_generators, 'generator')} · {verdict.encoder}"
         ]
     )
     return lines
 
 
 def _nearest(verdict: Verdict) -> str:
-    votes = verdict.votes
+    votes, share = verdict.votes, 100 * verdict.votes.bank_share_fake
     return (
-        f"{votes.fake} of {votes.of} are fake (fakes are {votes.bank_share_fake:.0%} of the references)   "
-        f"best fake {verdict.nearest['fake']:.3f}   best real {verdict.nearest['real']:.3f}"
+        f"{votes.fake} of {votes.of} are fake (fakes are {share:.0f} % of the references)"
+        f"   best fake {verdict.nearest['fake']:.3f}   best real {verdict.nearest['real']:.3f}"
     )
 
 
 def attribution(verdict: Verdict, *, most: int = 4) -> str:
     """``5 sdxl, 2 flux``: generators of the nearest fakes, by how many they gave."""
     counts = [(a.of_nearest_fakes, a.generator) for a in verdict.attribution if a.of_nearest_fakes]
+    counts.sort(key=lambda pair: -pair[0])
     shown = ", ".join(f"{n} {name_of(generator)}" for n, generator in counts[:most])
-    return shown + (f", {len(counts) - most} more" if len(counts) > most else "")
-
-
-def name_of(name: str) -> str:
-    """A generator's or source's name, or that it has none."""
-    return name if name != UNNAMED else "unnamed"
+    rest = sum(n for n, _ in counts[most:])
+    return shown + (f", {rest} from {number(len(counts) - most, 'other')}" if rest else "")
 
 
 def describe(evidence: Evidence) -> str:
@@ -88,12 +103,18 @@ def evidence_lines(verdict: Verdict, most: int) -> list[Line]:
     return [["  the nearest references"], *rows, [f"  {BECAUSE}"]]
 
 
+# ---------------------------------------------------------------- many
+
+
 def summary(counts: Counter[str], n_failed: int, *, rate: float) -> list[str]:
     """What a batch came to."""
     judged = sum(counts.values())
+    could_not = f"{number(n_failed, 'input')} could not be used"
+    if not judged:
+        return [f"No image was judged: {could_not}."]
     parts = [f"{counts['fake-like']:,} closer to the fake bank", f"{counts['real-like']:,} to the real bank"]
-    parts += [f"{n_failed:,} could not be used"] * bool(n_failed)
+    parts += [could_not] * bool(n_failed)
     return [
-        f"{judged:,} images: {', '.join(parts)}; {rate:,.1f} images/s",
+        f"{number(judged, 'image')}: {', '.join(parts)}; {rate:,.1f} images/s",
         "Scores are uncalibrated: how many photographs score this high by chance is not known.",
     ]

@@ -126,6 +126,10 @@ class Manifest:
         """Generators or sources that have live references, sorted."""
         return sorted(s.name for s in self.strata if s.label == label and s.bank + s.calib)
 
+    def counts(self, label: Label) -> dict[str, int]:
+        """Live references of each generator or source that has some, by name."""
+        return {s.name: s.bank + s.calib for s in self.strata if s.label == label and s.bank + s.calib}
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         body = asdict(self) | {"encoder": self.encoder.to_json(), "fingerprint": self.encoder.fingerprint}
@@ -244,5 +248,5 @@ def generations(folder: Path) -> list[int]:
 def _damaged(path: Path) -> IndexCorrupt:
     return IndexCorrupt(
         f"{path} is missing or damaged",
-        hint="Restore it from a copy, or rebuild the index with rd build-index.",
+        hint="Restore it from a copy, or delete the index and build it anew: rd build-index.",
     )

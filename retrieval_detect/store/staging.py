@@ -6,7 +6,7 @@ It is a cache keyed by content id: what a reference is called is decided by the 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,12 +127,26 @@ class Staging:
         rows = [parts[part][position] for part, position in map(self._where.__getitem__, content_ids)]
         return np.stack(rows)
 
-    def clear(self) -> None:
-        """Forget everything staged; parts first, so that a crash leaves no part without its vectors."""
+    def content_ids(self) -> list[bytes]:
+        """Images whose embeddings are staged."""
+        return list(self._where)
+
+    def drop(self, committed: Container[bytes]) -> None:
+        """Delete parts that hold committed images alone, and what is left of torn ones.
+
+        What another, interrupted addition has staged stays for it. A part's Parquet file goes first,
+        so that a crash leaves no part without its vectors.
+        """
         if not self._folder.exists():
             return
+        keep = {
+            name
+            for name, table in zip(self._names, self._tables, strict=True)
+            if not all(content_id in committed for content_id in table["content_id"].to_pylist())
+        }
         for path in sorted(self._folder.iterdir(), key=lambda path: path.suffix != ".parquet"):
-            path.unlink(missing_ok=True)
+            if path.name.split(".")[0] not in keep:
+                path.unlink(missing_ok=True)
         sync_folder(self._folder)
-        self._folder.rmdir()
-        self._tables, self._names, self._where = [], [], {}
+        if not keep:
+            self._folder.rmdir()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,12 +123,42 @@ class Store:
         """The generation in force, checked; see ``Snapshot.open``."""
         return Snapshot.open(self.folder, digests=digests)
 
+    def kept(self, generation: int) -> Manifest:
+        """A generation that can be gone back to, its files checked.
+
+        Raises ``UsageError`` where it is not kept and ``IndexCorrupt`` where it is damaged.
+        """
+        current = read_current(self.folder)
+        path = manifest_path(self.folder, generation)
+        if generation not in kept_generations(self.folder, current):
+            raise UsageError(
+                f"there is no generation {generation} to go back to",
+                hint=f"See which are kept (the last {KEPT_GENERATIONS}): rd bank history",
+            )
+        manifest = read_manifest(path)
+        Snapshot(self.folder, manifest).check(DigestCache.for_user())
+        return manifest
+
+    def erasable(self) -> set[bytes]:
+        """Content ids that some kept generation calls removed and that have no live row now."""
+        snapshot = self.snapshot()
+        removed: set[bytes] = set()
+        for generation in kept_generations(self.folder, snapshot.manifest):
+            then = Snapshot(self.folder, read_manifest(manifest_path(self.folder, generation)))
+            dead = np.concatenate([np.empty(0, np.int64), *(s.row_ids[~then.live(s)] for s in then.shards())])
+            removed |= {row["content_id"] for row in then.take(dead.tolist(), ["content_id"])}
+        content_ids = sorted(removed)
+        return removed - {content_ids[index] for index, *_ in snapshot.find(content_ids)}
+
     @contextmanager
-    def writer(self) -> Iterator[Writer]:
-        """Hold the lock and sweep what a crashed writer left; ``IndexLocked`` at once if another holds it."""
+    def writer(self, *, checked: bool = True) -> Iterator[Writer]:
+        """Hold the lock and sweep what a crashed writer left; ``IndexLocked`` at once if another holds it.
+
+        ``checked=False`` opens an index whose files are damaged, to go back to when they were not.
+        """
         read_current(self.folder)  # no lock file where there is no index
         with _locked(self.folder):
-            snapshot = self.snapshot()
+            snapshot = self.snapshot() if checked else Snapshot(self.folder, read_current(self.folder))
             sweep(self.folder, snapshot.manifest)
             yield Writer(self.folder, snapshot)
 
@@ -149,7 +180,7 @@ class Writer:
         old = self.snapshot.manifest
         failed = record_failures(self.folder, addition.failures)
         if not addition.rows:
-            staging.clear()
+            self._drop_staged(staging)
             return old
         added_at = datetime.now(UTC).replace(microsecond=0)
         new = append_rows(self.folder, addition.rows, staging, self.snapshot, added_at=added_at)
@@ -161,7 +192,7 @@ class Writer:
             generators=dict(old.generators) | dict(addition.generators),
             engines=dict(old.engines) | dict(addition.engines),
         )
-        staging.clear()
+        self._drop_staged(staging)
         return manifest
 
     def remove(self, row_ids: Sequence[int], *, reason: str, detail: Mapping[str, Any]) -> Manifest:
@@ -188,9 +219,12 @@ class Writer:
         """Rewrite shards without their removed rows; with ``purge``, erase those rows in every generation.
 
         After a purge no older generation exists, and a removed image is refused if it is added again.
+        Where nothing is removed and nothing is to be purged, nothing is committed.
         """
         old = self.snapshot.manifest
         dead = self.snapshot.dead
+        if not (purge or len(dead)):
+            return old
         purged = self._purged_digests() if purge else old.purge
         manifest = self._commit(
             Operation("purge" if purge else "compact", removed=len(dead)),
@@ -199,21 +233,14 @@ class Writer:
             purge=replace(purged, floor=old.generation + 1) if purge else purged,
         )
         if purge:
-            self.staging().clear()
+            staging = self.staging()
+            staging.drop(staging.content_ids())
             sweep(self.folder, manifest)
         return manifest
 
     def rollback(self, generation: int) -> Manifest:
         """Commit a copy of an older generation. Row ids and generation numbers go on growing."""
-        old = self.snapshot.manifest
-        path = manifest_path(self.folder, generation)
-        if generation < old.purge.floor or generation > old.generation or not path.exists():
-            raise UsageError(
-                f"there is no generation {generation} to go back to",
-                hint=f"See which are kept (the last {KEPT_GENERATIONS}): rd bank history",
-            )
-        back = read_manifest(path)
-        Snapshot(self.folder, back).check(DigestCache.for_user())
+        back = Store(self.folder).kept(generation)
         return self._commit(
             Operation("rollback", detail={"to": generation}),
             shards=back.shards,
@@ -237,6 +264,10 @@ class Writer:
         self.snapshot = Snapshot(self.folder, manifest)
         sweep(self.folder, manifest)
         return manifest
+
+    def _drop_staged(self, staging: Staging) -> None:
+        ids = staging.content_ids()
+        staging.drop({ids[index] for index, *_ in self.snapshot.find(ids)})
 
     def _strata_without(self, ids: np.ndarray) -> tuple[Stratum, ...]:
         try:
@@ -265,19 +296,9 @@ class Writer:
         yield from merge_small(self.folder, records, layers)
 
     def _purged_digests(self) -> Purge:
-        """Keyed hashes of every image that some kept generation calls removed and that has no live row."""
         old = self.snapshot.manifest.purge
         key = old.key or secrets.token_hex(32)
-        removed: set[bytes] = set()
-        for generation in kept_generations(self.folder, self.snapshot.manifest):
-            then = Snapshot(self.folder, read_manifest(manifest_path(self.folder, generation)))
-            stored = np.concatenate(
-                [np.empty(0, np.int64), *(s.row_ids[~then.live(s)] for s in then.shards())]
-            )
-            removed |= {row["content_id"] for row in then.take(stored.tolist(), ["content_id"])}
-        content_ids = sorted(removed)
-        alive = {content_ids[index] for index, *_ in self.snapshot.find(content_ids)}
-        fresh = {keyed_digest(key, content_id) for content_id in removed - alive}
+        fresh = {keyed_digest(key, content_id) for content_id in Store(self.folder).erasable()}
         return Purge(old.floor, key, tuple(sorted({*old.digests, *fresh})))
 
 
@@ -318,6 +339,7 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+@cache
 def _tools() -> dict[str, str]:
     found = {}
     for name in _TOOLS:

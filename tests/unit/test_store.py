@@ -338,3 +338,14 @@ def test_staged_embeddings_of_another_encoder_or_torn_parts_are_not_used(store):
         from retrieval_detect.store.staging import Staging
 
         assert len(Staging(store.folder, fingerprint="other", layers=("proj",))) == 0
+
+
+def test_an_addition_leaves_alone_what_another_has_staged(store):
+    with store.writer() as writer:
+        writer.staging().add(names("interrupted", 3))
+    add(store, names("small", 2), "fake", "g")
+    with store.writer() as writer:
+        assert len(writer.staging()) == 3
+    add(store, names("interrupted", 3), "fake", "g")
+    assert not (store.folder / "staging").exists()
+    assert store.snapshot().manifest.live_rows("fake") == 5

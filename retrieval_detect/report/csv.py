@@ -1,0 +1,54 @@
+"""Verdicts as flat rows, for spreadsheets: the few values people sort and filter by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import Failure, Verdict
+
+COLUMNS = (
+    "input",
+    "verdict",
+    "score",
+    "votes_fake",
+    "votes_of",
+    "best_fake",
+    "best_real",
+    "top_generator",
+    "sha256",
+    "index",
+    "generation",
+    "warnings",
+    "error",
+)
+
+
+def verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """One image: all of ``COLUMNS``, ``error`` empty.
+
+    ``top_generator`` : of the nearest fakes, by its share of the density; the true tool may be absent.
+    """
+    return _row(
+        input=verdict.input,
+        verdict=verdict.verdict,
+        score=round(verdict.score, 6),
+        votes_fake=verdict.votes.fake,
+        votes_of=verdict.votes.of,
+        best_fake=round(verdict.nearest["fake"], 6),
+        best_real=round(verdict.nearest["real"], 6),
+        top_generator=verdict.attribution[0].generator,
+        sha256=verdict.sha256,
+        index=verdict.index.name,
+        generation=verdict.index.generation,
+        warnings="; ".join(verdict.warnings),
+    )
+
+
+def failure_row(failure: Failure) -> dict[str, Any]:
+    """An input that could not be judged: ``error`` says why, nothing else is known."""
+    return _row(input=failure.uri, error=f"{failure.reason}: {failure.message}")
+
+
+def _row(**values: Any) -> dict[str, Any]:
+    return dict.fromkeys(COLUMNS) | values

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retrieval_detect.errors import ConfigError
+from retrieval_detect.recipes import check_date, find_recipe, parse_layers, read_recipe
+from retrieval_detect.types import Facts
+
+SHIPPED = sorted((Path(__file__).parents[2] / "index" / "recipes").glob("*.toml"))
+
+WHOLE = """
+name = "mine"
+encoder = "tiny"
+layers = ["proj", "block01"]
+[[references]]
+label = "real"
+source = "phone"
+category = "cats"
+paths = ["photos", "/elsewhere/*.jpg"]
+[[references]]
+label = "fake"
+generator = "sdxl"
+family = "latent diffusion"
+released_at = "2023-07-26"
+paths = ["sdxl.tar"]
+"""
+
+
+def read(tmp_path, text, **options):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return read_recipe(path, **options)
+
+
+def test_everything_it_can_say(tmp_path):
+    recipe = read(tmp_path, WHOLE, root=Path("data"))
+    assert (recipe.name, recipe.encoder, recipe.layers) == ("mine", "tiny", ("proj", "block01"))
+    real, fake = recipe.references
+    assert real.paths == ("data/photos", "/elsewhere/*.jpg")
+    assert real.facts == Facts("real", source="phone", category="cats")
+    assert fake.facts == Facts("fake", generator="sdxl")
+    assert (fake.family, fake.released_at) == ("latent diffusion", "2023-07-26")
+
+
+def test_the_least_it_must_say(tmp_path):
+    recipe = read(tmp_path, "[[references]]\nlabel = 'real'\npaths = ['p']")
+    assert (recipe.name, recipe.encoder, recipe.layers) == ("", "", ("proj",))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_recipes_that_come_with_rd(path):
+    recipe = read_recipe(path)
+    assert {s.facts.label for s in recipe.references} == {"real", "fake"} and recipe.name == path.stem
+
+
+def test_there_are_recipes_to_come_with_rd():
+    assert {path.stem for path in SHIPPED} >= {"default", "offline"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nam = 'x'\n" + WHOLE, "unknown key 'nam'"),
+        (WHOLE.replace("source", "sorce"), "references 1: unknown key 'sorce'"),
+        (WHOLE.replace("family", "famly"), "references 2: unknown key 'famly'"),
+        (WHOLE.replace('"fake"', "1"), "references 2: label must be real or fake, not 1"),
+        (WHOLE.replace('["sdxl.tar"]', "[]"), "references 2: paths must be a list of texts"),
+        (WHOLE.replace('["sdxl.tar"]', '[""]'), "references 2: paths must be a list of texts"),
+        (WHOLE.replace('"phone"', "7"), "references 1: source must be text, not 7"),
+        (WHOLE.replace('"block01"', '"block1"'), "'block1' is not the name of a layer"),
+        (WHOLE.replace('["proj", "block01"]', '"proj"'), "layers must be a list of texts"),
+        (
+            WHOLE.replace('"2023-07-26"', '"2023-07-32"'),
+            "references 2, released_at: '2023-07-32' is not a date",
+        ),
+        (WHOLE.replace('"2023-07-26"', "2023-07-26"), "released_at must be text"),
+        (WHOLE.replace('label = "fake"', 'label = "real"'), "references 2: a photograph has no generator"),
+        ("references = [1]", "references 1: this must be a table"),
+        ("references = []", "it names no references"),
+        ("= 1", "is not valid TOML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_file(tmp_path, text, said):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert said in caught.value.message and "recipe.toml" in caught.value.message
+
+
+def test_a_likely_key_is_suggested(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, WHOLE.replace("licence", "license").replace("category", "categry"))
+    assert caught.value.hint == "Did you mean 'category'?"
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+def test_finding_recipes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tracked = tmp_path / "index" / "recipes"
+    tracked.mkdir(parents=True)
+    (tracked / "mine.toml").write_text(WHOLE)
+    (tmp_path / "other.toml").write_text(WHOLE)
+    assert find_recipe("mine") == Path("index/recipes/mine.toml")
+    assert find_recipe("other.toml") == Path("other.toml")
+    with pytest.raises(ConfigError, match="no recipe 'yours'") as caught:
+        find_recipe("yours")
+    assert "mine" in caught.value.hint
+    with pytest.raises(ConfigError, match="index is a folder, not a recipe"):
+        find_recipe("index")
+
+
+def test_layers():
+    assert parse_layers(" proj, block12,proj,heads01 ,pre,") == ("proj", "block12", "heads01", "pre")
+    for wrong in ("", ",", "last", "block1", "block123", "proj;pre", "../x"):
+        with pytest.raises(ConfigError, match=r"^--layers: "):
+            parse_layers(wrong)
+
+
+def test_dates():
+    assert check_date("") == "" and check_date("2024-02-29") == "2024-02-29"
+    for wrong in ("2023-02-29", "20240229", "2024-2-9", "2024-02-29T00:00", "soon", "2024-W01-1"):
+        with pytest.raises(ConfigError, match="is not a date"):
+            check_date(wrong)

@@ -1,0 +1,169 @@
+"""The shape other programs rely on: the schema is strict, real, and kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import fields, replace
+
+import jsonschema
+import pytest
+
+from retrieval_detect.report.csv import COLUMNS, failure_row, verdict_row
+from retrieval_detect.report.json import SCHEMA, failure_json, verdict_json, verdict_schema
+from retrieval_detect.types import Failure, Verdict
+from tests.verdicts import REAL, VERDICT
+
+SCHEMA_OF_VERDICTS = verdict_schema()
+VALID = jsonschema.Draft202012Validator(SCHEMA_OF_VERDICTS)
+CALIBRATED = replace(
+    VERDICT,
+    verdict="uncertain",
+    p_values={"real": 0.004, "fake": 0.61, "typical": 0.33},
+    alpha={"real": 0.05, "fake": 0.05},
+    calibration={"photographs": 1250, "sources": 6, "as_high": 4},
+    log10_lr=-1.1,
+    prior=0.01,
+    probability=0.1,
+    provenance={"c2pa": None},
+)
+
+
+def test_a_verdict_in_json():
+    data = verdict_json(VERDICT)
+    assert data["schema"] == SCHEMA == 1 and next(iter(data)) == "schema"
+    assert data["score"] == 1.741235 and data["elapsed_s"] == 0.3123
+    assert data["nearest"] == {"fake": 0.912346, "real": 0.8}
+    assert data["votes"] == {"fake": 1, "real": 1, "of": 2, "bank_share_fake": 0.4877}
+    assert data["attribution"][1] == {"generator": "", "of_nearest_fakes": 2, "share": 0.2857}
+    assert data["evidence"][0]["similarity"] == 0.912346 and data["evidence"][1]["source"] == "camera"
+    assert data["index"]["n_real"] == 1495 and data["p_values"] is None
+
+
+@pytest.mark.parametrize("verdict", [VERDICT, CALIBRATED, replace(VERDICT, same_image=(REAL,), warnings=())])
+def test_verdicts_are_valid_before_and_after_json(verdict):
+    VALID.validate(json.loads(json.dumps(verdict_json(verdict), allow_nan=False)))
+
+
+def test_every_field_is_in_the_schema_and_no_other():
+    assert set(SCHEMA_OF_VERDICTS["properties"]) == {"schema", *(f.name for f in fields(Verdict))}
+    assert set(SCHEMA_OF_VERDICTS["required"]) == set(SCHEMA_OF_VERDICTS["properties"])
+
+
+def nodes(schema, path="verdict"):
+    yield path, schema
+    for name, below in (schema.get("properties", {}) | schema.get("$defs", {})).items():
+        yield from nodes(below, f"{path}.{name}")
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+
+
+NODES = dict(nodes(SCHEMA_OF_VERDICTS))
+
+
+def test_the_schema_is_a_schema():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA_OF_VERDICTS)
+    assert SCHEMA_OF_VERDICTS["$schema"].endswith("2020-12/schema") and len(NODES) > 50
+
+
+@pytest.mark.parametrize("path", NODES)
+def test_objects_are_closed_and_complete(path):
+    node = NODES[path]
+    kind = node.get("type")
+    if ("object" in kind if kind else False) and path != "verdict.provenance":
+        assert node["additionalProperties"] is False
+        assert sorted(node["required"]) == sorted(node["properties"])
+
+
+@pytest.mark.parametrize("name", SCHEMA_OF_VERDICTS["properties"])
+def test_every_field_is_explained_or_refers_to_what_explains(name):
+    node = SCHEMA_OF_VERDICTS["properties"][name]
+    assert node.get("description") or node.get("$ref") or name in ("verdict", "warnings")
+
+
+def changed(path, value):
+    data = copy.deepcopy(verdict_json(CALIBRATED))
+    target = data
+    for key in path[:-1]:
+        target = target[key]
+    if value is None:
+        del target[path[-1]]
+    else:
+        target[path[-1]] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("schema",), 2),
+        (("extra",), 1),
+        (("sha256",), "ABCD"),
+        (("verdict",), "fake"),
+        (("score",), "1.7"),
+        (("score",), None),
+        (("method",), "oracle"),
+        (("k",), 0),
+        (("k",), 1.5),
+        (("votes", "of"), 0),
+        (("votes", "fake"), -1),
+        (("votes", "share"), 0.5),
+        (("nearest", "fake"), None),
+        (("attribution", 0, "share"), 1.2),
+        (("attribution",), []),
+        (("evidence", 0, "label"), "maybe"),
+        (("evidence", 0, "rank"), 0),
+        (("evidence", 0, "added_at"), "yesterday"),
+        (("same_image",), [{}]),
+        (("warnings",), "none"),
+        (("index", "fingerprint"), ""),
+        (("index", "n_fake"), 0),
+        (("p_values", "real"), -0.1),
+        (("p_values", "maybe"), 0.1),
+        (("calibration", "sources"), None),
+        (("probability",), 1.1),
+        (("elapsed_s",), -1),
+    ],
+)
+def test_the_schema_refuses(path, value):
+    assert not VALID.is_valid(changed(path, value))
+
+
+def test_a_failure_is_no_verdict_and_has_a_shape_of_its_own():
+    failure = failure_json(Failure("a.png", "truncated", "the file is cut short"))
+    shape = jsonschema.Draft202012Validator({"$ref": "#/$defs/failure", "$defs": SCHEMA_OF_VERDICTS["$defs"]})
+    shape.validate(failure)
+    assert not VALID.is_valid(failure) and not shape.is_valid(verdict_json(VERDICT))
+    assert not shape.is_valid(failure | {"error": "Not A Code"})
+
+
+# ---------------------------------------------------------------- rows
+
+
+def test_a_row_holds_plain_values_in_a_fixed_order():
+    row = verdict_row(VERDICT)
+    assert tuple(row) == COLUMNS
+    assert row == {
+        "input": "photo.jpg",
+        "verdict": "fake-like",
+        "score": 1.741235,
+        "votes_fake": 1,
+        "votes_of": 2,
+        "best_fake": 0.912346,
+        "best_real": 0.8,
+        "top_generator": "sdxl",
+        "sha256": "ef" * 32,
+        "index": "default",
+        "generation": 7,
+        "warnings": "96×96 is smaller than the encoder's 224×224; second",
+        "error": None,
+    }
+
+
+def test_a_failure_is_a_row_with_the_same_columns():
+    row = failure_row(Failure("a.png", "truncated", "the file is cut short"))
+    assert tuple(row) == COLUMNS
+    assert {k: v for k, v in row.items() if v is not None} == {
+        "input": "a.png",
+        "error": "truncated: the file is cut short",
+    }

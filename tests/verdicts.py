@@ -1,0 +1,26 @@
+"""One made-up verdict, for tests of how verdicts are shown."""
+
+from __future__ import annotations
+
+from retrieval_detect.types import Attribution, Evidence, IndexRef, Verdict, Votes
+
+FAKE = Evidence(1, 81, "fake", 0.91234567, "sdxl", "", "fake/sdxl/17.png", "ab" * 32, "2026-10-01T12:00:00Z")
+REAL = Evidence(2, 7, "real", 0.8, "", "camera", "real/7.jpg", "cd" * 32, "2026-10-01T12:00:00Z")
+VERDICT = Verdict(
+    input="photo.jpg",
+    sha256="ef" * 32,
+    verdict="fake-like",
+    score=1.7412345678,
+    method="density",
+    k=200,
+    votes=Votes(1, 1, 2, 0.48765432),
+    nearest={"fake": 0.91234567, "real": 0.8},
+    attribution=(Attribution("sdxl", 5, 0.71428571), Attribution("", 2, 0.28571429)),
+    evidence=(FAKE, REAL),
+    same_image=(),
+    warnings=("96×96 is smaller than the encoder's 224×224", "second"),
+    index=IndexRef("default", 7, "0f" * 32, 1495, 1440, 5),
+    encoder="ViT-L-14:openai",
+    engine="cpu-bfloat16-pillow",
+    elapsed_s=0.312345,
+)
