@@ -118,8 +118,9 @@ def plan(
     stored = _stored(first, snapshot)
     _refuse([*conflicts, *_conflicts(first, stored)])
     fresh = [planned for identity, planned in first.items() if identity not in stored]
-    new = tuple(planned for planned in fresh if not _is_purged(planned.content_id, snapshot))
-    return UpdatePlan(new, len(stored), repeated, len(fresh) - len(new), tuple(failures))
+    purged = _purged(fresh, snapshot)
+    new = tuple(planned for planned in fresh if planned.content_id not in purged)
+    return UpdatePlan(new, len(stored), repeated, len(purged), tuple(failures))
 
 
 def _stored(first: dict[bytes, Planned], snapshot: Snapshot | None) -> dict[bytes, Label]:
@@ -137,11 +138,12 @@ def _conflicts(given: Mapping[bytes, Planned], stored: Mapping[bytes, Label]) ->
             yield f"{planned.item.uri} ({planned.facts.label}) and a stored reference ({label})"
 
 
-def _is_purged(identity: bytes, snapshot: Snapshot | None) -> bool:
+def _purged(fresh: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]:
+    """Which of the images were erased from the index for good."""
     if snapshot is None or not snapshot.manifest.purge.digests:
-        return False
-    purge = snapshot.manifest.purge
-    return keyed_digest(purge.key, identity) in purge.digests
+        return set()
+    key, digests = snapshot.manifest.purge.key, frozenset(snapshot.manifest.purge.digests)
+    return {p.content_id for p in fresh if keyed_digest(key, p.content_id) in digests}
 
 
 def _refuse(conflicts: Sequence[str]) -> None:

@@ -144,6 +144,21 @@ method_option = setting(
 k_option = setting("-k", metavar="N", help="How many nearest references of a bank vote.")
 batch_size_option = setting("--batch-size", metavar="N", help="Images in one step of the encoder.")
 workers_option = setting("--workers", metavar="N", help="Threads that read and decode images.")
+
+
+def computing_options(command: F) -> F:
+    """The options of everything that runs an encoder."""
+    for option in (
+        batch_size_option,
+        workers_option,
+        device_option,
+        offline_option,
+        encoder_weights_option,
+    ):
+        command = option(command)
+    return command
+
+
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 

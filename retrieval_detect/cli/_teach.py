@@ -73,7 +73,8 @@ def teach(run: Run, recipe: Recipe, *, dry_run: bool, kind: str = "build-index")
     if dry_run:
         _show_plan(run.output, planned, folder, exists=known)
         return None
-    if index is None or planned.new:
+    # A flag that names another encoder than the index's must be refused even if nothing is new.
+    if index is None or planned.new or run.settings.origin("encoder") == "--encoder":
         encoder = _encoder(run, recipe, index)
         index = index or Index.create(folder, encoder=encoder, layers=recipe.layers)
         _same_layers(index, recipe)

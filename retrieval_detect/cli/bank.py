@@ -10,12 +10,8 @@ import click
 from retrieval_detect.cli._params import (
     Group,
     Run,
-    batch_size_option,
-    device_option,
+    computing_options,
     dry_run_option,
-    encoder_weights_option,
-    offline_option,
-    workers_option,
     yes_option,
 )
 
@@ -69,11 +65,7 @@ def _index(run: Run) -> Index:
 @click.option("--contributor", default="", help="Who gave them.")
 @click.option("--batch", default="", help="A name for this delivery; a batch never outweighs one generator.")
 @click.option("--tags", default="", help="Words of your own.")
-@encoder_weights_option
-@offline_option
-@device_option
-@workers_option
-@batch_size_option
+@computing_options
 @dry_run_option
 @click.pass_obj
 def add(

@@ -7,13 +7,9 @@ import click
 from retrieval_detect.cli._params import (
     Command,
     Run,
-    batch_size_option,
-    device_option,
+    computing_options,
     dry_run_option,
     encoder_option,
-    encoder_weights_option,
-    offline_option,
-    workers_option,
 )
 
 
@@ -34,11 +30,7 @@ from retrieval_detect.cli._params import (
 )
 @click.option("--root", metavar="DIR", default=".", help="Where a recipe's relative paths begin.")
 @encoder_option
-@encoder_weights_option
-@offline_option
-@device_option
-@workers_option
-@batch_size_option
+@computing_options
 @dry_run_option
 @click.pass_obj
 def command(

@@ -10,13 +10,9 @@ import click
 from retrieval_detect.cli._params import (
     Command,
     Run,
-    batch_size_option,
-    device_option,
+    computing_options,
     dry_run_option,
     encoder_option,
-    encoder_weights_option,
-    offline_option,
-    workers_option,
 )
 
 if TYPE_CHECKING:
@@ -45,11 +41,7 @@ SOME_FAILED = 3
     "--layers", metavar="LIST", default="proj", help="Vectors to write an image: proj, pre, blockNN."
 )
 @encoder_option
-@encoder_weights_option
-@offline_option
-@device_option
-@workers_option
-@batch_size_option
+@computing_options
 @dry_run_option
 @click.pass_obj
 def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: bool) -> int | None:

@@ -15,13 +15,9 @@ import click
 from retrieval_detect.cli._params import (
     Command,
     Run,
-    batch_size_option,
-    device_option,
-    encoder_weights_option,
+    computing_options,
     k_option,
     method_option,
-    offline_option,
-    workers_option,
 )
 
 if TYPE_CHECKING:
@@ -56,11 +52,7 @@ _MORE = ["  --evidence 10 shows the nearest references"]
 @click.option("--exit-code", is_flag=True, help="Exit 10 if some are fake-like, 11 if some are undecided.")
 @method_option
 @k_option
-@encoder_weights_option
-@offline_option
-@device_option
-@workers_option
-@batch_size_option
+@computing_options
 @click.pass_obj
 def command(
     run: Run, images: tuple[str, ...], from_file: str | None, null: bool, evidence: int, exit_code: bool

@@ -148,7 +148,8 @@ class Manifest:
                 f"this version of rd reads {FORMAT!r}, version {VERSION}",
                 hint="Install a newer retrieval-detect, or rebuild the index.",
             )
-        body = {name: data[name] for name in cls.__slots__}
+        # Fields that a later minor version adds have defaults: older manifests lack them.
+        body = {name: data[name] for name in cls.__slots__ if name in data}
         return cls(
             **body
             | {

@@ -172,6 +172,14 @@ def test_an_index_of_another_encoder(index, pictures, run_rd, plug_in, contents)
     assert contents(index) == before
 
 
+def test_another_encoder_is_refused_even_if_nothing_is_new(index, run_rd, plug_in, contents):
+    plug_in(Other())
+    before = contents(index)
+    said = one_error(run_rd("build-index", *BOTH, "--encoder", "plug:in"), 1)
+    assert "was built with tiny" in said
+    assert contents(index) == before
+
+
 def test_an_index_keeps_its_encoder_whatever_the_environment_prefers(index, run_rd, monkeypatch):
     monkeypatch.setenv("RD_ENCODER", "nosuch:model")
     assert run_rd("build-index", "--fake", "new").exit_code == 0
