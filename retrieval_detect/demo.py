@@ -112,7 +112,7 @@ class Tour:
     def __init__(self, folder: Path) -> None:
         self.pictures = prepare(folder / "images")
         self._encoder: Encoder = load_encoder(OFFLINE_ENCODER, device="cpu")
-        self.index = Index.create(folder / "index", encoder=self._encoder)
+        self.index = Index.create(folder / "toy", encoder=self._encoder)
 
     def build(self) -> None:
         """Store the references, all but the newcomer's."""

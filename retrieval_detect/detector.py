@@ -288,7 +288,7 @@ def _warnings(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec)
     elif own:
         yield "near-duplicates of this image are references of the index; they did not vote"
     if not encoder.is_clip:
-        yield f"{encoder.name} is no CLIP: {encoder.note}"
+        yield f"the encoder is no CLIP ({encoder.name}): {encoder.note}"
 
 
 def _neighbours(method: Method, k: int | None) -> int:

@@ -176,7 +176,7 @@ def _closing(kept: Path | None) -> list[Line]:
         "   rd query suspect.jpg",
     ]
     if kept:
-        lines += ["", f"   Kept in {kept}: rd query {kept}/images/fake/flux --index {kept}/index"]
+        lines += ["", f"   Kept in {kept}: rd query {kept}/images/fake/flux --index {kept}/toy"]
     return lines
 
 

@@ -1,0 +1,86 @@
+"""``rd demo``: the pictures are those of the list, the tour runs without a network, and it claims nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import tomllib
+from importlib.resources import files
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("interior_photos", reason="the sample pictures are in the extra [demo]")
+pytest.importorskip("comfyui_workflow_templates_media_image", reason="the sample pictures are in [demo]")
+
+from retrieval_detect.demo import SIDE, one_form, prepare
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the demo opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("demo"))
+
+
+def test_every_picture_has_one_part_to_play(pictures):
+    references = [*pictures.real, *(path for paths in pictures.fakes.values() for path in paths)]
+    queries = [*pictures.real_queries, *pictures.fake_queries, *pictures.newcomer_queries]
+    assert not {*references, *pictures.taught} & {*queries}
+    assert len({*references, *pictures.taught, *queries}) == 48 + 33
+    assert pictures.newcomer not in pictures.fakes
+
+
+def test_the_list_names_each_picture_once_and_all_are_there():
+    listed = tomllib.loads(files("retrieval_detect").joinpath("_demo", "images.toml").read_text())
+    names = [name for family in listed["fakes"].values() for name in family]
+    assert len(set(names)) == len(names) == 48
+    templates = files("comfyui_workflow_templates_media_image") / "templates"
+    assert all((templates / name).is_file() for name in names)
+
+
+def test_all_pictures_have_one_form(pictures):
+    for path in (*pictures.real, *pictures.taught, *pictures.fake_queries):
+        with Image.open(path) as image:
+            assert (image.size, image.mode, image.format) == ((SIDE, SIDE), "RGB", "WEBP")
+            assert "icc_profile" not in image.info and "exif" not in image.info
+
+
+def test_one_form_cuts_the_centre():
+    wide = Image.new("RGB", (600, 200), "red")
+    wide.paste("blue", (200, 0, 400, 200))
+    buffer = io.BytesIO()
+    wide.save(buffer, "PNG")
+    with Image.open(io.BytesIO(one_form(buffer.getvalue()))) as square:
+        left, middle = square.getpixel((4, 128)), square.getpixel((128, 128))
+    assert middle[2] > 200 > 60 > middle[0] and left[2] > 200 > 60 > left[0]
+
+
+@pytest.mark.slow
+def test_the_tour(run_rd, no_network, bare_folder):
+    result = run_rd("demo", "--keep", "kept")
+    assert result.exit_code == 0, result.stderr
+    told = " ".join(result.stdout.split())
+    assert "the numbers prove nothing" in told and "no CLIP" in told
+    assert "1 Build" in told and "2 Ask" in told and "3 Teach" in told
+    assert "rd build-index --real photos/ --fake fakes/" in told and "rd query suspect.jpg" in told
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    again = run_rd("query", "kept/images/fake/flux", "--index", "kept/toy", "--json")
+    assert {verdict["index"]["n_generators"] for verdict in json.loads(again.stdout)} == {28}
+    refused = run_rd("demo", "--keep", "kept")
+    assert refused.exit_code == 2 and "not empty" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_tour_as_data(run_rd, no_network):
+    record = json.loads(run_rd("demo", "--json").stdout)
+    assert record["toy"] is True and record["encoder"] == "efficientnet-lite0"
+    assert record["newcomers"]["before"].keys() == record["newcomers"]["after"].keys()
+    assert record["newcomers"]["before"] != record["newcomers"]["after"]
