@@ -36,7 +36,7 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
             raise AssertionError("another number of parameters")
         model.load_state_dict(dict(zip(names, state.values(), strict=True)))
     model.reset_classifier(0)
-    note = "ImageNet classifier features, not CLIP"
+    note = "features of an ImageNet classifier"
     return timm_models.encoder(model, name, path, PREPROCESSING, note=note, engine=(device, precision))
 
 

@@ -478,7 +478,7 @@ def test_the_offline_encoder_equals_the_plain_network():
 
     encoder = load_encoder(OFFLINE_ENCODER, device="cpu")
     assert (encoder.spec.precision, encoder.spec.is_clip) == ("float32", False)
-    assert encoder.spec.note == "ImageNet classifier features, not CLIP"
+    assert encoder.spec.note == "features of an ImageNet classifier"
     image = canary_images()[15]
 
     model = timm.create_model("tf_efficientnet_lite0").eval()
