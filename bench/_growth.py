@@ -13,7 +13,8 @@ import numpy as np
 
 from bench._timing import rounds_of
 from retrieval_detect.store.append import NewRow
-from retrieval_detect.store.store import Addition, Store
+from retrieval_detect.store.store import Store
+from retrieval_detect.store.writer import Addition
 from retrieval_detect.types import Embedded, EncoderSpec, Facts, ImageItem, Preprocessing
 
 SIZES = (1_000, 10_000, 100_000)

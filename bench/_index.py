@@ -12,7 +12,8 @@ import numpy as np
 from retrieval_detect.detector import Detector
 from retrieval_detect.scoring.vote import vote
 from retrieval_detect.store.append import NewRow
-from retrieval_detect.store.store import Addition, Store
+from retrieval_detect.store.store import Store
+from retrieval_detect.store.writer import Addition
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,8 +14,10 @@ from retrieval_detect.errors import ImageError, LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.failures import record_failures
+from retrieval_detect.store.purge import keyed_digest
 from retrieval_detect.store.schema import view_code
-from retrieval_detect.store.store import Addition, Store, keyed_digest
+from retrieval_detect.store.store import Store
+from retrieval_detect.store.writer import Addition
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ Method: TypeAlias = Literal["density", "nearest", "mean", "majority"]
 VerdictName: TypeAlias = Literal["fake-like", "real-like", "uncertain", "unknown"]
 
 LABELS: tuple[Label, Label] = ("real", "fake")
+SPLITS: tuple[Split, Split] = ("bank", "calib")
 METHODS: tuple[Method, ...] = ("density", "nearest", "mean", "majority")
 ORIGINAL_VIEW = "original"
 UNNAMED = ""

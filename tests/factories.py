@@ -11,7 +11,8 @@ from PIL import Image
 
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.manifest import Manifest
-from retrieval_detect.store.store import Addition, Store
+from retrieval_detect.store.store import Store
+from retrieval_detect.store.writer import Addition
 from retrieval_detect.types import Embedded, EncoderSpec, Facts, ImageItem, Preprocessing
 
 D = 32

@@ -17,7 +17,7 @@ from retrieval_detect.store.manifest import ShardRecord, Stratum
 from retrieval_detect.store.schema import norm_column, rows_table
 from retrieval_detect.store.shards import cut, write_shard
 from retrieval_detect.store.splits import StratumKey, assign_splits
-from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Facts
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, SPLITS, Facts
 
 if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
@@ -35,7 +35,6 @@ _FACT_COLUMNS = (
     "tags",
     "label",
 )
-_SPLITS: tuple[Split, Split] = ("bank", "calib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ def _write(
     label, split = table["label"].to_numpy(), table["split"].to_numpy()
     records = []
     for class_label in LABELS:
-        for class_split in _SPLITS:
+        for class_split in SPLITS:
             members = np.flatnonzero((label == class_label) & (split == class_split))
             for piece in cut(len(members)):
                 index = members[piece]

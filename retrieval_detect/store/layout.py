@@ -10,4 +10,5 @@ CANARIES = "canaries"
 STAGING = "staging"
 BANKS = "banks"
 FAILURES = "failures.jsonl"
+FITTED = {"projection": "projections", "head": "heads", "calibration": "calibrations"}
 LOCK = ".lock"

@@ -6,17 +6,23 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, IndexNotFound
 from retrieval_detect.files import sha256_bytes, sha256_file, write_bytes, write_json
-from retrieval_detect.store.layout import CURRENT, MANIFESTS
+from retrieval_detect.store.layout import CURRENT, FITTED, MANIFESTS
 from retrieval_detect.store.schema import FORMAT, VERSION
 from retrieval_detect.types import EncoderSpec, Label, Split
 
 _NAME = re.compile(r"[0-9a-f]{16}")
 _LAYER = re.compile(r"[a-z][a-z0-9]*")
+_SUFFIX = re.compile(r"json|safetensors")
+FITTED_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""What a projection, head or calibration may be called; names become file names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,24 @@ class TombstoneRecord:
     id: str
     rows: int
     file: FileRecord
+
+
+FittedKind: TypeAlias = Literal["projection", "head", "calibration"]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedRecord:
+    """Something fitted on stored rows.
+
+    ``method`` says how; ``files`` : suffix → record; ``rows_digest`` names the rows it was fitted
+    with (``Snapshot.rows_digest``): where it differs from today's, the thing is stale.
+    """
+
+    kind: FittedKind
+    name: str
+    method: str
+    files: Mapping[str, FileRecord]
+    rows_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +139,7 @@ class Manifest:
     engines: Mapping[str, float] = field(default_factory=dict)
     projection: str = "identity"
     purge: Purge = field(default_factory=Purge)
+    fitted: tuple[FittedRecord, ...] = ()
     tools: Mapping[str, str] = field(default_factory=dict)
 
     def live_rows(self, label: Label, split: Split | None = None) -> int:
@@ -162,6 +187,7 @@ class Manifest:
                 "strata": tuple(Stratum(**record) for record in data["strata"]),
                 "generators": {k: GeneratorFacts(**v) for k, v in data["generators"].items()},
                 "purge": Purge(**data["purge"] | {"digests": tuple(data["purge"]["digests"])}),
+                "fitted": tuple(_fitted(record) for record in data.get("fitted", ())),
             }
         )
 
@@ -183,8 +209,37 @@ def _shard(data: Mapping[str, Any]) -> ShardRecord:
     return ShardRecord(**dict(data) | {"files": files})
 
 
+def _fitted(data: Mapping[str, Any]) -> FittedRecord:
+    if data["kind"] not in FITTED:
+        raise ValueError(f"nothing of kind {data['kind']!r} is fitted")
+    files = {_checked(_SUFFIX, suffix): FileRecord(**record) for suffix, record in data["files"].items()}
+    return FittedRecord(**dict(data) | {"name": _checked(FITTED_NAME, data["name"]), "files": files})
+
+
 def _tombstone(data: Mapping[str, Any]) -> TombstoneRecord:
     return TombstoneRecord(_checked(_NAME, data["id"]), data["rows"], FileRecord(**data["file"]))
+
+
+# ---------------------------------------------------------------- stamps
+
+_TOOLS = ("retrieval-detect", "numpy", "pyarrow", "pillow", "torch", "open_clip_torch", "timm")
+
+
+def now() -> str:
+    """The time as manifests write it: ``2026-11-20T08:00:00Z``."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@cache
+def tool_versions() -> dict[str, str]:
+    """Versions of what had a part in the numbers, where installed."""
+    found = {}
+    for name in _TOOLS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 # ---------------------------------------------------------------- files
@@ -193,6 +248,11 @@ def _tombstone(data: Mapping[str, Any]) -> TombstoneRecord:
 def manifest_path(folder: Path, generation: int) -> Path:
     """``manifests/00000007.json``."""
     return folder / MANIFESTS / f"{generation:08d}.json"
+
+
+def fitted_path(folder: Path, kind: FittedKind, name: str, suffix: str, sha256: str) -> Path:
+    """``calibrations/default-0123456789abcdef.json``."""
+    return folder / FITTED[kind] / f"{name}-{sha256[:16]}.{suffix}"
 
 
 def commit(folder: Path, manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,17 @@ import pyarrow.parquet as pq
 
 from retrieval_detect.files import DigestCache
 from retrieval_detect.store.layout import CANARIES, TOMBSTONES
-from retrieval_detect.store.manifest import Manifest, TombstoneRecord, read_current
+from retrieval_detect.store.manifest import (
+    FittedKind,
+    FittedRecord,
+    Manifest,
+    TombstoneRecord,
+    fitted_path,
+    read_current,
+)
 from retrieval_detect.store.schema import content_words, find_keys
 from retrieval_detect.store.shards import Shard, check_file, damaged
+from retrieval_detect.types import LABELS, SPLITS
 
 if TYPE_CHECKING:
     from retrieval_detect.types import Bool, Int64, Label, Split
@@ -60,6 +69,9 @@ class Snapshot:
             yield self.tombstone_path(tombstone), tombstone.file
         for layer, record in self.manifest.canaries.items():
             yield self.canary_path(layer), record
+        for fitted in self.manifest.fitted:
+            for suffix, record in fitted.files.items():
+                yield self.fitted_path(fitted, suffix), record
 
     def tombstone_path(self, record: TombstoneRecord) -> Path:
         """Where the row ids of one removal lie."""
@@ -68,6 +80,32 @@ class Snapshot:
     def canary_path(self, layer: str) -> Path:
         """Where the canary images' vectors of one layer lie."""
         return self.folder / CANARIES / f"{layer}-{self.manifest.canaries[layer].sha256[:16]}.npy"
+
+    def fitted_path(self, fitted: FittedRecord, suffix: str) -> Path:
+        """Where one file of something fitted lies."""
+        return fitted_path(self.folder, fitted.kind, fitted.name, suffix, fitted.files[suffix].sha256)
+
+    def fitted(self, kind: FittedKind, name: str) -> FittedRecord | None:
+        """The record of something fitted, if there is one."""
+        found = (f for f in self.manifest.fitted if (f.kind, f.name) == (kind, name))
+        return next(found, None)
+
+    def stale(self) -> list[FittedRecord]:
+        """What was fitted on other rows than those that are live now."""
+        return [f for f in self.manifest.fitted if f.rows_digest != self.rows_digest(f.kind)]
+
+    def rows_digest(self, kind: FittedKind) -> str:
+        """Hex sha256 over the ids of the live rows that such a thing is fitted on.
+
+        A calibration depends on both splits; nothing else may see calibration rows.
+        """
+        digest = hashlib.sha256()
+        for label in LABELS:
+            for split in SPLITS if kind == "calibration" else SPLITS[:1]:
+                ids = [shard.row_ids[self.live(shard)] for shard in self.shards(label, split)]
+                digest.update(f"{label}/{split}:".encode())
+                digest.update(np.sort(np.concatenate([np.empty(0, np.int64), *ids])).astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def canaries(self) -> dict[str, np.ndarray]:
         """Layer → float32 (16, d), not unit norm."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from retrieval_detect.errors import RdError
 from retrieval_detect.files import TEMPORARY
-from retrieval_detect.store.layout import BANKS, CANARIES, MANIFESTS, SHARDS, STAGING, TOMBSTONES
+from retrieval_detect.store.layout import BANKS, CANARIES, FITTED, MANIFESTS, SHARDS, STAGING, TOMBSTONES
 from retrieval_detect.store.manifest import Manifest, generations, manifest_path, read_manifest
 from retrieval_detect.store.snapshot import Snapshot
 
 KEPT_GENERATIONS = 10
-_SWEPT = (MANIFESTS, SHARDS, TOMBSTONES, CANARIES)
+_SWEPT = (MANIFESTS, SHARDS, TOMBSTONES, CANARIES, *FITTED.values())
 
 
 def kept_generations(folder: Path, current: Manifest) -> list[int]:

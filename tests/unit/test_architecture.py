@@ -30,9 +30,18 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield node.name, node.end_lineno - first + 1 + (node.body[0].lineno - node.lineno)
 
 
+def length(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_files_are_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES_A_FILE
+    assert length(path) <= MOST_LINES_A_FILE
+
+
+def test_test_files_are_short_too():
+    lengths = {path.name: length(path) for path in (ROOT / "tests").rglob("*.py")}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES_A_FILE} == {}
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
