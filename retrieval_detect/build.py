@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
 from retrieval_detect.encoders.canaries import canary_vectors
@@ -24,15 +25,17 @@ if TYPE_CHECKING:
     import numpy as np
 
     from retrieval_detect.encoders.base import Encoder
-    from retrieval_detect.store.manifest import GeneratorFacts, Manifest
+    from retrieval_detect.store.manifest import FittedRecord, GeneratorFacts, Manifest
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.staging import Staging
+    from retrieval_detect.store.writer import Writer
     from retrieval_detect.types import Float32, Label, Split
 
 STAGE_ROWS = 256
 """Embeddings kept at most in memory before they are written: what a kill can cost."""
 
 Progress = Callable[[int], None]
+Review: TypeAlias = "Callable[[Writer, Snapshot], Sequence[FittedRecord]]"
 
 
 def _quiet(_: int) -> None:
@@ -53,7 +56,8 @@ class UpdatePlan:
     """What an addition would do. Made by hashing files; nothing is decoded, embedded or written.
 
     ``known`` are stored already, ``repeated`` occur twice in the input, ``purged`` were erased for
-    good and are refused. ``generators`` is what is known about those of the new fakes.
+    good and are refused. ``generators`` is what is known about those of the new fakes; ``command``
+    goes into the history.
     """
 
     new: tuple[Planned, ...]
@@ -62,6 +66,7 @@ class UpdatePlan:
     purged: int = 0
     failures: tuple[Failure, ...] = ()
     generators: Mapping[str, GeneratorFacts] = field(default_factory=dict)
+    command: str = ""
 
     @property
     def n_read(self) -> int:
@@ -222,15 +227,16 @@ class Index:
         planned: UpdatePlan,
         *,
         encoder: Encoder,
-        detail: dict[str, Any] | None = None,
+        review: Review | None = None,
         progress: Progress = _quiet,
         workers: int | None = None,
         batch_size: int | None = None,
     ) -> AddReport:
         """Embed what is new and commit it as one generation.
 
-        Interrupted, it leaves the old generation and keeps what was embedded, so that running the
-        same again goes on from there.
+        ``review`` is called before the commit with the writer and the generation to be; it returns
+        what it fitted on that, or raises to keep the old one. Interrupted, it leaves the old
+        generation and keeps what was embedded, so that running the same again goes on from there.
         """
         with self.store.writer() as writer:
             require_same_encoder(encoder.spec, writer.snapshot)
@@ -256,9 +262,10 @@ class Index:
                 (*planned.failures, *failures),
                 planned.generators,
                 {encoder.spec.engine: drift},
-                detail or {},
+                {"command": planned.command} if planned.command else {},
             )
-            manifest = writer.add(addition, staging)
+            look = None if review is None else partial(review, writer)
+            manifest = writer.add(addition, staging, review=look)
             return AddReport(
                 manifest, len(addition.rows), len(todo) - len(failures), (*planned.failures, *failures)
             )

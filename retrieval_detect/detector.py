@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError
 from retrieval_detect.scoring.attribution import attribute
-from retrieval_detect.scoring.vote import DEFAULT_K, vote
+from retrieval_detect.scoring.calibration import Calibration
+from retrieval_detect.scoring.vote import DEFAULT_K
+from retrieval_detect.search.ask import ATTRIBUTION_K, Answer, ask
 from retrieval_detect.search.banks import Banks
 from retrieval_detect.store.append import grouping_layer
+from retrieval_detect.store.shards import damaged
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.types import (
     LABELS,
@@ -22,6 +27,7 @@ from retrieval_detect.types import (
     Failure,
     ImageItem,
     IndexRef,
+    Question,
     Verdict,
     Votes,
 )
@@ -29,14 +35,11 @@ from retrieval_detect.types import (
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.scoring.neighbours import BankNeighbours
-    from retrieval_detect.scoring.vote import VoteResult
     from retrieval_detect.search.banks import Near
     from retrieval_detect.types import EncoderSpec, Label, Method
 
 N_EVIDENCE = 10
-_ATTRIBUTION_K = DEFAULT_K["density"]
-"""Attribution is a share of the default vote's density, whatever vote was asked for."""
-
+STALE = "the calibration is of other references than the banks hold now: rd fit calibration"
 _EVIDENCE_COLUMNS = ["label", "generator", "source", "uri", "content_id", "added_at"]
 
 _NOTES = {
@@ -68,6 +71,7 @@ class Detector:
         self._offline = offline
         self._encoder = encoder
         self._agreed = False
+        self._calibrations: dict[Method, Calibration | None] = {}
         self.banks = Banks(snapshot, layer=self.layer, device=device)
 
     @classmethod
@@ -130,15 +134,12 @@ class Detector:
 
     # ------------------------------------------------------------ asking
 
-    def query(
-        self, image: str | Path | bytes | ImageItem, *, method: Method = "density", k: int | None = None
-    ) -> Verdict:
+    def query(self, image: str | Path | bytes | ImageItem, **asked: Any) -> Verdict:
         """The verdict for one image: a path, its bytes, or an item of ``images.sources``.
 
-        Raises ``ImageError`` if the image cannot be used.
+        ``asked`` are the fields of ``types.Question``. Raises ``ImageError`` if the image cannot be used.
         """
-        item = _item(image)
-        result = next(iter(self.query_many([item], method=method, k=k)))
+        result = next(iter(self.query_many([image], **asked)))
         if isinstance(result, Failure):
             raise ImageError(f"{result.uri}: {result.message}", reason=result.reason, uri=result.uri)
         return result
@@ -147,51 +148,80 @@ class Detector:
         self,
         images: Iterable[str | Path | bytes | ImageItem],
         *,
-        method: Method = "density",
-        k: int | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        **asked: Any,
     ) -> Iterator[Verdict | Failure]:
         """Verdicts in the order of ``images``, streamed; what cannot be used comes as a ``Failure``."""
         from retrieval_detect.encoders.pipeline import embed
 
-        k = _neighbours(method, k)
+        question = self._checked(Question(**asked))
         items = (_item(image) for image in images)
         started = time.perf_counter()
         for result in embed(
             items, self.encoder, layers=self.snapshot.manifest.layers, batch_size=batch_size, workers=workers
         ):
-            yield result if isinstance(result, Failure) else self._judged(result, method, k, started)
+            yield result if isinstance(result, Failure) else self._judged(result, question, started)
             started = time.perf_counter()
 
-    def _judged(self, embedded: Embedded, method: Method, k: int | None, started: float) -> Verdict | Failure:
+    def _judged(self, embedded: Embedded, question: Question, started: float) -> Verdict | Failure:
         try:
-            return self.judge(embedded, method=method, k=k, started=started)
+            verdict = self._judge(embedded, question)
         except EmptyBank as error:  # every reference left is a copy of this very image
             return Failure(embedded.item.uri, "no-voters", error.message)
+        return replace(verdict, elapsed_s=time.perf_counter() - started)
 
-    def judge(
-        self,
-        embedded: Embedded,
-        *,
-        method: Method = "density",
-        k: int | None = None,
-        started: float | None = None,
-    ) -> Verdict:
+    def judge(self, embedded: Embedded, **asked: Any) -> Verdict:
         """The verdict for an image that is embedded already; no encoder is needed."""
-        started = time.perf_counter() if started is None else started
-        k = _neighbours(method, k)
+        started = time.perf_counter()
+        verdict = self._judge(embedded, self._checked(Question(**asked)))
+        return replace(verdict, elapsed_s=time.perf_counter() - started)
+
+    def _judge(self, embedded: Embedded, question: Question) -> Verdict:
         stored = self._stored_copies(embedded)
-        near = self.banks.nearest(
-            embedded,
-            embedded.vectors[self.layer][None, :],
-            wanted=max(k, _ATTRIBUTION_K),
-            own_groups={group for _, group in stored},
-        )
-        voters = self.banks.voters(near)
-        result = vote(voters["fake"], voters["real"], method=method, k=k)
-        verdict = self._verdict(embedded, voters, result, self._own_rows(near, stored))
-        return replace(verdict, method=method, elapsed_s=time.perf_counter() - started)
+        groups = {group for _, group in stored}
+        answer = ask(self.banks, embedded, embedded.vectors[self.layer], question=question, own_groups=groups)
+        verdict = self._verdict(embedded, answer, self._own_rows(answer.near, stored))
+        return self._calibrated(replace(verdict, method=question.method), answer, question)
+
+    def _checked(self, question: Question) -> Question:
+        """The question with its k, or a ``UsageError`` before the first image is looked at."""
+        question = replace(question, k=_neighbours(question.method, question.k))
+        calibration = self.calibration(question)
+        if calibration is not None:
+            calibration.require(question)
+        elif question != Question(question.method, question.k):
+            raise UsageError(
+                "a rate, confidence, source or prior means nothing without a calibration of this vote",
+                hint=f"Fit one: rd fit calibration --method {question.method}",
+            )
+        return question
+
+    def calibration(self, question: Question) -> Calibration | None:
+        """The calibration that holds for a vote, if the index has one."""
+        if question.method not in self._calibrations:
+            self._calibrations[question.method] = read_calibration(self.snapshot, question.method)
+        found = self._calibrations[question.method]
+        k = _neighbours(question.method, question.k)
+        holds = found and found.holds_for(method=question.method, k=k, layer=self.layer)
+        return found if holds else None
+
+    def _calibrated(self, verdict: Verdict, answer: Answer, question: Question) -> Verdict:
+        calibration = self.calibration(question)
+        if calibration is None:
+            return verdict
+        fields = calibration.judge(answer.result.score, answer.typical, question)
+        if self.is_stale(calibration):
+            fields["warnings"] = (*verdict.warnings, STALE)
+        return replace(verdict, **fields)
+
+    def is_stale(self, calibration: Calibration) -> bool:
+        """Whether references were added or removed since it was fitted."""
+        return calibration.rows_digest != self._rows_digest
+
+    @cached_property
+    def _rows_digest(self) -> str:
+        return self.snapshot.rows_digest("calibration")
 
     def _stored_copies(self, embedded: Embedded) -> list[tuple[int, int]]:
         """(row id, group) of every live row of the query's own bytes, in either split."""
@@ -201,13 +231,8 @@ class Detector:
 
     # ------------------------------------------------------------ answering
 
-    def _verdict(
-        self,
-        embedded: Embedded,
-        voters: Mapping[Label, BankNeighbours],
-        result: VoteResult,
-        own: tuple[Evidence, ...],
-    ) -> Verdict:
+    def _verdict(self, embedded: Embedded, answer: Answer, own: tuple[Evidence, ...]) -> Verdict:
+        voters, result = answer.voters, answer.result
         evidence = self._evidence(_merged(voters))
         fakes = sum(e.label == "fake" for e in evidence)
         index = self.reference
@@ -222,7 +247,7 @@ class Detector:
             votes=Votes(fakes, len(evidence) - fakes, len(evidence), index.share_fake),
             nearest={label: float(voters[label].similarities.max()) for label in ("fake", "real")},
             attribution=attribute(
-                voters["fake"], names=self.banks.references("fake").names, k=_ATTRIBUTION_K, of=N_EVIDENCE
+                voters["fake"], names=self.banks.references("fake").names, k=ATTRIBUTION_K, of=N_EVIDENCE
             ),
             evidence=evidence,
             same_image=own,
@@ -289,6 +314,18 @@ def _warnings(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec)
         yield "near-duplicates of this image are references of the index; they did not vote"
     if not encoder.is_clip:
         yield f"the encoder is no CLIP ({encoder.name}): {encoder.note}"
+
+
+def read_calibration(snapshot: Snapshot, name: str) -> Calibration | None:
+    """The calibration called ``name``, if there is one; ``IndexCorrupt`` if its file is none."""
+    record = snapshot.fitted("calibration", name)
+    if record is None:
+        return None
+    path = snapshot.fitted_path(record, "json")
+    try:
+        return Calibration.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path) from error
 
 
 def _neighbours(method: Method, k: int | None) -> int:

@@ -169,6 +169,14 @@ class Embedded:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A stored image that is asked about: what tells it from its own copies. See ``Embedded``."""
+
+    content_id: bytes
+    phash: int
+
+
 # ---------------------------------------------------------------- references
 
 
@@ -227,6 +235,24 @@ class Attribution:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """How an image is to be judged.
+
+    ``method`` and ``k`` : the vote; ``k=None`` is the method's own. With a calibration: ``fpr``, the
+    share of photographs that may be called fake-like, 0…1; ``confidence`` that it is no higher, over
+    the draw of the calibration photographs; ``source`` whose photographs alone are compared with;
+    ``prior``, the share of fakes among such images, for which alone a probability is stated.
+    """
+
+    method: Method = "density"
+    k: int | None = None
+    fpr: float = 0.05
+    confidence: float | None = None
+    source: str | None = None
+    prior: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Votes:
     """The nearest references of both banks together, ``of`` = how many voted."""
 
@@ -255,7 +281,7 @@ class IndexRef:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer for one image, with its evidence. ``score`` : positive = fake, uncalibrated.
+    """The answer for one image, with its evidence. ``score`` : positive = fake.
 
     ``verdict`` without a calibration says only which bank is nearer (score > 0 is fake-like).
     Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are ``None``

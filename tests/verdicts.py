@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from retrieval_detect.types import Attribution, Evidence, IndexRef, Verdict, Votes
 
 FAKE = Evidence(1, 81, "fake", 0.91234567, "sdxl", "", "fake/sdxl/17.png", "ab" * 32, "2026-10-01T12:00:00Z")
@@ -23,4 +25,13 @@ VERDICT = Verdict(
     encoder="ViT-L-14:openai",
     engine="cpu-bfloat16-pillow",
     elapsed_s=0.312345,
+)
+CALIBRATED = replace(
+    VERDICT,
+    p_values={"real": 5 / 1251, "fake": 0.61, "typical": 0.33},
+    alpha={"real": 0.05, "fake": 0.05},
+    calibration={"photographs": 1250, "sources": 6, "as_high": 4},
+    log10_lr=1.1,
+    prior=0.01,
+    probability=0.1128,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ from retrieval_detect.recipes import (
     parse_layers,
     read_recipe,
 )
-from retrieval_detect.report.words import number
+from retrieval_detect.regression import Regression, Reviewer
+from retrieval_detect.report.words import number, regression_lines
 from retrieval_detect.store.manifest import GeneratorFacts, Manifest
 from retrieval_detect.store.select import size_on_disk
 from retrieval_detect.types import LABELS, Facts, ImageItem
@@ -58,8 +59,13 @@ def recipe_of(
     return replace(recipe, layers=parse_layers(layers)) if layers else recipe
 
 
-def teach(run: Run, recipe: Recipe, *, dry_run: bool, kind: str = "build-index") -> int | None:
-    """Bring an index, new or old, to hold what ``recipe`` names."""
+def teach(
+    run: Run, recipe: Recipe, *, dry_run: bool, kind: str = "build-index", review: Reviewer | None = None
+) -> int | None:
+    """Bring an index, new or old, to hold what ``recipe`` names.
+
+    ``review`` looks at what is added to an index that is calibrated.
+    """
     started = time.monotonic()
     folder = _folder(run, recipe)
     known = is_index(folder)
@@ -78,14 +84,20 @@ def teach(run: Run, recipe: Recipe, *, dry_run: bool, kind: str = "build-index")
         encoder = _encoder(run, recipe, index)
         index = index or Index.create(folder, encoder=encoder, layers=recipe.layers)
         _same_layers(index, recipe)
-        planned = replace(planned, generators=_generators(recipe, planned))
-        report = _embed(run, index, planned, encoder, kind)
+        planned = replace(planned, generators=_generators(recipe, planned), command=kind)
+        review = review or Reviewer(device=run.settings.device)
+        try:
+            report = _embed(run, index, planned, encoder, review)
+        finally:  # people see what was measured, above all where it was refused
+            if review.report is not None:
+                run.output.lines(regression_lines(review.report, budget=review.budget))
     else:
         if planned.failures:
             index.note(planned.failures)
         report = AddReport(index.snapshot().manifest, 0, 0, planned.failures)
     _open_banks(run, index)
-    return _finish(run, index, planned, report, time.monotonic() - started)
+    measured = review.report if review else None
+    return _finish(run, index, planned, report, measured, time.monotonic() - started)
 
 
 def _folder(run: Run, recipe: Recipe) -> Path:
@@ -156,14 +168,14 @@ def _embed(
     index: Index,
     planned: UpdatePlan,
     encoder: Encoder,
-    kind: str,
+    review: Reviewer,
 ) -> AddReport:
     run.output.detail(f"Encoder {encoder.spec.name}, engine {encoder.spec.engine}")
     with progress(len(planned.new), "Embedding", run.output) as meter:
         return index.apply(
             planned,
             encoder=encoder,
-            detail={"command": kind},
+            review=review,
             progress=meter.advance,
             workers=run.settings.workers,
             batch_size=run.settings.batch_size,
@@ -192,7 +204,14 @@ def _show_plan(output: Output, planned: UpdatePlan, folder: Path, *, exists: boo
     output.record(record, text=f"{verb} {folder}: {new}. Nothing was written.")
 
 
-def _finish(run: Run, index: Index, planned: UpdatePlan, report: AddReport, elapsed_s: float) -> int | None:
+def _finish(
+    run: Run,
+    index: Index,
+    planned: UpdatePlan,
+    report: AddReport,
+    measured: Regression | None,
+    elapsed_s: float,
+) -> int | None:
     manifest = report.manifest
     for failure in report.failures[:_SHOWN_FAILURES]:
         run.output.warning(f"{failure.uri}: {failure.message}")
@@ -216,11 +235,15 @@ def _finish(run: Run, index: Index, planned: UpdatePlan, report: AddReport, elap
         "encoder": manifest.encoder.name,
         "size_bytes": size_bytes,
         "elapsed_s": round(elapsed_s, 3),
+        "measured": asdict(measured) if measured else None,
     }
     added = f"{report.added:,} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"
     if len(report.failures) == planned.n_read:
         added = f"none of {number(planned.n_read, 'image')} could be used: nothing was added"
-    lines = [*_state(index, manifest), f"  {added}", *_next_steps(report, same_index(run, index.folder))]
+    lines = [*_state(index, manifest), f"  {added}"]
+    refitted = [f.name for f in manifest.fitted if f.kind == "calibration" and report.added]
+    lines += [f"  calibration of {', '.join(refitted)} fitted anew"] * bool(refitted)
+    lines += _next_steps(report, same_index(run, index.folder))
     run.output.record(record, text=lines, essential=["generation"])
     return SOME_FAILED if report.failures or planned.purged else None
 

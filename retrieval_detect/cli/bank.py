@@ -65,16 +65,39 @@ def _index(run: Run) -> Index:
 @click.option("--contributor", default="", help="Who gave them.")
 @click.option("--batch", default="", help="A name for this delivery; a batch never outweighs one generator.")
 @click.option("--tags", default="", help="Words of your own.")
+@click.option(
+    "--fpr-budget",
+    metavar="POINTS",
+    type=click.FloatRange(0),
+    default=1.0,
+    help="How far false alarms may rise on a calibrated index (default: 1 point).",
+)
+@click.option(
+    "--accept-unmeasured", is_flag=True, help="Add even if calibration photographs are too few to tell."
+)
 @computing_options
 @dry_run_option
 @click.pass_obj
 def add(
-    run: Run, /, paths: tuple[str, ...], dry_run: bool, family: str, released_at: str, **facts: Any
+    run: Run,
+    /,
+    paths: tuple[str, ...],
+    dry_run: bool,
+    family: str,
+    released_at: str,
+    fpr_budget: float,
+    accept_unmeasured: bool,
+    **facts: Any,
 ) -> int | None:
-    """Add references to an index; only what is new is embedded."""
+    """Add references to an index; only what is new is embedded.
+
+    On a calibrated index the change is measured first: who is found, which photographs are flagged.
+    It is refused, and nothing is added, where false alarms would rise by more than --fpr-budget.
+    """
     from retrieval_detect.cli._teach import teach
     from retrieval_detect.images.items import printable
     from retrieval_detect.recipes import Recipe, ReferenceSet, check_date
+    from retrieval_detect.regression import Reviewer
     from retrieval_detect.types import Facts
 
     _index(run)
@@ -84,7 +107,8 @@ def add(
     reference_set = ReferenceSet(
         paths, Facts(**facts), printable(family), check_date(released_at, where="--released-at")
     )
-    return teach(run, Recipe((reference_set,)), dry_run=dry_run, kind="bank add")
+    review = Reviewer(budget=fpr_budget, accept_unmeasured=accept_unmeasured, device=run.settings.device)
+    return teach(run, Recipe((reference_set,)), dry_run=dry_run, kind="bank add", review=review)
 
 
 # ---------------------------------------------------------------- remove
@@ -164,10 +188,16 @@ def _declined(run: Run) -> int:
 def _committed(run: Run, manifest: Manifest, record: dict[str, Any], text: str) -> None:
     from retrieval_detect.cli._again import same_index
     from retrieval_detect.config import index_path
+    from retrieval_detect.store.snapshot import Snapshot
 
     undo = f"rd bank rollback {manifest.parent}{same_index(run, index_path(run.settings))}"
     lines = [text, f"  Committed as generation {manifest.generation}. Undo: {undo}"]
-    run.output.record(record | {"generation": manifest.generation}, text=lines)
+    stale = [f"{f.kind} {f.name}" for f in Snapshot(index_path(run.settings), manifest).stale()]
+    if stale:
+        lines.append(
+            f"  Fitted on other references than these: {', '.join(stale)}. Fit anew: rd fit calibration"
+        )
+    run.output.record(record | {"generation": manifest.generation, "stale": stale}, text=lines)
 
 
 # ---------------------------------------------------------------- look

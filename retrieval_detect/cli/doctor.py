@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTIONS = (
     *("click", "filelock", "huggingface-hub", "numpy", "open_clip_torch", "pillow", "platformdirs"),
-    *("pyarrow", "rich", "safetensors", "simplejpeg", "timm", "torch"),
+    *("pyarrow", "rich", "safetensors", "scikit-learn", "scipy", "simplejpeg", "timm", "torch"),
 )
 """What rd depends on besides FAISS; the same names as in pyproject.toml."""
 

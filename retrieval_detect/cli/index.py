@@ -108,10 +108,25 @@ def _info(snapshot: Snapshot) -> dict[str, Any]:
         "removed": len(snapshot.dead),
         "purged": len(manifest.purge.digests),
         "failures": len(read_failures(snapshot.folder)),
+        "calibrations": _calibrations(snapshot),
         "shards": len(manifest.shards),
         "size_bytes": size_on_disk(snapshot.folder),
         "tools": dict(manifest.tools),
     }
+
+
+def _calibrations(snapshot: Snapshot) -> dict[str, dict[str, bool]]:
+    """Votes that are calibrated, and whether by other references than there are now."""
+    stale = snapshot.stale()
+    fitted = (f for f in snapshot.manifest.fitted if f.kind == "calibration")
+    return {f.name: {"stale": f in stale} for f in fitted}
+
+
+def _calibrated(record: dict[str, Any]) -> str:
+    if not record["calibrations"]:
+        return "none: scores say which bank is nearer, not how sure that is"
+    said = (f"{name}{' (stale)' * facts['stale']}" for name, facts in record["calibrations"].items())
+    return ", ".join(said)
 
 
 def _info_text(record: dict[str, Any]) -> list[str]:
@@ -136,7 +151,7 @@ def _info_text(record: dict[str, Any]) -> list[str]:
         ("sources", counted(record["sources"])),
         ("removed", f"{record['removed']:,} (purged for good: {record['purged']:,})"),
         ("failures", f"{number(record['failures'], 'input')} could not be used"),
-        ("calibration", "none: scores say which bank is nearer, not how sure that is"),
+        ("calibration", _calibrated(record)),
         ("size", f"{human_bytes(record['size_bytes'])} in {number(record['shards'], 'shard')}"),
     ]
     return [f"{name:<12} {value}" for name, value in pairs]

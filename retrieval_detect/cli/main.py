@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Entry] = {
     "demo": Entry("Ask", "demo", "Take the whole tour on sample images"),
     "build-index": Entry("Build and teach", "build_index", "Embed and store references of both labels"),
     "bank": Entry("Build and teach", "bank", "Add, remove and list references; undo"),
+    "fit": Entry("Build and teach", "fit", "Fit what verdicts need: calibration"),
     "index": Entry("Look inside", "index", "List, describe and check indexes"),
     "embed": Entry("Look inside", "embed", "Write embeddings of images to a Parquet file"),
     "doctor": Entry("Set up", "doctor", "Say what is installed, what is missing and how to mend it"),

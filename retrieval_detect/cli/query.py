@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -52,10 +52,37 @@ _MORE = ["  --evidence 10 shows the nearest references"]
 @click.option("--exit-code", is_flag=True, help="Exit 10 if some are fake-like, 11 if some are undecided.")
 @method_option
 @k_option
+@click.option(
+    "--fpr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    metavar="RATE",
+    help="Share of photographs that may be called fake-like (default: 0.05).",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="P",
+    help="Keep to --fpr with this probability over the draw of the calibration photographs.",
+)
+@click.option("--source", metavar="NAME", help="Compare with this source's calibration photographs alone.")
+@click.option(
+    "--prior",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="P",
+    help="Share of fakes among such images; only with it a probability is stated.",
+)
 @computing_options
 @click.pass_obj
 def command(
-    run: Run, images: tuple[str, ...], from_file: str | None, null: bool, evidence: int, exit_code: bool
+    run: Run,
+    /,
+    images: tuple[str, ...],
+    from_file: str | None,
+    null: bool,
+    evidence: int,
+    exit_code: bool,
+    **asked: Any,
 ) -> int | None:
     """Judge images by their nearest references.
 
@@ -64,7 +91,7 @@ def command(
     is evidence to weigh, not a finding that an image is fake or authentic.
     """
     from retrieval_detect.config import index_path
-    from retrieval_detect.detector import Detector
+    from retrieval_detect.detector import STALE, Detector
     from retrieval_detect.errors import UsageError
 
     settings = run.settings
@@ -85,15 +112,21 @@ def command(
         k=settings.k,
         batch_size=settings.batch_size,
         workers=settings.workers,
+        **asked,
     )
     single, brief = _is_the_one_asked_for(images, ahead), len(ahead) > 1
     counts, failed = _show(run.output, results, single=single, brief=brief, evidence=evidence)
     if brief:
         from retrieval_detect.report.words import summary
+        from retrieval_detect.types import Question
 
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
-        for line in summary(counts, failed, rate=rate):
+        calibrated = detector.calibration(Question(settings.method, settings.k))
+        fpr = asked["fpr"] if calibrated else None
+        for line in summary(counts, failed, rate=rate, fpr=fpr):
             run.output.note(line)
+        if calibrated and detector.is_stale(calibrated):
+            run.output.warning(STALE)
     return _exit_code(counts, failed, asked=exit_code)
 
 

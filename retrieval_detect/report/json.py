@@ -8,6 +8,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from retrieval_detect.types import Failure, Verdict
 
 SCHEMA = 1
@@ -25,9 +27,16 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         "attribution": [a | {"share": round(a["share"], 4)} for a in data["attribution"]],
         "evidence": [_evidence(e) for e in data["evidence"]],
         "same_image": [_evidence(e) for e in data["same_image"]],
+        "p_values": _rounded(verdict.p_values),
+        "log10_lr": None if verdict.log10_lr is None else round(verdict.log10_lr, 4),
+        "probability": None if verdict.probability is None else round(verdict.probability, 6),
         "warnings": list(verdict.warnings),
         "elapsed_s": round(verdict.elapsed_s, 4),
     }
+
+
+def _rounded(values: Mapping[str, float] | None) -> dict[str, float] | None:
+    return None if values is None else {name: round(value, 6) for name, value in values.items()}
 
 
 def _evidence(data: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from retrieval_detect.types import UNNAMED
 
 if TYPE_CHECKING:
+    from retrieval_detect.regression import Change, Regression
+    from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.types import Evidence, Verdict
 
 Part: TypeAlias = str | tuple[str, str]
@@ -36,10 +38,55 @@ def name_of(name: str) -> str:
 # ---------------------------------------------------------------- one verdict
 
 
+_FITS: Mapping[str, Line] = {
+    "fake-like": ["closer to the ", ("FAKE", "fake"), " bank"],
+    "real-like": ["closer to the ", ("REAL", "real"), " bank"],
+    "uncertain": [("UNCERTAIN", "warning"), ": fits both banks"],
+    "unknown": [("UNKNOWN", "warning"), ": fits neither bank"],
+}
+
+
 def headline(verdict: Verdict) -> Line:
-    """``closer to the FAKE bank     uncalibrated score +1.74``, in styled parts."""
-    bank = "fake" if verdict.verdict == "fake-like" else "real"
-    return ["closer to the ", (bank.upper(), bank), " bank", f"     uncalibrated score {verdict.score:+.2f}"]
+    """``closer to the FAKE bank     log10 likelihood ratio +1.1``, in styled parts."""
+    if verdict.log10_lr is None:
+        return [*_FITS[verdict.verdict], f"     uncalibrated score {verdict.score:+.2f}"]
+    return [*_FITS[verdict.verdict], f"     log10 likelihood ratio {verdict.log10_lr:+.1f}"]
+
+
+def calibrated(verdict: Verdict) -> list[Line]:
+    """How rare such a score is among known photographs, and what that does not say."""
+    found, alpha = verdict.calibration, verdict.alpha
+    if found is None or alpha is None:
+        return []
+    sources = number(found["sources"], "source")
+    lines: list[Line] = [
+        [
+            f"  {found['as_high']:,} of {found['photographs']:,} calibration photographs ({sources}) score "
+            "this high; this says nothing about other"
+        ],
+        ["  cameras or sites, and is not the chance of a fake"],
+        [f"  judged at {100 * alpha['real']:.3g} % false alarms among such photographs (--fpr)"],
+    ]
+    if verdict.probability is not None and verdict.prior is not None:
+        chance, prior = 100 * verdict.probability, 100 * verdict.prior
+        lines.append(
+            [f"  with {prior:.3g} % fakes among such images, {chance:.3g} % of those that score so are fakes"]
+        )
+    return lines
+
+
+def calibration_lines(calibration: Calibration) -> list[str]:
+    """What a calibration rests on."""
+    real, fake = calibration.conformal.real, calibration.conformal.fake
+    n_real, n_fake = (sum(map(len, strata.values())) for strata in (real, fake))
+    least = 100 / (n_real + 1)
+    return [
+        f"Calibrated {calibration.method} (k {calibration.k}) on {number(n_real, 'photograph')} of "
+        f"{number(len(real), 'source')} and {number(n_fake, 'fake')} of {number(len(fake), 'generator')}",
+        f"  smallest rate of false alarms that can be asked for: {least:.2g} %",
+        f"  cost of its likelihood ratios, cross-fitted: Cllr {calibration.quality['cllr']:.2f} bits "
+        "(0 perfect, 1 useless)",
+    ]
 
 
 def one_line(verdict: Verdict) -> Line:
@@ -55,7 +102,7 @@ def nearest_counts(verdict: Verdict) -> str:
 def full(verdict: Verdict) -> list[Line]:
     """Everything about one image, a line each."""
     index = verdict.index
-    lines: list[Line] = [[(verdict.input, "strong"), "  ", *headline(verdict)]]
+    lines: list[Line] = [[(verdict.input, "strong"), "  ", *headline(verdict)], *calibrated(verdict)]
     lines.append([f"  nearest  {_nearest(verdict)}"])
     if verdict.attribution:
         lines.append([f"  nearest fakes  {attribution(verdict)}; {ABSENT}"])
@@ -103,18 +150,63 @@ def evidence_lines(verdict: Verdict, most: int) -> list[Line]:
     return [["  the nearest references"], *rows, [f"  {BECAUSE}"]]
 
 
+# ---------------------------------------------------------------- what an addition changes
+
+
+def regression_lines(report: Regression, *, budget: float) -> list[str]:
+    """What an addition changes at the threshold in force: found, still found, wrongly flagged."""
+    rows = [f"{'':20}  {'before':<9}  after"]
+    note = "  each judged without its own group, threshold as it was"
+    rows += [
+        f"{name_of(c.name):<20}  {_count(c, 'before'):<9}  {_count(c, 'after'):<9}{note}"
+        for c in report.newcomers
+    ]
+    if report.generators:
+        old, worst = report.old_generators, report.worst_generator
+        rows.append(f"{_shares(old)}  worst {worst.points:+.1f} ({name_of(worst.name)}), {_interval(old)}")
+    flagged, source = report.photographs, report.worst_source
+    rows.append(
+        f"{_shares(flagged, 'photographs flagged')}  {_interval(flagged)}; worst source "
+        f"{name_of(source.name)} {source.points:+.1f}; budget {budget:.1f}"
+    )
+    rows.append(f"{_shares(report.nearest, '  most like the new')}  {_interval(report.nearest)}")
+    return rows
+
+
+def _count(change: Change, when: str) -> str:
+    return f"{getattr(change, when):,} of {change.n:,}"
+
+
+def _shares(change: Change, name: str = "") -> str:
+    before, after = (f"{100 * count / change.n:.1f} %" for count in (change.before, change.after))
+    return f"{name or change.name:<20}  {before:<9}  {after:<9}"
+
+
+def _interval(change: Change) -> str:
+    return f"interval {change.low:+.1f}…{change.high:+.1f}"
+
+
 # ---------------------------------------------------------------- many
 
 
-def summary(counts: Counter[str], n_failed: int, *, rate: float) -> list[str]:
-    """What a batch came to."""
+def summary(counts: Counter[str], n_failed: int, *, rate: float, fpr: float | None) -> list[str]:
+    """What a batch came to. ``fpr`` : the rate of false alarms it was judged at, if calibrated."""
     judged = sum(counts.values())
     could_not = f"{number(n_failed, 'input')} could not be used"
     if not judged:
         return [f"No image was judged: {could_not}."]
     parts = [f"{counts['fake-like']:,} closer to the fake bank", f"{counts['real-like']:,} to the real bank"]
+    parts += [f"{counts['uncertain']:,} uncertain"] * bool(counts["uncertain"])
+    parts += [f"{counts['unknown']:,} unknown"] * bool(counts["unknown"])
     parts += [could_not] * bool(n_failed)
+    lines = [f"{number(judged, 'image')}: {', '.join(parts)}; {rate:,.1f} images/s"]
+    if fpr is None:
+        return [
+            *lines,
+            "Scores are uncalibrated: how many photographs score this high by chance is not known.",
+        ]
     return [
-        f"{number(judged, 'image')}: {', '.join(parts)}; {rate:,.1f} images/s",
-        "Scores are uncalibrated: how many photographs score this high by chance is not known.",
+        *lines,
+        f"If all {judged:,} were photographs like those of the calibration, about {round(fpr * judged):,} "
+        "would be called fake-like.",
     ]

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
     Float64 = NDArray[np.float64]
 
-__all__ = ["DEFAULT_K", "TEMPERATURE", "BankNeighbours", "VoteResult", "density", "vote", "vote_batch"]
+__all__ = [
+    "DEFAULT_K",
+    "TEMPERATURE",
+    "BankNeighbours",
+    "VoteResult",
+    "density",
+    "typicality",
+    "vote",
+    "vote_batch",
+]
 
 TEMPERATURE = 0.2
 """T of design §9."""
@@ -105,6 +114,15 @@ def vote_batch(
     columns = (column.tolist() for column in (score, d_fake, d_real, used, votes_fake, votes_real))
     warnings = _warnings(near_fake, near_real, k=k, quiet=method == "density")
     return [VoteResult(*values) for values in zip(*columns, warnings, strict=True)]
+
+
+def typicality(fake: BankNeighbours, real: BankNeighbours) -> Float64:
+    """A of design §9: the larger of the mean similarities to the 9 nearest of each bank. float64 (q,)."""
+    means = [
+        _mean(near, near.n) for near in (nearest_images(bank, DEFAULT_K["mean"]) for bank in (fake, real))
+    ]
+    larger: Float64 = np.maximum(*means)
+    return larger
 
 
 def density(near: NearestImages, temperature: float = TEMPERATURE) -> Float64:

@@ -20,7 +20,7 @@ from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import Bool, Embedded, Float32, Int64, Label
+    from retrieval_detect.types import Bool, Embedded, Float32, Int64, Label, Probe
 
 _SPARE = 16
 """Neighbours fetched beyond those wanted, so that dropping the query's own seldom means asking again."""
@@ -73,7 +73,7 @@ class Banks:
         return self._references[label]
 
     def nearest(
-        self, embedded: Embedded, vector: Float32, *, wanted: int, own_groups: set[int]
+        self, image: Embedded | Probe, vector: Float32, *, wanted: int, own_groups: set[int]
     ) -> dict[Label, Near]:
         """At least ``wanted`` different images that may vote from each bank, or the whole bank.
 
@@ -81,7 +81,7 @@ class Banks:
         """
         fetch = wanted + _SPARE
         while True:
-            found = {label: self._fetch(label, embedded, vector, fetch) for label in LABELS}
+            found = {label: self._fetch(label, image, vector, fetch) for label in LABELS}
             groups = own_groups | {group for label in LABELS for group in self._groups(label, found[label])}
             near = {label: self._without(label, found[label], groups) for label in LABELS}
             if all(self._enough(label, near[label], wanted) for label in LABELS):
@@ -115,15 +115,15 @@ class Banks:
         shards = self._snapshot.shards(label, "bank")
         return [ShardVectors(s.record.id, s.row_ids, s.vectors(self._layer)) for s in shards]
 
-    def _fetch(self, label: Label, embedded: Embedded, vector: Float32, fetch: int) -> Near:
+    def _fetch(self, label: Label, image: Embedded | Probe, vector: Float32, fetch: int) -> Near:
         references = self.references(label)
         neighbours = self.bank(label).search(vector, fetch)
         row_ids, similarities = neighbours.row_ids[0], neighbours.similarities[0]
         positions = references.positions(row_ids)
         own = same_image(
             similarities,
-            np.bitwise_count(references.phash[positions] ^ np.uint64(embedded.phash)),
-            same_content=references.content[positions] == _leading_word(embedded.content_id),
+            np.bitwise_count(references.phash[positions] ^ np.uint64(image.phash)),
+            same_content=references.content[positions] == _leading_word(image.content_id),
         )
         return Near(row_ids, similarities, positions, own)
 

@@ -12,21 +12,12 @@ import pytest
 from retrieval_detect.report.csv import COLUMNS, failure_row, verdict_row
 from retrieval_detect.report.json import SCHEMA, failure_json, verdict_json, verdict_schema
 from retrieval_detect.types import Failure, Verdict
+from tests.verdicts import CALIBRATED as JUDGED
 from tests.verdicts import REAL, VERDICT
 
 SCHEMA_OF_VERDICTS = verdict_schema()
 VALID = jsonschema.Draft202012Validator(SCHEMA_OF_VERDICTS)
-CALIBRATED = replace(
-    VERDICT,
-    verdict="uncertain",
-    p_values={"real": 0.004, "fake": 0.61, "typical": 0.33},
-    alpha={"real": 0.05, "fake": 0.05},
-    calibration={"photographs": 1250, "sources": 6, "as_high": 4},
-    log10_lr=-1.1,
-    prior=0.01,
-    probability=0.1,
-    provenance={"c2pa": None},
-)
+CALIBRATED = replace(JUDGED, provenance={"c2pa": None})
 
 
 def test_a_verdict_in_json():
@@ -147,6 +138,10 @@ def test_a_row_holds_plain_values_in_a_fixed_order():
         "input": "photo.jpg",
         "verdict": "fake-like",
         "score": 1.741235,
+        "log10_lr": None,
+        "p_real": None,
+        "p_fake": None,
+        "p_typical": None,
         "votes_fake": 1,
         "votes_of": 2,
         "best_fake": 0.912346,
@@ -158,6 +153,12 @@ def test_a_row_holds_plain_values_in_a_fixed_order():
         "warnings": "96×96 is smaller than the encoder's 224×224; second",
         "error": None,
     }
+
+
+def test_a_calibrated_row_has_its_p_values():
+    row = verdict_row(CALIBRATED)
+    assert tuple(row) == COLUMNS
+    assert (row["log10_lr"], row["p_real"], row["p_fake"], row["p_typical"]) == (1.1, 0.003997, 0.61, 0.33)
 
 
 def test_a_failure_is_a_row_with_the_same_columns():

@@ -20,7 +20,7 @@ from retrieval_detect.report.words import (
     summary,
 )
 from retrieval_detect.types import Attribution
-from tests.verdicts import FAKE, REAL, VERDICT
+from tests.verdicts import CALIBRATED, FAKE, REAL, VERDICT
 
 
 def plain(line):
@@ -41,6 +41,32 @@ def test_one_image():
         "  note     second",
         "  bank     default, generation 7: 1,495 real, 1,440 fake, 5 generators · ViT-L-14:openai",
     ]
+
+
+def test_one_image_calibrated():
+    assert shown(CALIBRATED)[:5] == [
+        "photo.jpg  closer to the FAKE bank     log10 likelihood ratio +1.1",
+        "  4 of 1,250 calibration photographs (6 sources) score this high; this says nothing about other",
+        "  cameras or sites, and is not the chance of a fake",
+        "  judged at 5 % false alarms among such photographs (--fpr)",
+        "  with 1 % fakes among such images, 11.3 % of those that score so are fakes",
+    ]
+    assert shown(CALIBRATED)[5:] == shown(VERDICT)[1:]
+
+
+def test_without_a_prior_no_chance_is_stated():
+    lines = shown(replace(CALIBRATED, prior=None, probability=None))
+    assert lines == [line for line in shown(CALIBRATED) if "with 1 %" not in line]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said", "which"),
+    [("uncertain", "UNCERTAIN", "both banks"), ("unknown", "UNKNOWN", "neither bank")],
+)
+def test_an_undecided_headline_says_why(verdict, said, which):
+    line = headline(replace(CALIBRATED, verdict=verdict))
+    assert (said, "warning") in line and which in plain(line)
+    assert "closer to the" not in plain(line)
 
 
 def test_one_generator_is_no_plural():
@@ -69,7 +95,9 @@ def test_among_many():
 
 
 def test_nothing_is_ever_called_fake_or_authentic():
-    everything = "\n".join([*shown(VERDICT), *shown(replace(VERDICT, verdict="real-like")), *many()]).lower()
+    names = ("fake-like", "real-like", "uncertain", "unknown")
+    verdicts = [replace(before, verdict=name) for before in (VERDICT, CALIBRATED) for name in names]
+    everything = "\n".join([*(line for v in verdicts for line in shown(v)), *many(), *flagged()]).lower()
     for claim in ("is fake", "is real", "is ai", "authentic", "genuine", "probability", "confidence"):
         assert claim not in everything
 
@@ -93,9 +121,9 @@ def test_evidence_says_what_it_is_not():
 
 def many():
     return [
-        *summary(Counter({"fake-like": 2, "real-like": 1200}), 0, rate=41.234),
-        *summary(Counter({"real-like": 1}), 1, rate=0.5),
-        *summary(Counter(), 3, rate=9.0),
+        *summary(Counter({"fake-like": 2, "real-like": 1200}), 0, rate=41.234, fpr=None),
+        *summary(Counter({"real-like": 1}), 1, rate=0.5, fpr=None),
+        *summary(Counter(), 3, rate=9.0, fpr=None),
     ]
 
 
@@ -106,6 +134,18 @@ def test_what_a_batch_came_to():
         "1 image: 0 closer to the fake bank, 1 to the real bank, 1 input could not be used; 0.5 images/s",
         "Scores are uncalibrated: how many photographs score this high by chance is not known.",
         "No image was judged: 3 inputs could not be used.",
+    ]
+
+
+def flagged():
+    counts = Counter({"fake-like": 60, "real-like": 900, "uncertain": 4, "unknown": 1})
+    return summary(counts, 0, rate=9, fpr=0.05)
+
+
+def test_what_a_calibrated_batch_came_to():
+    assert flagged() == [
+        "965 images: 60 closer to the fake bank, 900 to the real bank, 4 uncertain, 1 unknown; 9.0 images/s",
+        "If all 965 were photographs like those of the calibration, about 48 would be called fake-like.",
     ]
 
 

@@ -1,0 +1,120 @@
+"""What an addition to a calibrated index changes: measured first, refused where photographs would suffer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.errors import UsageError
+from retrieval_detect.regression import Reviewer, change, pooled
+from retrieval_detect.report.words import regression_lines
+from retrieval_detect.store.append import NewRow
+from retrieval_detect.store.writer import Addition
+from retrieval_detect.types import Facts
+from tests.factories import D, add, embedded, new_store
+
+REAL, OLD, OWN = np.eye(D, dtype=np.float32)[:3] * 3
+NEW = REAL + 1.5 * OWN
+"""A generator whose images resemble photographs, and one another more."""
+
+
+def cloud(prefix, n, centre):
+    """Made-up images about a centre; each follows from its name."""
+    return [
+        embedded(f"{prefix}-{i}", vector=centre + embedded(f"{prefix}-{i}").vectors["proj"] * 0.6)
+        for i in range(n)
+    ]
+
+
+def build(folder, n_photographs):
+    store = new_store(folder)
+    half = n_photographs // 2
+    add(store, cloud("day", half, REAL), "real", "day")
+    add(store, cloud("night", half, REAL), "real", "night")
+    add(store, cloud("old", 200, OLD), "fake", "old")
+    commit_calibration(store, fit_calibration(store.snapshot(), device="cpu"))
+    return store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return build(tmp_path / "idx", 700)
+
+
+def add_reviewed(store, images, name, review):
+    with store.writer() as writer:
+        staging = writer.staging()
+        staging.add(images)
+        rows = [NewRow(image.content_id, image.item.uri, Facts("fake", generator=name)) for image in images]
+        return writer.add(Addition(rows), staging, review=partial(review, writer))
+
+
+def test_a_new_generator_is_found_and_the_calibration_is_fitted_along(store):
+    review = Reviewer(device="cpu", budget=100)
+    manifest = add_reviewed(store, cloud("new", 30, NEW), "new", review)
+    (newcomer,) = review.report.newcomers
+    assert (newcomer.name, newcomer.n) == ("new", 30)
+    assert newcomer.before <= 15 and newcomer.after >= 25
+    assert review.report.photographs.n == sum(c.n for c in review.report.sources) > 100
+    assert {c.name for c in review.report.generators} == {"old"}
+    assert manifest.generation == store.snapshot().manifest.generation
+    assert store.snapshot().stale() == []  # fitted anew in the same commit
+
+
+def test_photographs_passed_off_as_fakes_are_refused(store):
+    before = store.snapshot().manifest
+    review = Reviewer(device="cpu")
+    with pytest.raises(UsageError, match=r"photographs flagged rise by .* nothing was added") as error:
+        add_reviewed(store, cloud("mislabelled", 60, REAL), "mislabelled", review)
+    assert "--fpr-budget" in error.value.hint
+    assert review.report.photographs.points > 1 and review.report.nearest.points > 1
+    assert store.snapshot().manifest == before
+    allowed = add_reviewed(
+        store, cloud("mislabelled", 60, REAL), "mislabelled", Reviewer(device="cpu", budget=100)
+    )
+    assert allowed.generation == before.generation + 1
+
+
+def test_a_few_new_images_are_judged_without_their_group(store):
+    review = Reviewer(device="cpu", budget=100)
+    add_reviewed(store, cloud("trio", 3, NEW), "trio", review)
+    assert review.report.newcomers[0].n == 3
+
+
+def test_too_few_photographs_to_tell(tmp_path):
+    store = build(tmp_path / "few", 200)
+    with pytest.raises(UsageError, match="too few to tell"):
+        add_reviewed(store, cloud("new", 5, NEW), "new", Reviewer(device="cpu"))
+    assert store.snapshot().manifest.generation == 4
+    add_reviewed(store, cloud("new", 5, NEW), "new", Reviewer(device="cpu", accept_unmeasured=True))
+    assert store.snapshot().manifest.generation == 5
+
+
+def test_an_uncalibrated_index_is_not_held_up(tmp_path):
+    store = new_store(tmp_path / "plain")
+    add(store, cloud("day", 30, REAL), "real", "day")
+    review = Reviewer(device="cpu")
+    add_reviewed(store, cloud("new", 5, NEW), "new", review)
+    assert review.report is None
+
+
+def test_changes_by_hand():
+    before, after = np.array([1, 0, 0, 0], bool), np.array([1, 1, 0, 0], bool)
+    one = change("a", before, after)
+    assert (one.n, one.before, one.after, one.points) == (4, 1, 2, 25.0)
+    assert one.low < 0 < 25 < one.high
+    still = change("b", before, before)
+    assert (still.low, still.high) == (-75.0, 75.0)  # ± 3/n where nothing moved
+    both = pooled("both", [one, still])
+    assert (both.n, both.before, both.after, both.points) == (8, 2, 3, 12.5)
+
+
+def test_the_report_in_words(store):
+    review = Reviewer(device="cpu", budget=100)
+    add_reviewed(store, cloud("new", 30, NEW), "new", review)
+    told = "\n".join(regression_lines(review.report, budget=1.0))
+    assert "30 of 30" in told and "old generators" in told and "budget 1.0" in told
+    assert max(map(len, told.splitlines())) <= 110
