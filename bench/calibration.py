@@ -103,10 +103,10 @@ def tables(result: dict[str, Any]) -> str:
     cpu = result["machine"]
     lines = [
         f"Encoder `{result['encoder']}`, no CLIP; {cpu.get('cpu', 'CPU')}; {result['date'][:10]}, commit "
-        f"{result['git_commit']}, `{result['command']}`.",
+        f"{result['git_commit'][:12]}, `{result['command']}`.",
         "",
-        "**Every source known** (in-distribution: the fifth image of each folder is asked about, the rest are "
-        f"references; {result['every_source_known']['calibration_photographs']} calibration photographs, "
+        "**Every source known** (in-distribution: the fifth image of each folder is asked about, the rest "
+        f"are references; {result['every_source_known']['calibration_photographs']} calibration photographs, "
         f"Cllr {result['every_source_known']['cllr_bits']:.2f} bits). Verdicts at 5 % false alarms:",
         "",
         *_table(result["every_source_known"]["verdicts"]["0.05"]),
