@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -94,15 +95,15 @@ class Rows(NamedTuple):
 # ---------------------------------------------------------------- the writers
 
 
-class Writer:
+class Writer(ABC):
     """Shows data in one format; ``echo`` puts a line on stdout."""
 
     def __init__(self, echo: Callable[[str], None]) -> None:
         self.echo = echo
 
+    @abstractmethod
     def item(self, item: Item) -> None:
         """Show one of a series."""
-        raise NotImplementedError
 
     def single(self, item: Item) -> None:
         """Show the one thing asked for."""
@@ -113,10 +114,10 @@ class Writer:
         for row in table.rows:
             self.item(Item(row, essential=[table.columns[0].key]))
 
-    def text(self, line: str) -> None:
+    def text(self, line: str) -> None:  # noqa: B027 - most formats leave it out
         """Show a line meant for people."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have no end
         """End the document."""
 
 

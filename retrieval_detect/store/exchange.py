@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from retrieval_detect.files import write_atomically
 from retrieval_detect.store.schema import CONTENT_ID_BYTES, norm_column
-from retrieval_detect.store.staging import normalise
+from retrieval_detect.store.staging import found_facts, normalise
 
 if TYPE_CHECKING:
     from retrieval_detect.types import Embedded, EncoderSpec
@@ -64,15 +64,7 @@ def _batches(rows: Iterable[Embedded]) -> Iterator[list[Embedded]]:
 
 
 def _table(batch: Sequence[Embedded], schema: pa.Schema, layers: Sequence[str]) -> pa.Table:
-    columns: dict[str, object] = {
-        "uri": [row.item.uri for row in batch],
-        "content_id": [row.content_id for row in batch],
-        "phash": [row.phash for row in batch],
-        "width": [row.width for row in batch],
-        "height": [row.height for row in batch],
-        "format": [row.format for row in batch],
-        "notes": [" ".join(row.notes) for row in batch],
-    }
+    columns: dict[str, object] = {"uri": [row.item.uri for row in batch], **found_facts(batch)}
     for layer in layers:
         unit, norms = normalise(np.stack([row.vectors[layer] for row in batch]))
         columns[layer] = [vector.astype("<f2").tobytes() for vector in unit]

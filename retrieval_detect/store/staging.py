@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,18 @@ def normalise(vectors: Float32) -> tuple[Float16, Float32]:
     norms = np.sqrt((wide * wide).sum(axis=1))
     unit = (wide / norms[:, None]).astype(np.float32)
     return unit.astype(np.float16), norms.astype(np.float32)
+
+
+def found_facts(rows: Sequence[Embedded]) -> dict[str, list[Any]]:
+    """What was found out about images on the way to their vectors, as columns."""
+    return {
+        "content_id": [row.content_id for row in rows],
+        "phash": [row.phash for row in rows],
+        "width": [row.width for row in rows],
+        "height": [row.height for row in rows],
+        "format": [row.format for row in rows],
+        "notes": [" ".join(row.notes) for row in rows],
+    }
 
 
 class Staging:
@@ -96,15 +108,7 @@ class Staging:
             return
         self._folder.mkdir(exist_ok=True)
         name = secrets.token_hex(8)
-        columns = {
-            "content_id": [row.content_id for row in rows],
-            "phash": [row.phash for row in rows],
-            "width": [row.width for row in rows],
-            "height": [row.height for row in rows],
-            "format": [row.format for row in rows],
-            "notes": [" ".join(row.notes) for row in rows],
-        }
-        arrays = {column: pa.array(values, _FACTS[column]) for column, values in columns.items()}
+        arrays = {name: pa.array(values, _FACTS[name]) for name, values in found_facts(rows).items()}
         metadata = {"fingerprint": self._fingerprint}
         for layer in self._layers:
             unit, norms = normalise(np.stack([row.vectors[layer] for row in rows]))
