@@ -7,7 +7,7 @@ there: three images can show "2 of 3".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from retrieval_detect.detector import read_calibration
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.store.append import grouping_layer
-from retrieval_detect.types import METHODS, SPLITS, Question
+from retrieval_detect.types import LABELS, METHODS, SPLITS, Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -163,12 +163,18 @@ def _by_name(rows: CalibrationScores, before: Bool, after: Bool, chosen: Bool) -
 
 def _likeness(snapshot: Snapshot, row_ids: NDArray[np.int64], first: int) -> Float32:
     """Each row's largest cosine with a new reference, float32 (n,)."""
-    ids = np.concatenate([shard.row_ids for shard in snapshot.shards()])
     layer = grouping_layer(snapshot.manifest.layers)
-    vectors = np.concatenate([shard.vectors(layer) for shard in snapshot.shards()])
+
+    def rows(wanted: Callable[[NDArray[np.int64]], Bool]) -> tuple[NDArray[np.int64], Float32]:
+        """Ids and vectors of some rows; nothing else of the store is read."""
+        chosen = [(s, wanted(np.asarray(s.row_ids))) for s in snapshot.shards()]
+        ids = np.concatenate([s.row_ids[mask] for s, mask in chosen])
+        return ids, np.concatenate([s.vectors(layer)[mask] for s, mask in chosen]).astype(np.float32)
+
+    _, fresh = rows(lambda ids: ids >= first)
+    ids, vectors = rows(lambda ids: np.isin(ids, row_ids))
     order = np.argsort(ids)
-    stored = vectors[order[np.searchsorted(ids, row_ids, sorter=order)]].astype(np.float32)
-    fresh = vectors[ids >= first].astype(np.float32)
+    stored = vectors[order[np.searchsorted(ids, row_ids, sorter=order)]]
     blocks = [
         (stored @ fresh[start : start + _BLOCK].T).max(axis=1) for start in range(0, len(fresh), _BLOCK)
     ]
@@ -177,6 +183,14 @@ def _likeness(snapshot: Snapshot, row_ids: NDArray[np.int64], first: int) -> Flo
 
 
 # ---------------------------------------------------------------- before the commit
+
+
+def _measurable(snapshot: Snapshot) -> bool:
+    """Whether both banks can vote and rows of both labels are set aside.
+
+    Where removals left none, the calibration is stale already and must not bar the way back.
+    """
+    return all(snapshot.manifest.live_rows(label, split) for label in LABELS for split in SPLITS)
 
 
 @dataclass(slots=True)
@@ -197,7 +211,7 @@ class Reviewer:
         """Raise ``UsageError`` to keep the old generation, or return what goes with the new one."""
         old = writer.snapshot
         calibrations = [found for method in METHODS if (found := read_calibration(old, method))]
-        if not calibrations:
+        if not calibrations or not _measurable(old):
             return []
         self.report = compare(old, new, calibrations[0], alpha=self.alpha, device=self.device)
         self._refuse(self.report)

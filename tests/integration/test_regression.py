@@ -118,3 +118,13 @@ def test_the_report_in_words(store):
     told = "\n".join(regression_lines(review.report, budget=1.0))
     assert "30 of 30" in told and "old generators" in told and "budget 1.0" in told
     assert max(map(len, told.splitlines())) <= 110
+
+
+def test_a_calibration_that_lost_its_photographs_does_not_bar_the_way_back(store):
+    photographs = store.snapshot().scan(["row_id"], label="real")["row_id"].to_pylist()
+    with store.writer() as writer:
+        writer.remove(photographs, reason="", detail={})
+    review = Reviewer(device="cpu")
+    add_reviewed(store, cloud("new", 5, NEW), "new", review)
+    assert review.report is None
+    assert [record.kind for record in store.snapshot().stale()] == ["calibration"]
