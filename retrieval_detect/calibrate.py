@@ -160,12 +160,12 @@ def fit_calibration(
                 f"no {label} references are set aside for calibration",
                 hint="A fifth of each source and generator with 25 images or more is: add references.",
             )
-    question = Question(method, k or DEFAULT_K[method])
-    rows = score_rows(snapshot, question, device=device, progress=progress)
+    k = k or DEFAULT_K[method]
+    rows = score_rows(snapshot, Question(method, k), device=device, progress=progress)
     fake, real = rows.scores[rows.fake], rows.scores[~rows.fake]
     return Calibration(
         method=method,
-        k=question.k or DEFAULT_K[method],
+        k=k,
         layer=grouping_layer(snapshot.manifest.layers),
         rows_digest=snapshot.rows_digest("calibration"),
         conformal=Conformal(_by_name(rows, ~rows.fake), _by_name(rows, rows.fake), np.sort(rows.typical)),

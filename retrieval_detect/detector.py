@@ -181,8 +181,8 @@ class Detector:
         stored = self._stored_copies(embedded)
         groups = {group for _, group in stored}
         answer = ask(self.banks, embedded, embedded.vectors[self.layer], question=question, own_groups=groups)
-        verdict = self._verdict(embedded, answer, self._own_rows(answer.near, stored))
-        return self._calibrated(replace(verdict, method=question.method), answer, question)
+        verdict = self._verdict(embedded, answer, self._own_rows(answer.near, stored), question.method)
+        return self._calibrated(verdict, answer, question)
 
     def _checked(self, question: Question) -> Question:
         """The question with its k, or a ``UsageError`` before the first image is looked at."""
@@ -231,7 +231,9 @@ class Detector:
 
     # ------------------------------------------------------------ answering
 
-    def _verdict(self, embedded: Embedded, answer: Answer, own: tuple[Evidence, ...]) -> Verdict:
+    def _verdict(
+        self, embedded: Embedded, answer: Answer, own: tuple[Evidence, ...], method: Method
+    ) -> Verdict:
         voters, result = answer.voters, answer.result
         evidence = self._evidence(_merged(voters))
         fakes = sum(e.label == "fake" for e in evidence)
@@ -242,7 +244,7 @@ class Detector:
             sha256=embedded.content_id.hex(),
             verdict="fake-like" if result.score > 0 else "real-like",
             score=result.score,
-            method="density",
+            method=method,
             k=result.k,
             votes=Votes(fakes, len(evidence) - fakes, len(evidence), index.share_fake),
             nearest={label: float(voters[label].similarities.max()) for label in ("fake", "real")},

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from retrieval_detect.cli._output import Output
     from retrieval_detect.config import Settings
 
+SOME_FAILED = 3
+"""Exit code where some inputs failed and the others are done."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from retrieval_detect.build import AddReport, Index, UpdatePlan, plan
 from retrieval_detect.cli._again import same_index
 from retrieval_detect.cli._output import human_bytes
+from retrieval_detect.cli._params import SOME_FAILED
 from retrieval_detect.cli._progress import progress
 from retrieval_detect.config import index_path, is_index
 from retrieval_detect.detector import Detector
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from retrieval_detect.cli._params import Run
     from retrieval_detect.encoders.base import Encoder
 
-SOME_FAILED = 3
 _SHOWN_FAILURES = 10
 
 

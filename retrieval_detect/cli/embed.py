@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrieval_detect.cli._params import (
+    SOME_FAILED,
     Command,
     Run,
     computing_options,
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from retrieval_detect.cli._output import Output
     from retrieval_detect.cli._progress import Meter
     from retrieval_detect.types import Embedded, Failure
-
-SOME_FAILED = 3
 
 
 @click.command(

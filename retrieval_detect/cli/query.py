@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from retrieval_detect.cli._params import (
+    SOME_FAILED,
     Command,
     Run,
     computing_options,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from retrieval_detect.cli._output import Output
     from retrieval_detect.types import Failure, ImageItem, Verdict
 
-SOME_FAILED = 3
 SOME_FAKE_LIKE, SOME_UNDECIDED = 10, 11
 _ESSENTIAL = ("verdict", "score", "input")
 _MORE = ["  --evidence 10 shows the nearest references"]

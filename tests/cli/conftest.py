@@ -16,6 +16,9 @@ from retrieval_detect.encoders.tiny import TinyEncoder
 from tests.factories import write_pictures
 
 
+pytest.register_assert_rewrite("tests.building")
+
+
 class Result(NamedTuple):
     exit_code: int
     stdout: str

@@ -13,23 +13,8 @@ import pytest
 
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
+from tests.building import BOTH, TINY, build, one_error
 from tests.factories import png
-
-BOTH = ("--real", "photos", "--fake", "generated")
-TINY = ("--encoder", "tiny")
-
-
-def build(run_rd, *args):
-    return run_rd("build-index", *BOTH, *TINY, *args)
-
-
-def one_error(result, exit_code: int) -> str:
-    """The complaint: one sentence after ``Error:``, a hint or none, and no traceback."""
-    assert result.exit_code == exit_code, result.stderr
-    assert result.stderr.count("Error: ") == 1
-    assert "Traceback" not in result.stderr and "unexpected" not in result.stderr
-    return result.stderr[result.stderr.index("Error: ") :]
-
 
 # ---------------------------------------------------------------- two folders
 
