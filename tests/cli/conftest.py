@@ -15,7 +15,6 @@ from retrieval_detect.encoders.canaries import canary_images
 from retrieval_detect.encoders.tiny import TinyEncoder
 from tests.factories import write_pictures
 
-
 pytest.register_assert_rewrite("tests.building")
 
 
