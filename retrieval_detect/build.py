@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
 from retrieval_detect.encoders.canaries import canary_vectors
-from retrieval_detect.encoders.pipeline import embed
+from retrieval_detect.encoders.pipeline import embed_views
 from retrieval_detect.errors import ImageError, LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
-from retrieval_detect.store.append import NewRow
+from retrieval_detect.images.laundering import CROPS, MAX_CROPS, stored_views
 from retrieval_detect.store.failures import record_failures
+from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.purge import keyed_digest
-from retrieval_detect.store.schema import view_code
 from retrieval_detect.store.store import Store
+from retrieval_detect.store.wanted import Wanted
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.store.manifest import FittedRecord, GeneratorFacts, Manifest
+    from retrieval_detect.store.originals import StoredImage
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.staging import Staging
     from retrieval_detect.store.writer import Writer
@@ -57,7 +59,8 @@ class UpdatePlan:
 
     ``known`` are stored already, ``repeated`` occur twice in the input, ``purged`` were erased for
     good and are refused. ``generators`` is what is known about those of the new fakes; ``command``
-    goes into the history.
+    goes into the history. ``views`` are the kinds of laundered copies to store beside each image;
+    ``lacking`` are those of the known that lack some, and ``n_lacking`` how many they lack together.
     """
 
     new: tuple[Planned, ...]
@@ -67,6 +70,20 @@ class UpdatePlan:
     failures: tuple[Failure, ...] = ()
     generators: Mapping[str, GeneratorFacts] = field(default_factory=dict)
     command: str = ""
+    views: tuple[str, ...] = ()
+    lacking: tuple[Planned, ...] = ()
+    n_lacking: int = 0
+
+    @property
+    def work(self) -> tuple[Planned, ...]:
+        """Images of which something is to be stored."""
+        return (*self.new, *self.lacking)
+
+    @property
+    def views_at_most(self) -> int:
+        """How many views will be stored; how many crops a new image has is known once it is decoded."""
+        most = sum(MAX_CROPS if kind == CROPS else 1 for kind in self.views)
+        return len(self.new) * most + self.n_lacking
 
     @property
     def n_read(self) -> int:
@@ -84,6 +101,7 @@ class UpdatePlan:
             f"{len(self.new):,} new",
             f"{self.known:,} already known",
         ]
+        parts += [f"{len(self.lacking):,} of them without some of the views"] * bool(self.lacking)
         parts += [f"{self.repeated:,} given twice"] * bool(self.repeated)
         parts += [f"{self.purged:,} purged and refused"] * bool(self.purged)
         parts += [f"{len(self.failures):,} unreadable"] * bool(self.failures)
@@ -92,20 +110,31 @@ class UpdatePlan:
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """What an addition did."""
+    """What an addition did. ``added`` and ``embedded`` count images, ``views`` laundered copies stored."""
 
     manifest: Manifest
     added: int
     embedded: int
     failures: tuple[Failure, ...]
+    views: int = 0
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is a new generation."""
+        return bool(self.added or self.views)
 
 
 def plan(
-    inputs: Iterable[tuple[ImageItem, Facts]], snapshot: Snapshot | None, *, progress: Progress = _quiet
+    inputs: Iterable[tuple[ImageItem, Facts]],
+    snapshot: Snapshot | None,
+    *,
+    views: Sequence[str] = (),
+    progress: Progress = _quiet,
 ) -> UpdatePlan:
     """Hash every input and compare with what is stored (``snapshot=None``: nothing yet).
 
-    Raises ``LabelConflict`` if an image is given, or given and stored, under both labels.
+    ``views`` : kinds of ``types.VIEW_KINDS``, to be stored beside each image. Raises ``LabelConflict``
+    if an image is given, or given and stored, under both labels.
     """
     first: dict[bytes, Planned] = {}
     failures: list[Failure] = []
@@ -122,27 +151,36 @@ def plan(
         repeated += earlier.item is not item
         if earlier.facts.label != facts.label:
             conflicts.append(f"{item.uri} ({facts.label}) and {earlier.item.uri} ({earlier.facts.label})")
-    stored = _stored(first, snapshot)
+    stored = {} if snapshot is None else stored_images(snapshot, list(first))
     _refuse([*conflicts, *_conflicts(first, stored)])
     fresh = [planned for identity, planned in first.items() if identity not in stored]
     purged = _purged(fresh, snapshot)
     new = tuple(planned for planned in fresh if planned.content_id not in purged)
-    return UpdatePlan(new, len(stored), repeated, len(purged), tuple(failures))
+    lacking = {} if snapshot is None or not views else _wanted(list(stored), views, snapshot).to_embed()
+    return UpdatePlan(
+        new,
+        len(stored),
+        repeated,
+        len(purged),
+        tuple(failures),
+        views=tuple(views),
+        lacking=tuple(first[image] for image in lacking),
+        n_lacking=sum(lacking.values()),
+    )
 
 
-def _stored(first: dict[bytes, Planned], snapshot: Snapshot | None) -> dict[bytes, Label]:
-    if snapshot is None:
-        return {}
-    ids = list(first)
-    original = view_code(ORIGINAL_VIEW)
-    return {ids[i]: "fake" if fake else "real" for i, _, view, fake in snapshot.find(ids) if view == original}
+def _wanted(
+    images: Sequence[bytes], views: Sequence[str], snapshot: Snapshot, staging: Staging | None = None
+) -> Wanted:
+    choose = stored_views(views, crop_size=snapshot.manifest.encoder.preprocessing.size)
+    return Wanted(images, choose, snapshot=snapshot, staging=staging)
 
 
-def _conflicts(given: Mapping[bytes, Planned], stored: Mapping[bytes, Label]) -> Iterator[str]:
-    for identity, label in stored.items():
+def _conflicts(given: Mapping[bytes, Planned], stored: Mapping[bytes, StoredImage]) -> Iterator[str]:
+    for identity, image in stored.items():
         planned = given[identity]
-        if planned.facts.label != label:
-            yield f"{planned.item.uri} ({planned.facts.label}) and a stored reference ({label})"
+        if planned.facts.label != image.label:
+            yield f"{planned.item.uri} ({planned.facts.label}) and a stored reference ({image.label})"
 
 
 def _purged(fresh: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]:
@@ -215,12 +253,15 @@ class Index:
         """The generation in force, read-only."""
         return self.store.snapshot()
 
-    def plan_add(self, items: Iterable[ImageItem], **facts: Any) -> UpdatePlan:
-        """What adding ``items`` would do; ``facts`` are fields of ``types.Facts``, ``label`` at least."""
+    def plan_add(self, items: Iterable[ImageItem], *, views: Sequence[str] = (), **facts: Any) -> UpdatePlan:
+        """What adding ``items`` would do; ``facts`` are fields of ``types.Facts``, ``label`` at least.
+
+        ``views`` : kinds of ``types.VIEW_KINDS``, to be stored beside each image.
+        """
         known = Facts(**facts)
         if known.label not in LABELS:
             raise UsageError(f"there is no label {known.label!r}", hint="Labels are real and fake.")
-        return plan(((item, known) for item in items), self.snapshot())
+        return plan(((item, known) for item in items), self.snapshot(), views=views)
 
     def apply(
         self,
@@ -240,25 +281,25 @@ class Index:
         """
         with self.store.writer() as writer:
             require_same_encoder(encoder.spec, writer.snapshot)
-            drift = engine_drift(encoder, writer.snapshot) if planned.new else 0.0
+            drift = engine_drift(encoder, writer.snapshot) if planned.work else 0.0
             staging = writer.staging()
-            # The plan was made without the lock: drop what another writer has stored since.
-            given = {p.content_id: p for p in planned.new}
-            taken = _stored(given, writer.snapshot)
-            _refuse(list(_conflicts(given, taken)))
-            new = [p for p in planned.new if p.content_id not in taken]
-            todo = [p for p in new if p.content_id not in staging]
-            progress(len(planned.new) - len(todo))
-            results = embed(
+            # The plan was made without the lock: another writer may have stored some of it since.
+            given = {p.content_id: p for p in planned.work}
+            wanted = _wanted(list(given), planned.views, writer.snapshot, staging)
+            _refuse(list(_conflicts(given, wanted.stored)))
+            todo = [given[image] for image in wanted.to_embed()]
+            progress(len(given) - len(todo))
+            results = embed_views(
                 (p.item for p in todo),
                 encoder,
                 layers=writer.snapshot.manifest.layers,
+                views=lambda *image: wanted.missing(*image) or [ORIGINAL_VIEW],
                 batch_size=batch_size,
                 workers=workers,
             )
             failures = list(_embed_into(staging, todo, results, progress))
             addition = Addition(
-                [NewRow(p.content_id, p.item.uri, p.facts) for p in new if p.content_id in staging],
+                wanted.rows({image: (p.item.uri, p.facts) for image, p in given.items()}),
                 (*planned.failures, *failures),
                 planned.generators,
                 {encoder.spec.engine: drift},
@@ -267,7 +308,11 @@ class Index:
             look = None if review is None else partial(review, writer)
             manifest = writer.add(addition, staging, review=look)
             return AddReport(
-                manifest, len(addition.rows), len(todo) - len(failures), (*planned.failures, *failures)
+                manifest,
+                addition.n_images,
+                len(todo) - len(failures),
+                (*planned.failures, *failures),
+                len(addition.rows) - addition.n_images,
             )
 
     def note(self, failures: Sequence[Failure]) -> None:
@@ -290,19 +335,27 @@ class Index:
 
 
 def _embed_into(
-    staging: Staging, todo: Sequence[Planned], results: Iterator[Embedded | Failure], progress: Progress
+    staging: Staging,
+    todo: Sequence[Planned],
+    results: Iterator[list[Embedded | Failure]],
+    progress: Progress,
 ) -> Iterator[Failure]:
-    """Stage what is embedded, yielding what failed. What is done is staged even if it is interrupted."""
+    """Stage what is embedded, yielding what failed. What is done is staged even if it is interrupted.
+
+    Of an image all views are staged or none: no view is ever stored without its original.
+    """
     done: list[Embedded] = []
     try:
-        for planned, result in zip(todo, results, strict=True):
+        for planned, views in zip(todo, results, strict=True):
             progress(1)
-            if isinstance(result, Failure):
-                yield result
-            elif result.content_id != planned.content_id:
+            failed = next((view for view in views if isinstance(view, Failure)), None)
+            good = [view for view in views if isinstance(view, Embedded)]
+            if failed is not None:
+                yield failed
+            elif good[0].content_id != planned.content_id:
                 yield Failure(planned.item.uri, "changed", "the file changed while it was being read")
             else:
-                done.append(result)
+                done += good
             if len(done) >= STAGE_ROWS:
                 batch, done = done, []
                 staging.add(batch)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval_detect.errors import UsageError
+from retrieval_detect.methods import Methods, calibration_name
 from retrieval_detect.scoring.calibration import Calibration
-from retrieval_detect.scoring.conformal import Conformal
+from retrieval_detect.scoring.conformal import TRAITS, Conformal, size_class
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
-from retrieval_detect.scoring.vote import DEFAULT_K
-from retrieval_detect.search.ask import ask
-from retrieval_detect.search.banks import Banks
-from retrieval_detect.store.append import grouping_layer
-from retrieval_detect.types import LABELS, Probe, Question
+from retrieval_detect.search.fitted import PLAIN
+from retrieval_detect.store.manifest import ALL_ROWS
+from retrieval_detect.store.schema import norm_column
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Probe, Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
     from retrieval_detect.store.writer import Writer
-    from retrieval_detect.types import Bool, Float32, Label, Method, Split
+    from retrieval_detect.types import Bool, Float32, Label, Split
 
     Float64 = NDArray[np.float64]
 
 _FOLDS = 5
-_COLUMNS = ["content_id", "phash", "group", "generator", "source"]
+_COLUMNS = ["content_id", "phash", "group", "generator", "source", "width", "height", "format"]
 
 Progress = Callable[[int], None]
 
@@ -64,7 +64,8 @@ class CalibrationScores:
     """What the banks say of stored rows; all of length n.
 
     ``names`` : generators of fakes, sources of photographs; ``row_ids``, ``groups`` : int64;
-    ``scores`` : float64, positive = fake; ``typical`` : float64; ``fake`` : bool.
+    ``scores`` : float64, positive = fake; ``typical`` : float64; ``fake`` : bool. ``traits`` : each of
+    ``conformal.TRAITS`` → its value for every row.
     """
 
     names: list[str]
@@ -73,6 +74,7 @@ class CalibrationScores:
     scores: Float64
     typical: Float64
     fake: Bool
+    traits: Mapping[str, list[str]]
 
 
 def score_rows(
@@ -84,17 +86,16 @@ def score_rows(
     device: str = "auto",
     progress: Progress = _quiet,
 ) -> CalibrationScores:
-    """Ask the banks of ``judge`` (default: of ``rows`` itself) about rows, in an order of ``rows`` alone.
+    """Ask ``judge`` (default: ``rows`` itself) about rows, in an order of ``rows`` alone.
 
-    A row's own group does not vote.
+    A row's own group does not vote; views are not asked about.
     """
-    judge = judge or rows
-    banks = Banks(judge, layer=grouping_layer(judge.manifest.layers), device=device)
-    asked = list(_rows(rows, chosen))
+    methods = Methods(judge or rows, device=device)
+    question = methods.checked(question)
+    asked = list(rows_to_ask(rows, chosen, methods.layers(question)))
     answers = []
     for row in asked:
-        groups = {row.group}
-        answers.append(ask(banks, row.probe, row.vector, question=question, own_groups=groups))
+        answers.append(methods.ask(row.probe, row.vectors, question, own_groups={row.group}))
         progress(1)
     return CalibrationScores(
         [row.name for row in asked],
@@ -103,53 +104,70 @@ def score_rows(
         np.array([answer.result.score for answer in answers]),
         np.array([answer.typical for answer in answers]),
         np.array([row.label == "fake" for row in asked], bool),
+        {trait: [row.traits[trait] for row in asked] for trait in TRAITS},
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Row:
+class AskedRow:
+    """A stored image that is asked about. ``vectors`` : layer → float32 (d,), as the network gave them."""
+
     row_id: int
     probe: Probe
-    vector: Float32
+    vectors: Mapping[str, Float32]
     name: str
     group: int
     label: Label
+    traits: Mapping[str, str]
 
 
-def _rows(snapshot: Snapshot, chosen: Chosen) -> Iterator[_Row]:
+def rows_to_ask(snapshot: Snapshot, chosen: Chosen, layers: Sequence[str]) -> Iterator[AskedRow]:
+    """The rows chosen, in an order of ``snapshot`` alone; views are left out."""
     shards = [s for label in LABELS for split in chosen.splits for s in snapshot.shards(label, split)]
-    live = [np.flatnonzero(snapshot.live(s) & _within(np.asarray(s.row_ids), chosen)) for s in shards]
+    live = [np.flatnonzero(snapshot.live(s) & _within(s, chosen) & _original(s)) for s in shards]
     total = sum(map(len, live))
     step = 1 if chosen.at_most is None else max(1, -(-total // chosen.at_most))
     for shard, positions in zip(shards, live, strict=True):
-        yield from _rows_of(shard, positions[::step], grouping_layer(snapshot.manifest.layers))
+        yield from _rows_of(shard, positions[::step], layers)
 
 
-def _within(row_ids: NDArray[np.int64], chosen: Chosen) -> Bool:
+def _original(shard: Shard) -> Bool:
+    views = shard.columns(["view"])["view"].to_pylist()
+    return np.array([view == ORIGINAL_VIEW for view in views], bool)
+
+
+def _within(shard: Shard, chosen: Chosen) -> Bool:
+    row_ids = np.asarray(shard.row_ids)
     inside: Bool = row_ids >= chosen.since
     return inside if chosen.until is None else inside & (row_ids < chosen.until)
 
 
-def _rows_of(shard: Shard, positions: NDArray[np.int64], layer: str) -> Iterator[_Row]:
+def _rows_of(shard: Shard, positions: NDArray[np.int64], layers: Sequence[str]) -> Iterator[AskedRow]:
     label = shard.record.label
     column = "generator" if label == "fake" else "source"
-    rows = shard.take(positions, ["row_id", *_COLUMNS]).to_pylist() if len(positions) else []
+    names = ["row_id", *_COLUMNS, *(norm_column(layer) for layer in layers)]
+    rows = shard.take(positions, names).to_pylist() if len(positions) else []
     for row, position in zip(rows, positions.tolist(), strict=True):
+        vectors = {
+            layer: shard.vectors(layer)[position].astype(np.float32) * np.float32(row[norm_column(layer)])
+            for layer in layers
+        }
         probe = Probe(row["content_id"], row["phash"])
-        vector = shard.vectors(layer)[position].astype(np.float32)
-        yield _Row(row["row_id"], probe, vector, row[column], row["group"], label)
+        traits = {"format": row["format"], "size": size_class(row["width"], row["height"])}
+        yield AskedRow(row["row_id"], probe, vectors, row[column], row["group"], label, traits)
 
 
 def fit_calibration(
     snapshot: Snapshot,
+    question: Question | None = None,
     *,
-    method: Method = "density",
-    k: int | None = None,
     likelihood: LikelihoodMethod = "logistic",
     device: str = "auto",
     progress: Progress = _quiet,
 ) -> Calibration:
     """Fit on the rows that a generation has set aside.
+
+    ``question`` : the method, its k and the projection; the defaults where there is none.
 
     Raises ``UsageError`` where there are none of one label: sources and generators with fewer than 25
     groups give all their images to the banks.
@@ -160,15 +178,22 @@ def fit_calibration(
                 f"no {label} references are set aside for calibration",
                 hint="A fifth of each source and generator with 25 images or more is: add references.",
             )
-    k = k or DEFAULT_K[method]
-    rows = score_rows(snapshot, Question(method, k), device=device, progress=progress)
+    methods = Methods(snapshot, device=device)
+    question = methods.checked(question or Question())
+    rows = score_rows(snapshot, question, device=device, progress=progress)
     fake, real = rows.scores[rows.fake], rows.scores[~rows.fake]
     return Calibration(
-        method=method,
-        k=k,
-        layer=grouping_layer(snapshot.manifest.layers),
-        rows_digest=snapshot.rows_digest("calibration"),
-        conformal=Conformal(_by_name(rows, ~rows.fake), _by_name(rows, rows.fake), np.sort(rows.typical)),
+        method=question.method,
+        k=question.k or 0,
+        projection=question.projection or PLAIN,
+        scorer=methods.scorer(question),
+        rows_digest=snapshot.rows_digest(),
+        conformal=Conformal(
+            _by_name(rows, ~rows.fake, rows.names),
+            _by_name(rows, rows.fake, rows.names),
+            np.sort(rows.typical),
+            {trait: _by_name(rows, ~rows.fake, values) for trait, values in rows.traits.items()},
+        ),
         likelihood=fit_likelihood_ratio(fake, real, method=likelihood),
         likelihood_method=likelihood,
         quality={
@@ -179,10 +204,10 @@ def fit_calibration(
     )
 
 
-def _by_name(rows: CalibrationScores, chosen: Bool) -> dict[str, Float64]:
+def _by_name(rows: CalibrationScores, chosen: Bool, names: Sequence[str]) -> dict[str, Float64]:
     scores: dict[str, list[float]] = defaultdict(list)
     for position in np.flatnonzero(chosen).tolist():
-        scores[rows.names[position]].append(float(rows.scores[position]))
+        scores[names[position]].append(float(rows.scores[position]))
     return {name: np.sort(scores[name]) for name in sorted(scores)}
 
 
@@ -205,24 +230,27 @@ def _cross_fitted_cllr(rows: CalibrationScores, likelihood: LikelihoodMethod) ->
     return cllr(log10_lr[fitted & rows.fake], log10_lr[fitted & ~rows.fake])
 
 
+# ---------------------------------------------------------------- in the index
+
+
 def write_calibration(writer: Writer, calibration: Calibration) -> FittedRecord:
-    """The calibration as a file of the index, named for its vote; it counts once it is committed."""
+    """The calibration as a file of the index; it counts once it is committed."""
     data = json.dumps(calibration.to_json(), sort_keys=True).encode()
     return writer.write_fitted(
         "calibration",
-        calibration.method,
+        calibration_name(calibration.method, calibration.projection),
         method="conformal",
         files={"json": data},
-        rows_digest=calibration.rows_digest,
+        rows=(calibration.rows_digest, ALL_ROWS),
     )
 
 
 def commit_calibration(store: Store, calibration: Calibration) -> Manifest:
-    """Make it the one in force for its vote; refuses if the references have changed since it was fitted."""
+    """Make it the one in force for its method; refuses if the references have changed since it was fitted."""
     with store.writer() as writer:
-        if writer.snapshot.rows_digest("calibration") != calibration.rows_digest:
+        if writer.snapshot.rows_digest() != calibration.rows_digest:
             raise UsageError(
                 "the references changed while the calibration was fitted",
                 hint="Run rd fit calibration again.",
             )
-        return writer.fit(write_calibration(writer, calibration))
+        return writer.fit([write_calibration(writer, calibration)])

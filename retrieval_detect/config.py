@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retrieval_detect.errors import ConfigError, UsageError
-from retrieval_detect.types import METHODS, Method
 
 FORMATS = ("human", "json", "jsonl", "csv", "quiet")
 DEFAULT = "default"
@@ -41,7 +40,8 @@ class Settings:
     encoder: str = "ViT-L-14:openai"
     encoder_weights: Path | None = None
     offline: bool = False
-    method: Method = "density"
+    method: str = "density"
+    projection: str | None = None
     k: int | None = None
     batch_size: int | None = None
     workers: int | None = None
@@ -115,7 +115,8 @@ _READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "encoder": _text,
     "encoder_weights": _path,
     "offline": _switch,
-    "method": _one_of(*METHODS),
+    "method": _text,
+    "projection": _text,
     "k": _count,
     "batch_size": _count,
     "workers": _count,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,17 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError
+from retrieval_detect.methods import ATTRIBUTION_K, Answer, Methods
 from retrieval_detect.scoring.attribution import attribute
-from retrieval_detect.scoring.calibration import Calibration
-from retrieval_detect.scoring.vote import DEFAULT_K
-from retrieval_detect.search.ask import ATTRIBUTION_K, Answer, ask
-from retrieval_detect.search.banks import Banks
+from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, size_class
+from retrieval_detect.scoring.conformal import verdict as verdict_name
 from retrieval_detect.store.append import grouping_layer
-from retrieval_detect.store.shards import damaged
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.types import (
     LABELS,
-    METHODS,
     Embedded,
     Evidence,
     Failure,
@@ -34,9 +30,11 @@ from retrieval_detect.types import (
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.scoring.neighbours import BankNeighbours
-    from retrieval_detect.search.banks import Near
-    from retrieval_detect.types import EncoderSpec, Label, Method
+    from retrieval_detect.search.banks import Banks, Near
+    from retrieval_detect.store.manifest import FittedRecord
+    from retrieval_detect.types import EncoderSpec, Label
 
 N_EVIDENCE = 10
 STALE = "the calibration is of other references than the banks hold now: rd fit calibration"
@@ -71,8 +69,7 @@ class Detector:
         self._offline = offline
         self._encoder = encoder
         self._agreed = False
-        self._calibrations: dict[Method, Calibration | None] = {}
-        self.banks = Banks(snapshot, layer=self.layer, device=device)
+        self.methods = Methods(snapshot, device=device)
 
     @classmethod
     def load(
@@ -120,6 +117,11 @@ class Detector:
             self.banks.bank(label)
 
     @property
+    def banks(self) -> Banks:
+        """Both banks, through the index's default projection."""
+        return self.methods.banks()
+
+    @property
     def reference(self) -> IndexRef:
         """Which generation judges, and how large its banks are."""
         manifest = self.snapshot.manifest
@@ -152,15 +154,24 @@ class Detector:
         workers: int | None = None,
         **asked: Any,
     ) -> Iterator[Verdict | Failure]:
-        """Verdicts in the order of ``images``, streamed; what cannot be used comes as a ``Failure``."""
+        """Verdicts in the order of ``images``, streamed; what cannot be used comes as a ``Failure``.
+
+        With ``fdr`` the batch is judged as a whole: nothing comes before all images are scored.
+        """
         from retrieval_detect.encoders.pipeline import embed
 
         question = self._checked(Question(**asked))
         items = (_item(image) for image in images)
+        layers = self.snapshot.manifest.layers
+        embedded = embed(items, self.encoder, layers=layers, batch_size=batch_size, workers=workers)
+        judged = self._judged_all(embedded, question)
+        yield from judged if question.fdr is None else at_fdr(list(judged), question.fdr)
+
+    def _judged_all(
+        self, embedded: Iterable[Embedded | Failure], question: Question
+    ) -> Iterator[Verdict | Failure]:
         started = time.perf_counter()
-        for result in embed(
-            items, self.encoder, layers=self.snapshot.manifest.layers, batch_size=batch_size, workers=workers
-        ):
+        for result in embedded:
             yield result if isinstance(result, Failure) else self._judged(result, question, started)
             started = time.perf_counter()
 
@@ -180,40 +191,51 @@ class Detector:
     def _judge(self, embedded: Embedded, question: Question) -> Verdict:
         stored = self._stored_copies(embedded)
         groups = {group for _, group in stored}
-        answer = ask(self.banks, embedded, embedded.vectors[self.layer], question=question, own_groups=groups)
-        verdict = self._verdict(embedded, answer, self._own_rows(answer.near, stored), question.method)
-        return self._calibrated(verdict, answer, question)
+        answer = self.methods.ask(embedded, embedded.vectors, question, own_groups=groups)
+        verdict = self._verdict(embedded, answer, self._own_rows(answer.near, stored), question)
+        return self._calibrated(verdict, answer, question, embedded)
 
     def _checked(self, question: Question) -> Question:
-        """The question with its k, or a ``UsageError`` before the first image is looked at."""
-        question = replace(question, k=_neighbours(question.method, question.k))
-        calibration = self.calibration(question)
+        """The question with its k and projection, or a ``UsageError`` before an image is looked at."""
+        checked = self.methods.checked(question)
+        calibration = self.methods.calibration(checked)
         if calibration is not None:
-            calibration.require(question)
-        elif question != Question(question.method, question.k):
+            calibration.require(checked)
+        elif question != Question(question.method, question.k, question.projection):
             raise UsageError(
-                "a rate, confidence, source or prior means nothing without a calibration of this vote",
+                "a rate, confidence, source or prior means nothing without a calibration of this method",
                 hint=f"Fit one: rd fit calibration --method {question.method}",
             )
-        return question
+        return checked
 
     def calibration(self, question: Question) -> Calibration | None:
-        """The calibration that holds for a vote, if the index has one."""
-        if question.method not in self._calibrations:
-            self._calibrations[question.method] = read_calibration(self.snapshot, question.method)
-        found = self._calibrations[question.method]
-        k = _neighbours(question.method, question.k)
-        holds = found and found.holds_for(method=question.method, k=k, layer=self.layer)
-        return found if holds else None
+        """The calibration that holds for a method, if the index has one."""
+        return self.methods.calibration(self.methods.checked(question))
 
-    def _calibrated(self, verdict: Verdict, answer: Answer, question: Question) -> Verdict:
-        calibration = self.calibration(question)
+    def _calibrated(
+        self, verdict: Verdict, answer: Answer, question: Question, embedded: Embedded
+    ) -> Verdict:
+        calibration = self.methods.calibration(question)
         if calibration is None:
             return verdict
-        fields = calibration.judge(answer.result.score, answer.typical, question)
+        traits = {"format": embedded.format, "size": size_class(embedded.width, embedded.height)}
+        fields = calibration.judge(answer.result.score, answer.typical, question, traits=traits)
         if self.is_stale(calibration):
             fields["warnings"] = (*verdict.warnings, STALE)
         return replace(verdict, **fields)
+
+    def _stale_parts(self, question: Question) -> Iterator[str]:
+        """What the answer rests on that was fitted on other references than there are now."""
+        used = {("head", question.method), ("projection", question.projection)}
+        for record in self._stale:
+            if (record.kind, record.name) in used:
+                again = "rd train" if record.kind == "head" else "rd fit projection"
+                what = f"{record.kind} {record.name}"
+                yield f"{what} was fitted on other references than there are now: {again}"
+
+    @cached_property
+    def _stale(self) -> list[FittedRecord]:
+        return self.snapshot.stale()
 
     def is_stale(self, calibration: Calibration) -> bool:
         """Whether references were added or removed since it was fitted."""
@@ -221,7 +243,7 @@ class Detector:
 
     @cached_property
     def _rows_digest(self) -> str:
-        return self.snapshot.rows_digest("calibration")
+        return self.snapshot.rows_digest()
 
     def _stored_copies(self, embedded: Embedded) -> list[tuple[int, int]]:
         """(row id, group) of every live row of the query's own bytes, in either split."""
@@ -232,9 +254,10 @@ class Detector:
     # ------------------------------------------------------------ answering
 
     def _verdict(
-        self, embedded: Embedded, answer: Answer, own: tuple[Evidence, ...], method: Method
+        self, embedded: Embedded, answer: Answer, own: tuple[Evidence, ...], question: Question
     ) -> Verdict:
         voters, result = answer.voters, answer.result
+        banks = self.methods.banks(question.projection)
         evidence = self._evidence(_merged(voters))
         fakes = sum(e.label == "fake" for e in evidence)
         index = self.reference
@@ -244,16 +267,24 @@ class Detector:
             sha256=embedded.content_id.hex(),
             verdict="fake-like" if result.score > 0 else "real-like",
             score=result.score,
-            method=method,
+            method=question.method,
             k=result.k,
             votes=Votes(fakes, len(evidence) - fakes, len(evidence), index.share_fake),
             nearest={label: float(voters[label].similarities.max()) for label in ("fake", "real")},
             attribution=attribute(
-                voters["fake"], names=self.banks.references("fake").names, k=ATTRIBUTION_K, of=N_EVIDENCE
+                voters["fake"],
+                names=banks.references("fake").names,
+                k=ATTRIBUTION_K,
+                of=N_EVIDENCE,
+                temperature=banks.projection.temperature,
             ),
             evidence=evidence,
             same_image=own,
-            warnings=(*_warnings(embedded, own, encoder), *result.warnings),
+            warnings=(
+                *_warnings(embedded, own, encoder),
+                *result.warnings,
+                *self._stale_parts(question),
+            ),
             index=index,
             encoder=encoder.name,
             engine=self._encoder.spec.engine if self._encoder else encoder.engine,
@@ -289,6 +320,19 @@ class Detector:
         return self._evidence(sorted(similar.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
+def at_fdr(results: Sequence[Verdict | Failure], fdr: float) -> Iterator[Verdict | Failure]:
+    """Judge a batch again, at the rate that keeps false discoveries at ``fdr``."""
+    p_real = [r.p_values["real"] for r in results if isinstance(r, Verdict) and r.p_values]
+    cutoff = benjamini_hochberg(p_real, fdr)
+    for result in results:
+        if isinstance(result, Failure) or result.p_values is None:
+            yield result
+        else:
+            p, alpha = result.p_values, {"real": cutoff, "fake": BETA}
+            name = verdict_name(p["real"], p["fake"], p["typical"], alpha=cutoff)
+            yield replace(result, verdict=name, alpha=alpha, fdr=fdr)
+
+
 def _merged(voters: Mapping[Label, BankNeighbours]) -> list[tuple[int, float]]:
     """The nearest of both banks together, one row an image, ordered by (-similarity, row id)."""
     seen: set[int] = set()
@@ -316,26 +360,6 @@ def _warnings(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec)
         yield "near-duplicates of this image are references of the index; they did not vote"
     if not encoder.is_clip:
         yield f"the encoder is no CLIP ({encoder.name}): {encoder.note}"
-
-
-def read_calibration(snapshot: Snapshot, name: str) -> Calibration | None:
-    """The calibration called ``name``, if there is one; ``IndexCorrupt`` if its file is none."""
-    record = snapshot.fitted("calibration", name)
-    if record is None:
-        return None
-    path = snapshot.fitted_path(record, "json")
-    try:
-        return Calibration.from_json(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path) from error
-
-
-def _neighbours(method: Method, k: int | None) -> int:
-    if method not in METHODS:
-        raise UsageError(f"there is no vote {method!r}", hint=f"Votes: {', '.join(METHODS)}")
-    if k is not None and k < 1:
-        raise UsageError(f"k is {k}", hint="Give a k of 1 or more.")
-    return DEFAULT_K[method] if k is None else k
 
 
 def _require_banks(snapshot: Snapshot) -> None:

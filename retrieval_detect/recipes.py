@@ -12,7 +12,7 @@ from typing import Any
 
 from retrieval_detect.config import unknown_key
 from retrieval_detect.errors import ConfigError
-from retrieval_detect.types import LABELS, Facts
+from retrieval_detect.types import LABELS, VIEW_KINDS, Facts
 
 DEFAULT_LAYERS = ("proj",)
 
@@ -37,12 +37,13 @@ class ReferenceSet:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """An index to be built: its name, its encoder's, the layers to keep, the references."""
+    """An index to be built: its name, its encoder's, the layers and views to keep, the references."""
 
     references: tuple[ReferenceSet, ...]
     name: str = ""
     encoder: str = ""
     layers: tuple[str, ...] = DEFAULT_LAYERS
+    views: tuple[str, ...] = ()
 
 
 def parse_layers(text: str, *, where: str = "--layers") -> tuple[str, ...]:
@@ -58,6 +59,21 @@ def parse_layers(text: str, *, where: str = "--layers") -> tuple[str, ...]:
             hint="Layers are proj, pre, and blockNN for the CLS token after block NN, joined by commas.",
         )
     return layers
+
+
+def parse_views(text: str, *, where: str = "--views") -> tuple[str, ...]:
+    """``"jpeg,crops"`` → ``("jpeg", "crops")``; empty text is no views.
+
+    Raises ``ConfigError`` naming ``where`` for kinds of view that there are not.
+    """
+    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for kind in kinds:
+        if kind not in VIEW_KINDS:
+            raise ConfigError(
+                f"{where}: {kind!r} is not a kind of view",
+                hint=f"Views are {', '.join(VIEW_KINDS)}, joined by commas.",
+            )
+    return kinds
 
 
 def check_date(text: str, *, where: str = "released_at") -> str:
@@ -115,6 +131,7 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
         _text(document, "name", str(path)),
         _text(document, "encoder", str(path)),
         parse_layers(",".join(_texts(layers, "layers", str(path))), where=str(path)),
+        _views(document, str(path)),
     )
 
 
@@ -135,6 +152,12 @@ def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
     return ReferenceSet(
         tuple(str(root / path) for path in paths), facts, _text(table, "family", where), released
     )
+
+
+def _views(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    if "views" not in document:
+        return ()
+    return parse_views(",".join(_texts(document["views"], "views", where)), where=where)
 
 
 def _text(table: Mapping[str, Any], key: str, where: str) -> str:

@@ -7,8 +7,8 @@ there: three images can show "2 of 3".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,18 +20,20 @@ from retrieval_detect.calibrate import (
     score_rows,
     write_calibration,
 )
-from retrieval_detect.detector import read_calibration
 from retrieval_detect.errors import UsageError
+from retrieval_detect.methods import calibrations
 from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.store.append import grouping_layer
-from retrieval_detect.types import LABELS, METHODS, SPLITS, Question
+from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.store.writer import with_records
+from retrieval_detect.train import refitted_heads
+from retrieval_detect.types import LABELS, SPLITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.store.manifest import FittedRecord
-    from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.writer import Writer
     from retrieval_detect.types import Bool, Float32
 
@@ -130,7 +132,7 @@ def compare(
     old: Snapshot, new: Snapshot, calibration: Calibration, *, alpha: float, device: str
 ) -> Regression:
     """Measure what ``new``, whose additions are not committed yet, changes against ``old``."""
-    question = Question(calibration.method, calibration.k)
+    question = calibration.question
     photographs = np.sort(np.concatenate(list(calibration.conformal.real.values())))
     first = old.manifest.next_row_id
 
@@ -164,17 +166,8 @@ def _by_name(rows: CalibrationScores, before: Bool, after: Bool, chosen: Bool) -
 def _likeness(snapshot: Snapshot, row_ids: NDArray[np.int64], first: int) -> Float32:
     """Each row's largest cosine with a new reference, float32 (n,)."""
     layer = grouping_layer(snapshot.manifest.layers)
-
-    def rows(wanted: Callable[[NDArray[np.int64]], Bool]) -> tuple[NDArray[np.int64], Float32]:
-        """Ids and vectors of some rows; nothing else of the store is read."""
-        chosen = [(s, wanted(np.asarray(s.row_ids))) for s in snapshot.shards()]
-        ids = np.concatenate([s.row_ids[mask] for s, mask in chosen])
-        return ids, np.concatenate([s.vectors(layer)[mask] for s, mask in chosen]).astype(np.float32)
-
-    _, fresh = rows(lambda ids: ids >= first)
-    ids, vectors = rows(lambda ids: np.isin(ids, row_ids))
-    order = np.argsort(ids)
-    stored = vectors[order[np.searchsorted(ids, row_ids, sorter=order)]]
+    new_ids = np.concatenate([shard.row_ids[shard.row_ids >= first] for shard in snapshot.shards()])
+    stored, fresh = (snapshot.gather(ids.tolist(), layer) for ids in (row_ids, new_ids))
     blocks = [
         (stored @ fresh[start : start + _BLOCK].T).max(axis=1) for start in range(0, len(fresh), _BLOCK)
     ]
@@ -210,16 +203,22 @@ class Reviewer:
     def __call__(self, writer: Writer, new: Snapshot) -> list[FittedRecord]:
         """Raise ``UsageError`` to keep the old generation, or return what goes with the new one."""
         old = writer.snapshot
-        calibrations = [found for method in METHODS if (found := read_calibration(old, method))]
-        if not calibrations or not _measurable(old):
-            return []
-        self.report = compare(old, new, calibrations[0], alpha=self.alpha, device=self.device)
+        heads = refitted_heads(writer, new)
+        after = Snapshot(new.folder, replace(new.manifest, fitted=with_records(new.manifest.fitted, heads)))
+        known = calibrations(old)
+        if not known or not _measurable(old):
+            return heads
+        self.report = compare(old, after, known[0], alpha=self.alpha, device=self.device)
         self._refuse(self.report)
-        return [write_calibration(writer, self._refitted(new, found)) for found in calibrations]
+        return [*heads, *(write_calibration(writer, self._refitted(after, found)) for found in known)]
 
     def _refitted(self, new: Snapshot, found: Calibration) -> Calibration:
-        fitted_by = found.likelihood_method
-        return fit_calibration(new, method=found.method, k=found.k, likelihood=fitted_by, device=self.device)
+        return fit_calibration(
+            new,
+            found.question,
+            likelihood=found.likelihood_method,
+            device=self.device,
+        )
 
     def _refuse(self, report: Regression) -> None:
         n = report.photographs.n

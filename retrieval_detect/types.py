@@ -28,6 +28,8 @@ LABELS: tuple[Label, Label] = ("real", "fake")
 SPLITS: tuple[Split, Split] = ("bank", "calib")
 METHODS: tuple[Method, ...] = ("density", "nearest", "mean", "majority")
 ORIGINAL_VIEW = "original"
+VIEW_KINDS: tuple[str, ...] = ("jpeg", "webp", "resize", "crop", "blur", "screenshot", "crops")
+"""Laundered copies that can be stored beside a reference; see ``images.laundering``."""
 UNNAMED = ""
 """Generator or source of a reference for which none was given."""
 
@@ -157,6 +159,7 @@ class Embedded:
 
     ``content_id`` : sha256 of the file's bytes, 32 bytes. ``phash`` : 64-bit perceptual hash of the
     upright pixels. ``vectors[layer]`` : float32 (d,), as the network gives it (NOT unit norm).
+    ``view`` : the laundered copy that the vectors are of; all else is the original's for every view.
     """
 
     item: ImageItem
@@ -167,6 +170,7 @@ class Embedded:
     format: str
     vectors: Mapping[str, Float32]
     notes: tuple[str, ...] = ()
+    view: str = ORIGINAL_VIEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,17 +242,25 @@ class Attribution:
 class Question:
     """How an image is to be judged.
 
-    ``method`` and ``k`` : the vote; ``k=None`` is the method's own. With a calibration: ``fpr``, the
-    share of photographs that may be called fake-like, 0…1; ``confidence`` that it is no higher, over
-    the draw of the calibration photographs; ``source`` whose photographs alone are compared with;
-    ``prior``, the share of fakes among such images, for which alone a probability is stated.
+    ``method`` : a vote, or the name of a head; ``k`` : how many neighbours a vote counts, ``None`` is its
+    own; ``projection`` : what banks are searched through, ``None`` is the index's default.
+
+    With a calibration: ``fpr``, the share of photographs that may be called fake-like, 0…1;
+    ``confidence`` that it is no higher, over the draw of the calibration photographs; ``source`` whose
+    photographs alone are compared with; ``within`` (``"source"``, ``"format"``, ``"size"``), so that the
+    rate holds in each such set of photographs by itself; ``fdr``, instead of ``fpr``, the expected share
+    of photographs among those of a batch that are called fake-like; ``prior``, the share of fakes
+    among such images, for which alone a probability is stated.
     """
 
-    method: Method = "density"
+    method: str = "density"
     k: int | None = None
+    projection: str | None = None
     fpr: float = 0.05
     confidence: float | None = None
     source: str | None = None
+    within: str | None = None
+    fdr: float | None = None
     prior: float | None = None
 
 
@@ -292,7 +304,7 @@ class Verdict:
     sha256: str
     verdict: VerdictName
     score: float
-    method: Method
+    method: str
     k: int
     votes: Votes
     nearest: Mapping[str, float]
@@ -306,8 +318,9 @@ class Verdict:
     elapsed_s: float
     p_values: Mapping[str, float] | None = None
     alpha: Mapping[str, float] | None = None
-    calibration: Mapping[str, int] | None = None
+    calibration: Mapping[str, Any] | None = None
     log10_lr: float | None = None
     prior: float | None = None
     probability: float | None = None
+    fdr: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.sources import scan
 from retrieval_detect.store.verify import findings
-from retrieval_detect.types import LABELS, Embedded, ImageItem
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, ImageItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +52,8 @@ def verify(
         if snapshot.manifest.live_rows(label, "bank")
         for problem in detector.banks.disagreements(label, _PROBES)
     ]
-    rows = snapshot.scan(["row_id", "content_id", "uri"]).to_pylist() if sample else []
+    rows = snapshot.scan(["row_id", "content_id", "uri", "view"]).to_pylist() if sample else []
+    rows = [row for row in rows if row["view"] == ORIGINAL_VIEW]
     chosen = rows[:: max(1, len(rows) // sample)][:sample] if rows else []
     distances = list(_distances(detector, chosen))
     wrong += [
@@ -74,7 +75,7 @@ def _distances(detector: Detector, rows: Sequence[Mapping[str, Any]]) -> Iterato
     for result in embed(items, detector.encoder, layers=[detector.layer]):
         if isinstance(result, Embedded) and result.content_id in by_content:
             row_id = by_content[result.content_id]
-            stored = _stored(detector.snapshot, row_id, detector.layer)
+            stored = detector.snapshot.gather([row_id], detector.layer)[0]
             yield row_id, result.item.uri, 1 - _cosine(result.vectors[detector.layer], stored)
 
 
@@ -83,14 +84,6 @@ def _item(uri: str) -> list[ImageItem]:
         return list(islice(scan([uri]), 1))
     except RdError:
         return []
-
-
-def _stored(snapshot: Snapshot, row_id: int, layer: str) -> np.ndarray:
-    for shard in snapshot.shards():
-        position = int(np.searchsorted(shard.row_ids, row_id))
-        if position < len(shard) and shard.row_ids[position] == row_id:
-            return np.asarray(shard.vectors(layer)[position], dtype=np.float32)
-    raise KeyError(row_id)
 
 
 def _cosine(a: Sequence[float] | np.ndarray, b: np.ndarray) -> float:

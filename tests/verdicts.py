@@ -30,7 +30,7 @@ CALIBRATED = replace(
     VERDICT,
     p_values={"real": 5 / 1251, "fake": 0.61, "typical": 0.33},
     alpha={"real": 0.05, "fake": 0.05},
-    calibration={"photographs": 1250, "sources": 6, "as_high": 4},
+    calibration={"photographs": 1250, "sources": 6, "as_high": 4, "of": ""},
     log10_lr=1.1,
     prior=0.01,
     probability=0.1128,

@@ -142,7 +142,10 @@ offline_option = setting(
     "--offline", is_flag=True, flag_value=True, default=None, help="Never download anything."
 )
 method_option = setting(
-    "--method", metavar="VOTE", help="How references vote: density, nearest, mean or majority."
+    "--method", metavar="NAME", help="A vote (density, nearest, mean, majority) or a head (rd head list)."
+)
+projection_option = setting(
+    "--projection", metavar="NAME", help="What banks are searched through (default: the index's own)."
 )
 k_option = setting("-k", metavar="N", help="How many nearest references of a bank vote.")
 batch_size_option = setting("--batch-size", metavar="N", help="Images in one step of the encoder.")
@@ -163,6 +166,12 @@ def computing_options(command: F) -> F:
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+views_option = click.option(
+    "--views",
+    metavar="LIST",
+    help="Laundered copies to store beside each image: jpeg, webp, resize, crop, blur, screenshot, crops. "
+    "Each takes the time and the space of an image; crops are up to nine.",
+)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 

@@ -23,6 +23,7 @@ from retrieval_detect.recipes import (
     ReferenceSet,
     find_recipe,
     parse_layers,
+    parse_views,
     read_recipe,
 )
 from retrieval_detect.regression import Regression, Reviewer
@@ -40,7 +41,13 @@ _SHOWN_FAILURES = 10
 
 
 def recipe_of(
-    name: str | None, *, real: Sequence[str], fake: Sequence[str], layers: str | None, root: str
+    name: str | None,
+    *,
+    real: Sequence[str],
+    fake: Sequence[str],
+    layers: str | None,
+    views: str | None,
+    root: str,
 ) -> Recipe:
     """The recipe that was named, or the one that --real and --fake amount to."""
     if name is not None and (real or fake):
@@ -56,7 +63,9 @@ def recipe_of(
             "there is nothing to build from",
             hint="Give --real DIR and --fake DIR, or a recipe: rd build-index --help",
         )
-    return replace(recipe, layers=parse_layers(layers)) if layers else recipe
+    if layers:
+        recipe = replace(recipe, layers=parse_layers(layers))
+    return replace(recipe, views=parse_views(views)) if views is not None else recipe
 
 
 def teach(
@@ -72,7 +81,8 @@ def teach(
     index = Index.open(folder) if known else None
     inputs = [pair for reference_set in recipe.references for pair in _inputs(reference_set)]
     with progress(len(inputs), "Reading", run.output) as meter:
-        planned = plan(inputs, index.snapshot() if index else None, progress=meter.advance)
+        snapshot = index.snapshot() if index else None
+        planned = plan(inputs, snapshot, views=recipe.views, progress=meter.advance)
     run.output.note(f"{'':20}  {planned.summary()}")
     for label in LABELS:
         _name_unnamed(run.output, planned, label, kind)
@@ -80,7 +90,7 @@ def teach(
         _show_plan(run.output, planned, folder, exists=known)
         return None
     # A flag that names another encoder than the index's must be refused even if nothing is new.
-    if index is None or planned.new or run.settings.origin("encoder") == "--encoder":
+    if index is None or planned.work or run.settings.origin("encoder") == "--encoder":
         encoder = _encoder(run, recipe, index)
         index = index or Index.create(folder, encoder=encoder, layers=recipe.layers)
         _same_layers(index, recipe)
@@ -171,7 +181,7 @@ def _embed(
     review: Reviewer,
 ) -> AddReport:
     run.output.detail(f"Encoder {encoder.spec.name}, engine {encoder.spec.engine}")
-    with progress(len(planned.new), "Embedding", run.output) as meter:
+    with progress(len(planned.work), "Embedding", run.output) as meter:
         return index.apply(
             planned,
             encoder=encoder,
@@ -194,6 +204,7 @@ def _show_plan(output: Output, planned: UpdatePlan, folder: Path, *, exists: boo
         "index": str(folder),
         "exists": exists,
         "new": {label: planned.count(label) for label in LABELS},
+        "views_at_most": planned.views_at_most,
         "known": planned.known,
         "repeated": planned.repeated,
         "purged": planned.purged,
@@ -201,6 +212,9 @@ def _show_plan(output: Output, planned: UpdatePlan, folder: Path, *, exists: boo
     }
     verb = "Would add" if exists else "Would build"
     new = ", ".join(f"{planned.count(label):,} {label}" for label in LABELS)
+    if planned.views_at_most:
+        most = "up to " * ("crops" in planned.views)
+        new += f", and {most}{number(planned.views_at_most, 'view')}, each as large as an image's vectors"
     output.record(record, text=f"{verb} {folder}: {new}. Nothing was written.")
 
 
@@ -225,6 +239,7 @@ def _finish(
         "index": str(index.folder),
         "generation": manifest.generation,
         "added": report.added,
+        "views": report.views,
         "known": planned.known,
         "repeated": planned.repeated,
         "purged": planned.purged,
@@ -237,11 +252,12 @@ def _finish(
         "elapsed_s": round(elapsed_s, 3),
         "measured": asdict(measured) if measured else None,
     }
-    added = f"{report.added:,} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"
+    views = f" and {number(report.views, 'view')}" if report.views else ""
+    added = f"{report.added:,}{views} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"
     if len(report.failures) == planned.n_read:
         added = f"none of {number(planned.n_read, 'image')} could be used: nothing was added"
     lines = [*_state(index, manifest), f"  {added}"]
-    refitted = [f.name for f in manifest.fitted if f.kind == "calibration" and report.added]
+    refitted = [f.name for f in manifest.fitted if f.kind == "calibration" and report.changed]
     lines += [f"  calibration of {', '.join(refitted)} fitted anew"] * bool(refitted)
     lines += _next_steps(report, same_index(run, index.folder))
     run.output.record(record, text=lines, essential=["generation"])
@@ -267,7 +283,7 @@ def _next_steps(report: AddReport, index_flag: str) -> list[str]:
     empty = [label for label in LABELS if not manifest.live_rows(label, "bank")]
     if empty:
         return [f"  The {empty[0]} bank is empty. Fill it: rd bank add DIR --label {empty[0]}{index_flag}"]
-    if not report.added:
+    if not report.changed:
         return []
     ask = f"  Ask: rd query photo.jpg{index_flag}"
     return [f"  Undo: rd bank rollback {manifest.parent}{index_flag}" if manifest.parent else ask]

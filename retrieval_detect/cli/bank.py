@@ -12,8 +12,10 @@ from retrieval_detect.cli._params import (
     Run,
     computing_options,
     dry_run_option,
+    views_option,
     yes_option,
 )
+from retrieval_detect.cli._review import check, discover
 
 if TYPE_CHECKING:
     from retrieval_detect.build import Index
@@ -65,6 +67,7 @@ def _index(run: Run) -> Index:
 @click.option("--contributor", default="", help="Who gave them.")
 @click.option("--batch", default="", help="A name for this delivery; a batch never outweighs one generator.")
 @click.option("--tags", default="", help="Words of your own.")
+@views_option
 @click.option(
     "--fpr-budget",
     metavar="POINTS",
@@ -85,6 +88,7 @@ def add(
     dry_run: bool,
     family: str,
     released_at: str,
+    views: str | None,
     fpr_budget: float,
     accept_unmeasured: bool,
     **facts: Any,
@@ -96,7 +100,7 @@ def add(
     """
     from retrieval_detect.cli._teach import teach
     from retrieval_detect.images.items import printable
-    from retrieval_detect.recipes import Recipe, ReferenceSet, check_date
+    from retrieval_detect.recipes import Recipe, ReferenceSet, check_date, parse_views
     from retrieval_detect.regression import Reviewer
     from retrieval_detect.types import Facts
 
@@ -108,7 +112,8 @@ def add(
         paths, Facts(**facts), printable(family), check_date(released_at, where="--released-at")
     )
     review = Reviewer(budget=fpr_budget, accept_unmeasured=accept_unmeasured, device=run.settings.device)
-    return teach(run, Recipe((reference_set,)), dry_run=dry_run, kind="bank add", review=review)
+    recipe = Recipe((reference_set,), views=parse_views(views or ""))
+    return teach(run, recipe, dry_run=dry_run, kind="bank add", review=review)
 
 
 # ---------------------------------------------------------------- remove
@@ -314,3 +319,7 @@ def _compact(run: Run, index: Index, removed: int, what: str, *, purge: bool) ->
         return
     note = "older generations keep their files until ten changes later" if after >= before else sizes
     _committed(run, manifest, record, f"Dropped {what}; {note}.")
+
+
+command.add_command(check)
+command.add_command(discover)

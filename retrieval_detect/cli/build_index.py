@@ -10,6 +10,7 @@ from retrieval_detect.cli._params import (
     computing_options,
     dry_run_option,
     encoder_option,
+    views_option,
 )
 
 
@@ -19,6 +20,7 @@ from retrieval_detect.cli._params import (
     examples="""
         rd build-index --real photos/ --fake generated/
         rd build-index --real photos/ --fake generated/ --encoder efficientnet-lite0 --index trial
+        rd build-index --real photos/ --fake generated/ --views jpeg,crops
         rd build-index default
     """,
 )
@@ -28,6 +30,7 @@ from retrieval_detect.cli._params import (
 @click.option(
     "--layers", metavar="LIST", help="Vectors to keep an image: proj, pre, blockNN (default: proj)."
 )
+@views_option
 @click.option("--root", metavar="DIR", default=".", help="Where a recipe's relative paths begin.")
 @encoder_option
 @computing_options
@@ -39,6 +42,7 @@ def command(
     real: tuple[str, ...],
     fake: tuple[str, ...],
     layers: str | None,
+    views: str | None,
     root: str,
     dry_run: bool,
 ) -> int | None:
@@ -50,4 +54,5 @@ def command(
     """
     from retrieval_detect.cli._teach import recipe_of, teach
 
-    return teach(run, recipe_of(recipe, real=real, fake=fake, layers=layers, root=root), dry_run=dry_run)
+    wanted = recipe_of(recipe, real=real, fake=fake, layers=layers, views=views, root=root)
+    return teach(run, wanted, dry_run=dry_run)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
 import click
 
-from retrieval_detect.cli._params import Group, Run, device_option, dry_run_option, k_option, method_option
+from retrieval_detect.cli._options import given, offered
+from retrieval_detect.cli._params import (
+    Group,
+    Run,
+    device_option,
+    dry_run_option,
+    k_option,
+    method_option,
+    projection_option,
+)
+from retrieval_detect.projections.registry import KINDS
+
+if TYPE_CHECKING:
+    from retrieval_detect.store.store import Store
 
 
-@click.group("fit", cls=Group, examples="rd fit calibration\nrd fit calibration --method nearest")
+@click.group("fit", cls=Group, examples="rd fit projection white --kind whiten\nrd fit calibration")
 def command() -> None:
-    """Fit what verdicts need: calibration."""
+    """Fit what verdicts need: calibration, projections."""
 
 
 @command.command("calibration", examples="rd fit calibration\nrd query photo.jpg --fpr 0.01")
@@ -21,6 +37,7 @@ def command() -> None:
 )
 @method_option
 @k_option
+@projection_option
 @device_option
 @dry_run_option
 @click.pass_obj
@@ -36,7 +53,7 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
     from retrieval_detect.config import index_path
     from retrieval_detect.report.words import calibration_lines
     from retrieval_detect.store.store import Store
-    from retrieval_detect.types import LABELS
+    from retrieval_detect.types import LABELS, Question
 
     settings = run.settings
     store = Store(index_path(settings))
@@ -45,8 +62,7 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
     with progress(total, "Scoring", run.output) as meter:
         fitted = fit_calibration(
             snapshot,
-            method=settings.method,
-            k=settings.k,
+            Question(settings.method, settings.k, settings.projection),
             likelihood=likelihood,  # type: ignore[arg-type]
             device=settings.device,
             progress=meter.advance,
@@ -69,3 +85,112 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
         f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}{flag}"
     )
     run.output.record(record | {"generation": manifest.generation}, text=lines)
+
+
+@command.command(
+    "projection",
+    examples="""
+        rd fit projection white --kind whiten --layers block05,proj
+        rd fit projection identity
+    """,
+)
+@click.argument("name")
+@click.option(
+    "--kind",
+    metavar="KIND",
+    help="identity, concat, whiten, lda, nca, mask, heads or nullspace; none: use NAME as it is stored.",
+)
+@click.option("--layers", metavar="LIST", help="Stored layers it reads (default: the one banks search now).")
+@offered(KINDS)
+@device_option
+@dry_run_option
+@click.pass_obj
+def projection(
+    run: Run, /, name: str, kind: str | None, layers: str | None, dry_run: bool, **options: Any
+) -> None:
+    """Fit a map of the stored vectors, and search the banks through it from now on.
+
+    It is fitted on the references in the banks; no image is opened. Calibrations are fitted again along
+    with it. Without --kind, a projection that the index has already becomes the one in use.
+    """
+    from retrieval_detect.config import index_path
+    from retrieval_detect.errors import UsageError
+    from retrieval_detect.store.store import Store
+
+    store = Store(index_path(run.settings))
+    if kind is None:
+        if layers or given(options, options):
+            raise UsageError("options say how to fit, and --kind is missing", hint="Give --kind KIND.")
+        _use(run, store, name, dry_run=dry_run)
+        return
+    _fit(run, store, name, _Wanted(kind, layers, given(options, options)), dry_run=dry_run)
+
+
+class _Wanted(NamedTuple):
+    kind: str
+    layers: str | None
+    options: dict[str, Any]
+
+
+def _use(run: Run, store: Store, name: str, *, dry_run: bool) -> None:
+    from retrieval_detect.search.fitted import read_projection
+    from retrieval_detect.train import use_projection
+
+    read_projection(store.snapshot(), name)
+    record: dict[str, Any] = {"index": str(store.folder), "name": name}
+    if dry_run:
+        run.output.record(record, text=[f"Banks would be searched through {name}. Nothing was written."])
+        return
+    manifest = use_projection(store, name, device=run.settings.device)
+    text = f"Banks are searched through {name}, generation {manifest.generation}."
+    run.output.record(record | {"generation": manifest.generation}, text=[text])
+
+
+def _fit(run: Run, store: Store, name: str, wanted: _Wanted, *, dry_run: bool) -> None:
+    from retrieval_detect.cli._again import same_index
+    from retrieval_detect.recipes import parse_layers
+    from retrieval_detect.store.append import grouping_layer
+    from retrieval_detect.train import check_projection_name, commit_projection, fitted_projection
+
+    check_projection_name(name)
+    snapshot = store.snapshot()
+    stored = snapshot.manifest.layers
+    layers = parse_layers(wanted.layers) if wanted.layers else (grouping_layer(stored),)
+    fitted = fitted_projection(
+        snapshot, wanted.kind, layers, progress=run.output.note, options=wanted.options
+    )
+    record = {
+        "index": str(store.folder),
+        "name": name,
+        "kind": fitted.kind,
+        "layers": list(fitted.layers),
+        "d": fitted.d_out,
+        "temperature": fitted.temperature,
+        "facts": dict(fitted.facts),
+    }
+    lines = projection_lines(record)
+    if dry_run:
+        run.output.record(record, text=[*lines, "  Nothing was written."])
+        return
+    manifest = commit_projection(store, name, fitted, device=run.settings.device)
+    flag = same_index(run, store.folder)
+    lines.append(
+        f"  Banks are searched through it, generation {manifest.generation}. "
+        f"Undo: rd bank rollback {manifest.parent}{flag}"
+    )
+    run.output.record(record | {"generation": manifest.generation}, text=lines)
+
+
+def projection_lines(record: Mapping[str, Any]) -> list[str]:
+    """What a projection maps to what, and what it promises on generators held out."""
+    inner = record["facts"].get("held_out_auc", {})
+    lines = [
+        f"Projection {record['name']} ({record['kind']}): {', '.join(record['layers'])} → "
+        f"{record['d']} dimensions, temperature {record['temperature']:g}"
+    ]
+    if inner:
+        said = ", ".join(f"{auc:.3f} with {n}" for n, auc in inner.items())
+        lines.append(
+            f"  AUC on generators and sources held out, by how many of the generator are known: {said}"
+        )
+    return lines

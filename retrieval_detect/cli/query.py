@@ -19,6 +19,7 @@ from retrieval_detect.cli._params import (
     computing_options,
     k_option,
     method_option,
+    projection_option,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _MORE = ["  --evidence 10 shows the nearest references"]
 @click.option("--exit-code", is_flag=True, help="Exit 10 if some are fake-like, 11 if some are undecided.")
 @method_option
 @k_option
+@projection_option
 @click.option(
     "--fpr",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -66,6 +68,17 @@ _MORE = ["  --evidence 10 shows the nearest references"]
     help="Keep to --fpr with this probability over the draw of the calibration photographs.",
 )
 @click.option("--source", metavar="NAME", help="Compare with this source's calibration photographs alone.")
+@click.option(
+    "--within",
+    type=click.Choice(["source", "format", "size"]),
+    help="Keep to --fpr within each source, or among photographs of the image's own format or size.",
+)
+@click.option(
+    "--fdr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Of a batch: the share of photographs among those called fake-like, instead of --fpr.",
+)
 @click.option(
     "--prior",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -95,6 +108,7 @@ def command(
     from retrieval_detect.errors import UsageError
 
     settings = run.settings
+    _one_rate(asked)
     items = _items(images, from_file, null)
     ahead = list(islice(items, 2))
     if not ahead:
@@ -110,6 +124,7 @@ def command(
         chain(ahead, items),
         method=settings.method,
         k=settings.k,
+        projection=settings.projection,
         batch_size=settings.batch_size,
         workers=settings.workers,
         **asked,
@@ -121,13 +136,21 @@ def command(
         from retrieval_detect.types import Question
 
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
-        calibrated = detector.calibration(Question(settings.method, settings.k))
-        fpr = asked["fpr"] if calibrated else None
-        for line in summary(counts, failed, rate=rate, fpr=fpr):
+        calibrated = detector.calibration(Question(settings.method, settings.k, settings.projection))
+        asked_rate = {"fpr": asked["fpr"] if calibrated else None, "fdr": asked["fdr"]}
+        for line in summary(counts, failed, rate=rate, **asked_rate):
             run.output.note(line)
         if calibrated and detector.is_stale(calibrated):
             run.output.warning(STALE)
     return _exit_code(counts, failed, asked=exit_code)
+
+
+def _one_rate(asked: dict[str, Any]) -> None:
+    from retrieval_detect.errors import UsageError
+
+    given = click.get_current_context().get_parameter_source("fpr")
+    if asked["fdr"] is not None and (given is click.core.ParameterSource.COMMANDLINE or asked["confidence"]):
+        raise UsageError("--fdr stands in the place of --fpr and --confidence", hint="Give one of them.")
 
 
 def _items(images: tuple[str, ...], from_file: str | None, null: bool) -> Iterator[ImageItem]:

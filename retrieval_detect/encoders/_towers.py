@@ -25,7 +25,9 @@ class _Projected(nn.Module):
 
 def open_clip_tower(visual: Any, embed_dim: int) -> tuple[nn.Module, dict[str, Tap]]:
     """The network to run for open_clip's ``model.visual``, and its layers."""
+    heads: dict[str, Tap] = {}
     if hasattr(visual, "transformer"):
+        heads = _class_token_heads(visual)
         network, before, blocks = _vision_transformer(visual)
     elif hasattr(visual, "attnpool"):
         stages = [visual.layer1, visual.layer2, visual.layer3, visual.layer4]
@@ -33,23 +35,24 @@ def open_clip_tower(visual: Any, embed_dim: int) -> tuple[nn.Module, dict[str, T
         blocks = [Tap(stage, stage[-1].conv3.out_channels, _mean_of_pixels) for stage in stages]
     else:
         network, before, blocks = visual, _before_projection(visual), _timm_blocks(visual.trunk)
+        heads = _timm_heads(visual.trunk)
     pre = {"pre": before} if before else {}
-    return network, {"proj": Tap(network, embed_dim, _first), **pre, **_numbered(blocks)}
+    return network, {"proj": Tap(network, embed_dim, _first), **pre, **_numbered(blocks), **heads}
 
 
 def timm_taps(model: Any) -> dict[str, Tap]:
     """``proj``, the features before the classifier, and a ``blockNN`` for each entry of ``feature_info``.
 
-    ``model`` must have had its classifier removed.
+    And ``headsNN`` where it is a transformer that is read at its class token. ``model`` must have had
+    its classifier removed.
     """
     width = getattr(model, "head_hidden_size", None) or model.num_features
-    return {"proj": Tap(model, width, _first), **_numbered(_timm_blocks(model))}
+    return {"proj": Tap(model, width, _first), **_numbered(_timm_blocks(model)), **_timm_heads(model)}
 
 
 def _vision_transformer(visual: Any) -> tuple[nn.Module, Tap, list[Tap]]:
     matrix, visual.proj = visual.proj, None
-    has_class_token = visual.attn_pool is None and visual.pool_type == "tok"
-    pool = _tokens(1, class_token=has_class_token)
+    pool = _tokens(1, class_token=_reads_class_token(visual))
     blocks = [Tap(block, visual.conv1.out_channels, pool) for block in visual.transformer.resblocks]
     return _Projected(visual, matrix), Tap(visual, matrix.shape[0], _first), blocks
 
@@ -88,6 +91,61 @@ def _timm_blocks(model: Any) -> list[Tap]:
 
 def _numbered(taps: list[Tap]) -> dict[str, Tap]:
     return {f"block{number:02d}": tap for number, tap in enumerate(taps, 1)}
+
+
+# ---------------------------------------------------------------- heads
+#
+# ``headsNN`` is what block NN's attention heads give the class token, side by side, before the output
+# projection: (n, heads · head width). The contribution of head h to the residual stream, which Gandelsman,
+# Efros and Steinhardt 2024, "Interpreting CLIP's image representation via text-based decomposition", §3,
+# study, is o_h W_h, a fixed linear map of it: nothing is lost, and H heads take one H-th of the room.
+
+
+def _reads_class_token(visual: Any) -> bool:
+    return visual.attn_pool is None and visual.pool_type == "tok"
+
+
+def _class_token_heads(visual: Any) -> dict[str, Tap]:
+    """What block NN calls is torch's attention, which runs its output projection unseen: tap its input."""
+    return {
+        f"heads{number:02d}": Tap(block.attn, block.attn.embed_dim, _attended(block.attn), of_input=True)
+        for number, block in enumerate(visual.transformer.resblocks, 1)
+        if _reads_class_token(visual)
+        and isinstance(getattr(block, "attn", None), nn.MultiheadAttention)
+        and block.attn.batch_first
+    }
+
+
+def _attended(attention: nn.MultiheadAttention) -> Callable[[Tensor], Tensor]:
+    """Of the normalised tokens, (n, tokens, width), what the first token's query gathers, head by head."""
+
+    def pool(tokens: Tensor) -> Tensor:
+        width, weight, bias = attention.embed_dim, attention.in_proj_weight, attention.in_proj_bias
+        query = nn.functional.linear(tokens[:, :1], weight[:width], bias[:width])
+        keys, values = nn.functional.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=-1)
+        gathered = nn.functional.scaled_dot_product_attention(by_head(query), by_head(keys), by_head(values))
+        return gathered.flatten(1)
+
+    def by_head(x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:2], attention.num_heads, -1).transpose(1, 2)
+
+    return pool
+
+
+def _timm_heads(model: Any) -> dict[str, Tap]:
+    """An attention of timm calls its output projection as a module, whose input is what is wanted."""
+    reads_class_token = getattr(model, "global_pool", "") == "token" and hasattr(model, "blocks")
+    if not reads_class_token or not getattr(model, "num_prefix_tokens", 0):
+        return {}
+    attentions = [getattr(block, "attn", None) for block in model.blocks]
+    pool = _tokens(1, class_token=True)
+    return {
+        f"heads{number:02d}": Tap(attention.proj, attention.proj.in_features, pool, of_input=True)
+        for number, attention in enumerate(attentions, 1)
+        if attention is not None
+        and hasattr(attention, "num_heads")
+        and isinstance(getattr(attention, "proj", None), nn.Linear)
+    }
 
 
 # ---------------------------------------------------------------- pooling: (n, …) → (n, width)

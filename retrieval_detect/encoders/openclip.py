@@ -28,6 +28,10 @@ QUICK = "-quickgelu"
 
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 """The text tower is thrown away, so it is built as small as can be."""
+_NO_IMAGE = {"image_size": 1, "patch_size": 1, "width": 8, "head_width": 8, "layers": 1}
+"""Likewise the image tower where the text tower is what is wanted."""
+_APPLE = "image_encoder."
+_OPENAI_EXTRAS = ("context_length", "input_resolution", "vocab_size")
 
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -69,6 +73,18 @@ def find_weights(name: str) -> Path:
     ensure_torchvision()
     with _quiet():
         return _locate(name, None, offline=True).weights
+
+
+def load_text_model(name: str, *, weights: Path | None, offline: bool) -> tuple[nn.Module, Any, Path]:
+    """The network called ``name`` with its own text tower and a throw-away image tower; see ``load``.
+
+    Returns it with its tokenizer and its weights file.
+    """
+    ensure_torchvision()
+    with _quiet():
+        source = _locate(name, weights, offline)
+        _require_embeddable(name, source)
+        return _build_text(source), _tokenizer(name, source), source.weights
 
 
 # ---------------------------------------------------------------- what and where
@@ -228,6 +244,59 @@ def _build(source: _Source) -> tuple[nn.Module, int]:
         )
     visual: nn.Module = model.visual
     return visual, int(open_clip.get_model_config(source.model)["embed_dim"])
+
+
+def _require_embeddable(name: str, source: _Source) -> None:
+    import open_clip
+
+    if open_clip.get_model_config(source.model)["text_cfg"].get("hf_model_name"):
+        raise EncoderError(
+            f"the text tower of {name} is not one of open_clip's own: it takes words only, not vectors",
+            hint="Heads that learn prompts need another encoder, e.g. ViT-L-14:openai. Others do not.",
+        )
+
+
+def _build_text(source: _Source) -> nn.Module:
+    """The network with its text tower filled, as strictly as ``_build``."""
+    import open_clip
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    with _weights.loading(source.weights, source.architecture):
+        state = _weights.read_state_dict(source.weights)
+        # Apple's own files are renamed with the help of the true image tower.
+        apple = any(key.startswith(_APPLE) for key in state)
+        model: nn.Module = open_clip.create_model(
+            source.model,
+            load_weights=False,
+            pretrained_text=False,
+            force_quick_gelu=source.quick_gelu,
+            **({} if apple else {"vision_cfg": _NO_IMAGE}),
+        )
+        state = convert_state_dict(model, state)
+        if not hasattr(model, "positional_embedding"):
+            state = convert_to_custom_text_state_dict(state)
+        own = model.state_dict()
+        text = {
+            key: state[key] for key in state if not key.startswith("visual.") and key not in _OPENAI_EXTRAS
+        }
+        for key in ("logit_scale", "logit_bias"):  # a scalar here, a vector of one there
+            if key in text and key in own:
+                text[key] = text[key].reshape(own[key].shape)
+        model.load_state_dict({key: own[key] for key in own if key.startswith("visual.")} | text)
+    return model
+
+
+def _tokenizer(name: str, source: _Source) -> Any:
+    import open_clip
+
+    try:
+        return open_clip.get_tokenizer(source.model)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        raise EncoderError(
+            f"the tokenizer of {name} cannot be loaded: {next(iter(str(error).splitlines()), error)}",
+            hint="Its files come from the model hub and are read by the package transformers.",
+        ) from error
 
 
 def _encoder(

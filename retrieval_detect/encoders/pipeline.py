@@ -14,7 +14,8 @@ import numpy as np
 from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.images.content_id import content_id, phash
 from retrieval_detect.images.decode import DEFAULT_LIMITS, decode
-from retrieval_detect.types import Embedded, Failure
+from retrieval_detect.images.laundering import render
+from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.images.decode import Limits
+    from retrieval_detect.images.laundering import Chooser
     from retrieval_detect.types import Float32, ImageItem, UInt8
 
 CPU_BATCH, GPU_BATCH = 8, 64
@@ -37,6 +39,20 @@ class _Prepared:
 
     image: Embedded
     square: UInt8
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done to each input."""
+
+    encoder: Encoder
+    layers: Sequence[str]
+    views: Chooser
+    limits: Limits
+
+
+def _original_only(_content_id: bytes, _width: int, _height: int) -> Sequence[str]:
+    return (ORIGINAL_VIEW,)
 
 
 def embed(
@@ -62,41 +78,87 @@ def embed(
     workers : reading and decoding threads; as many as there are cores, up to 16, if not given.
     limits : what ``images.decode.decode`` refuses.
     """
+    batch_size, workers = _sizes(encoder, batch_size, workers)
+    work = _Work(encoder, layers, _original_only, limits)
+    for results in _embedded(items, work, batch_size=batch_size, workers=workers):
+        yield from results
+
+
+def embed_views(
+    items: Iterable[ImageItem],
+    encoder: Encoder,
+    *,
+    layers: Sequence[str],
+    views: Chooser,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> Iterator[list[Embedded | Failure]]:
+    """Embed views of images, decoding each image once; for each item a list, in their order.
+
+    The list holds a result for each view that ``views`` names, in its order (it must name one at
+    least), or one ``Failure`` where the image cannot be used. Views fill the batches, and count for what
+    is held at a time, as images do. For the rest see ``embed``.
+    """
+    batch_size, workers = _sizes(encoder, batch_size, workers)
+    work = _Work(encoder, layers, views, DEFAULT_LIMITS)
+    yield from _embedded(items, work, batch_size=batch_size, workers=workers)
+
+
+def _sizes(encoder: Encoder, batch_size: int | None, workers: int | None) -> tuple[int, int]:
     if batch_size is None:
         batch_size = CPU_BATCH if encoder.spec.device == "cpu" else GPU_BATCH
     if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError("batch size and number of workers must be at least 1")
-    pool = ThreadPoolExecutor(
-        workers or min(os.cpu_count() or 1, MAX_WORKERS), thread_name_prefix="rd-decode"
-    )
+    return batch_size, workers or min(os.cpu_count() or 1, MAX_WORKERS)
+
+
+def _embedded(
+    items: Iterable[ImageItem], work: _Work, *, batch_size: int, workers: int
+) -> Iterator[list[Embedded | Failure]]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="rd-decode")
+    lengths: deque[int] = deque()
     try:
-        results = _prepared(iter(items), encoder, pool, ahead=2 * batch_size, limits=limits)
-        while batch := list(islice(results, batch_size)):
-            yield from _encoded(batch, encoder, layers)
+        prepared = _prepared(iter(items), work, pool, least=workers, most=2 * batch_size)
+        results = _encoded(_flat(prepared, lengths), work, batch_size)
+        for first in results:
+            yield [first, *islice(results, lengths.popleft() - 1)]
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _prepared(
-    items: Iterator[ImageItem], encoder: Encoder, pool: ThreadPoolExecutor, *, ahead: int, limits: Limits
+def _flat(
+    prepared: Iterator[list[_Prepared | Failure]], lengths: deque[int]
 ) -> Iterator[_Prepared | Failure]:
-    def start(n: int) -> Iterator[Future[_Prepared | Failure]]:
-        return (pool.submit(_prepare, item, encoder, limits) for item in islice(items, n))
+    """All views of all images in one row, so that batches need not end with an image."""
+    for entries in prepared:
+        lengths.append(len(entries))
+        yield from entries
 
-    waiting = deque(start(ahead))
+
+def _prepared(
+    items: Iterator[ImageItem], work: _Work, pool: ThreadPoolExecutor, *, least: int, most: int
+) -> Iterator[list[_Prepared | Failure]]:
+    """Keeps ``most`` views under way, if images have as many as the last had, and ``least`` images."""
+
+    def start(n: int) -> Iterator[Future[list[_Prepared | Failure]]]:
+        return (pool.submit(_prepare, item, work) for item in islice(items, n))
+
+    waiting = deque(start(least))
     while waiting:
-        yield waiting.popleft().result()
-        waiting.extend(start(1))
+        entries = waiting.popleft().result()
+        yield entries
+        wanted = max(least, most // len(entries))
+        waiting.extend(start(max(0, wanted - len(waiting))))
 
 
-def _prepare(item: ImageItem, encoder: Encoder, limits: Limits) -> _Prepared | Failure:
+def _prepare(item: ImageItem, work: _Work) -> list[_Prepared | Failure]:
     try:
         data = item.read()
-        decoded = decode(data, limits=limits)
+        decoded = decode(data, limits=work.limits)
     except ImageError as error:
-        return Failure(item.uri, error.reason, error.message)
+        return [Failure(item.uri, error.reason, error.message)]
     except OSError as error:
-        return Failure(item.uri, UNREADABLE, f"the file cannot be read: {error.strerror or error}")
+        return [Failure(item.uri, UNREADABLE, f"the file cannot be read: {error.strerror or error}")]
     image = Embedded(
         item=item,
         content_id=content_id(data),
@@ -107,21 +169,25 @@ def _prepare(item: ImageItem, encoder: Encoder, limits: Limits) -> _Prepared | F
         vectors={},
         notes=decoded.notes,
     )
-    return _Prepared(image, encoder.prepare(decoded.rgb))
+    return [
+        _Prepared(replace(image, view=view), work.encoder.prepare(render(decoded.rgb, view)))
+        for view in work.views(image.content_id, image.width, image.height)
+    ]
 
 
 def _encoded(
-    batch: Sequence[_Prepared | Failure], encoder: Encoder, layers: Sequence[str]
+    prepared: Iterator[_Prepared | Failure], work: _Work, batch_size: int
 ) -> Iterator[Embedded | Failure]:
-    squares = [result.square for result in batch if isinstance(result, _Prepared)]
-    vectors = encoder.encode(np.stack(squares), layers) if squares else {}
-    rows = count()
-    for result in batch:
-        if isinstance(result, Failure):
-            yield result
-        else:
-            row = next(rows)
-            yield _finished(result.image, {layer: vectors[layer][row] for layer in layers})
+    while batch := list(islice(prepared, batch_size)):
+        squares = [result.square for result in batch if isinstance(result, _Prepared)]
+        vectors = work.encoder.encode(np.stack(squares), work.layers) if squares else {}
+        rows = count()
+        for result in batch:
+            if isinstance(result, Failure):
+                yield result
+            else:
+                row = next(rows)
+                yield _finished(result.image, {layer: vectors[layer][row] for layer in work.layers})
 
 
 def _finished(image: Embedded, vectors: Mapping[str, Float32]) -> Embedded | Failure:

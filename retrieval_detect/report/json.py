@@ -30,6 +30,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         "p_values": _rounded(verdict.p_values),
         "log10_lr": None if verdict.log10_lr is None else round(verdict.log10_lr, 4),
         "probability": None if verdict.probability is None else round(verdict.probability, 6),
+        "fdr": verdict.fdr,
         "warnings": list(verdict.warnings),
         "elapsed_s": round(verdict.elapsed_s, 4),
     }

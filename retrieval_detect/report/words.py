@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval_detect.types import UNNAMED
 
@@ -58,14 +58,14 @@ def calibrated(verdict: Verdict) -> list[Line]:
     found, alpha = verdict.calibration, verdict.alpha
     if found is None or alpha is None:
         return []
-    sources = number(found["sources"], "source")
+    sources = found["of"] or number(found["sources"], "source")
     lines: list[Line] = [
         [
             f"  {found['as_high']:,} of {found['photographs']:,} calibration photographs ({sources}) score "
             "this high; this says nothing about other"
         ],
         ["  cameras or sites, and is not the chance of a fake"],
-        [f"  judged at {100 * alpha['real']:.3g} % false alarms among such photographs (--fpr)"],
+        [f"  judged at {100 * alpha['real']:.3g} % false alarms among such photographs {_asked_by(verdict)}"],
     ]
     if verdict.probability is not None and verdict.prior is not None:
         chance, prior = 100 * verdict.probability, 100 * verdict.prior
@@ -73,6 +73,12 @@ def calibrated(verdict: Verdict) -> list[Line]:
             [f"  with {prior:.3g} % fakes among such images, {chance:.3g} % of those that score so are fakes"]
         )
     return lines
+
+
+def _asked_by(verdict: Verdict) -> str:
+    if verdict.fdr is None:
+        return "(--fpr)"
+    return f"({100 * verdict.fdr:.3g} % of those called fake-like, --fdr)"
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:
@@ -87,6 +93,21 @@ def calibration_lines(calibration: Calibration) -> list[str]:
         f"  cost of its likelihood ratios, cross-fitted: Cllr {calibration.quality['cllr']:.2f} bits "
         "(0 perfect, 1 useless)",
     ]
+
+
+def training_lines(record: Mapping[str, Any]) -> list[str]:
+    """What a head learnt from, and how well it tells known generators and sources apart."""
+    layers = f", layer{'s' * (len(record['layers']) != 1)} {', '.join(record['layers'])}"
+    lines = [
+        f"Head {record['name']} ({record['kind']}): {number(record['photographs'], 'photograph')} and "
+        f"{number(record['fakes'], 'fake')} to learn from{layers * bool(record['layers'])}"
+    ]
+    if record.get("auc_calib") is not None:
+        lines.append(
+            f"  AUC {record['auc_calib']:.3f} on the images set aside for calibration: of generators and "
+            "sources it knows; new ones are harder"
+        )
+    return lines
 
 
 def one_line(verdict: Verdict) -> Line:
@@ -189,8 +210,13 @@ def _interval(change: Change) -> str:
 # ---------------------------------------------------------------- many
 
 
-def summary(counts: Counter[str], n_failed: int, *, rate: float, fpr: float | None) -> list[str]:
-    """What a batch came to. ``fpr`` : the rate of false alarms it was judged at, if calibrated."""
+def summary(
+    counts: Counter[str], n_failed: int, *, rate: float, fpr: float | None, fdr: float | None = None
+) -> list[str]:
+    """What a batch came to. ``fpr`` : the rate of false alarms it was judged at, if calibrated.
+
+    ``fdr`` : the share of false discoveries, if it was judged by that.
+    """
     judged = sum(counts.values())
     could_not = f"{number(n_failed, 'input')} could not be used"
     if not judged:
@@ -204,6 +230,12 @@ def summary(counts: Counter[str], n_failed: int, *, rate: float, fpr: float | No
         return [
             *lines,
             "Scores are uncalibrated: how many photographs score this high by chance is not known.",
+        ]
+    if fdr is not None:
+        return [
+            *lines,
+            f"Of those called fake-like, about {100 * fdr:.3g} % or fewer are photographs, if photographs "
+            "here are like those of the calibration.",
         ]
     return [
         *lines,

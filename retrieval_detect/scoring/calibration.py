@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval_detect.scoring.conformal import BETA, Conformal, confident_alpha, verdict
+from retrieval_detect.errors import UsageError
+from retrieval_detect.scoring.conformal import BETA, Conformal, at_least, confident_alpha, verdict
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, LikelihoodRatio, probability
+from retrieval_detect.types import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from retrieval_detect.types import Method, Question
 
     Float64 = NDArray[np.float64]
 
@@ -24,54 +25,92 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Conformal p-values and likelihood ratios for one vote over one state of the banks.
+    """Conformal p-values and likelihood ratios for one method over one state of the banks.
 
-    ``method``, ``k``, ``layer`` : the vote it holds for; scores of another are not comparable.
+    ``method``, ``k``, ``projection`` : what was asked; ``scorer`` : digest of all that gave the scores,
+    which are comparable with no other's.
     ``rows_digest`` : of the live rows it was fitted with, banks and calibration rows together.
     ``quality`` : what it costs on its own data, cross-fitted: ``cllr``, and the numbers of images.
     """
 
-    method: Method
+    method: str
     k: int
-    layer: str
+    projection: str
+    scorer: str
     rows_digest: str
     conformal: Conformal
     likelihood: LikelihoodRatio
     likelihood_method: LikelihoodMethod
     quality: Mapping[str, float]
 
-    def holds_for(self, *, method: str, k: int, layer: str) -> bool:
-        """Whether a vote's scores are the ones this was fitted on."""
-        return (self.method, self.k, self.layer) == (method, k, layer)
+    @property
+    def question(self) -> Question:
+        """What was asked about each calibration image."""
+        return Question(self.method, self.k, self.projection)
+
+    def holds_for(self, question: Question, scorer: str) -> bool:
+        """Whether a method's scores are such as this was fitted on."""
+        return (self.method, self.k, self.scorer) == (question.method, question.k, scorer)
 
     def require(self, question: Question) -> None:
         """Raise ``UsageError`` if so few calibration images cannot answer ``question``."""
-        self._alpha(question)
+        self.conformal.require(question.fpr, source=question.source, within=question.within)
+        for scores in self._compared(question, {}).values():
+            self._alpha(question, len(scores))
         if question.prior is not None:
             probability(0.0, question.prior)
+        if question.fdr is not None:
+            self._require_fdr(question.fdr, self.conformal.n_real(question.source))
 
-    def _alpha(self, question: Question) -> float:
-        self.conformal.require(question.fpr, source=question.source)
+    @staticmethod
+    def _require_fdr(fdr: float, n: int) -> None:
+        if not 0 < fdr < 1:
+            raise UsageError(f"a share of {fdr} false discoveries is not between 0 and 1")
+        if 1 / (n + 1) > fdr:
+            raise UsageError(
+                f"a share of {fdr:.3%} false discoveries needs {math.ceil(1 / fdr) - 1:,} calibration "
+                f"photographs, there are {n:,}: no p-value can be small enough",
+                hint="Ask for a higher --fdr, or add photographs: a fifth of each source is set aside.",
+            )
+
+    def _compared(self, question: Question, traits: Mapping[str, str]) -> dict[str, Float64]:
+        return self.conformal.compared(
+            question.fpr, within=question.within, source=question.source, traits=traits
+        )
+
+    @staticmethod
+    def _alpha(question: Question, n: int) -> float:
         if question.confidence is None:
             return question.fpr
-        n = self.conformal.n_real(question.source)
         return confident_alpha(question.fpr, n, confidence=question.confidence)
 
-    def judge(self, score: float, typical: float, question: Question) -> dict[str, Any]:
-        """The fields of a ``Verdict`` that a calibration gives. ``score`` : positive = fake."""
-        alpha = self._alpha(question)
-        p = self.conformal.p_values([score], [typical], source=question.source)
-        p_real, p_fake, p_typical = (float(values[0]) for values in (p.real, p.fake, p.typical))
+    def judge(
+        self, score: float, typical: float, question: Question, *, traits: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The fields of a ``Verdict`` that a calibration gives.
+
+        ``score`` : positive = fake. ``traits`` : the image's own, of ``conformal.TRAITS``.
+        """
+        compared = self._compared(question, traits)
+        tests = {
+            name: (float(at_least(scores, score)), self._alpha(question, len(scores)))
+            for name, scores in compared.items()
+        }
+        closest = max(tests, key=lambda name: tests[name][0] / tests[name][1])
+        p_real, alpha = tests[closest]
+        p = self.conformal.p_values([score], [typical])
+        p_fake, p_typical = float(p.fake[0]), float(p.typical[0])
         log10_lr = float(self.likelihood(score))
-        n = self.conformal.n_real(question.source)
+        n = len(compared[closest])
         return {
             "verdict": verdict(p_real, p_fake, p_typical, alpha=alpha),
             "p_values": {"real": p_real, "fake": p_fake, "typical": p_typical},
             "alpha": {"real": alpha, "fake": BETA},
             "calibration": {
                 "photographs": n,
-                "sources": 1 if question.source is not None else len(self.conformal.real),
+                "sources": len(self.conformal.real) if closest == "" else 1,
                 "as_high": round(p_real * (n + 1)) - 1,
+                "of": closest,
             },
             "log10_lr": log10_lr,
             "prior": question.prior,
@@ -85,11 +124,16 @@ class Calibration:
             "version": VERSION,
             "method": self.method,
             "k": self.k,
-            "layer": self.layer,
+            "projection": self.projection,
+            "scorer": self.scorer,
             "rows_digest": self.rows_digest,
             "real": {name: scores.tolist() for name, scores in self.conformal.real.items()},
             "fake": {name: scores.tolist() for name, scores in self.conformal.fake.items()},
             "typical": self.conformal.typical.tolist(),
+            "traits": {
+                trait: {name: scores.tolist() for name, scores in values.items()}
+                for trait, values in self.conformal.traits.items()
+            },
             "likelihood": {
                 "scores": self.likelihood.scores.tolist(),
                 "log10_lr": self.likelihood.log10_lr.tolist(),
@@ -107,14 +151,19 @@ class Calibration:
             {str(name): _ascending(scores) for name, scores in data["real"].items()},
             {str(name): _ascending(scores) for name, scores in data["fake"].items()},
             _ascending(data["typical"]),
+            {
+                str(trait): {str(name): _ascending(scores) for name, scores in values.items()}
+                for trait, values in data["traits"].items()
+            },
         )
         knots = data["likelihood"]
         if len(knots["scores"]) != len(knots["log10_lr"]) or not knots["scores"]:
             raise ValueError("a likelihood ratio needs as many ratios as scores")
         return cls(
-            method=data["method"],
+            method=str(data["method"]),
             k=int(data["k"]),
-            layer=str(data["layer"]),
+            projection=str(data["projection"]),
+            scorer=str(data["scorer"]),
             rows_digest=str(data["rows_digest"]),
             conformal=conformal,
             likelihood=LikelihoodRatio(_ascending(knots["scores"]), _ascending(knots["log10_lr"])),

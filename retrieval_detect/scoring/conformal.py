@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,10 @@ ALPHA = 0.05
 BETA = 0.05
 TYPICAL = 0.01
 """Below this share of typical images, an image is like neither bank: unknown."""
+
+TRAITS = ("format", "size")
+"""What is known of every query, so that photographs can be compared with their like."""
+_SIZES = (256, 512, 1024, 2048)
 
 MIN_GENERATOR = 19
 """Calibration images a generator needs for a p-value of its own: with fewer, none can reach 5 %."""
@@ -68,11 +72,14 @@ class Conformal:
 
     ``real`` : source → scores of its calibration photographs. ``fake`` : generator → scores of its
     calibration images. ``typical`` : of both, the larger of the mean similarities to the two banks.
+    ``traits`` : what an image shows by itself (``TRAITS``) → value → scores of the calibration
+    photographs that have it.
     """
 
     real: Mapping[str, Float64]
     fake: Mapping[str, Float64]
     typical: Float64
+    traits: Mapping[str, Mapping[str, Float64]] = field(default_factory=dict)
 
     def n_real(self, source: str | None = None) -> int:
         """Calibration photographs, of one source or of all."""
@@ -86,18 +93,48 @@ class Conformal:
             raise UsageError(f"there are no calibration photographs of source {source!r}", hint=hint)
         return [self.real[source]]
 
-    def require(self, alpha: float, *, source: str | None = None) -> None:
+    def compared(
+        self, alpha: float, *, within: str | None, source: str | None, traits: Mapping[str, str]
+    ) -> dict[str, Float64]:
+        """The sets of photographs that an image is compared with; its p-value is the largest of theirs.
+
+        Mondrian: all photographs together; or those of ``source``; or ``within`` a trait those that share
+        the image's own, where enough do. Else, and within ``"source"``, every set that is large enough
+        for a rate of ``alpha``: then the promise holds whichever of them the image belongs to. Raises
+        ``UsageError`` where no set is.
+        """
+        sets = self._sets(within, source)
+        needed = math.ceil(1 / alpha) - 1
+        own = traits.get(within or "", "")
+        if source is None and len(sets.get(own, ())) >= needed:
+            return {own: sets[own]}
+        large = {name: scores for name, scores in sets.items() if len(scores) >= needed}
+        if not large:
+            n = max(map(len, sets.values()), default=0)
+            raise UsageError(
+                f"a false-alarm rate of {alpha:.3%} needs {needed:,} calibration photographs"
+                f"{' in one set' * (within is not None)}, there are {n:,}",
+                hint="Ask for a higher --fpr, or add photographs: a fifth of each source is set aside.",
+            )
+        return large
+
+    def _sets(self, within: str | None, source: str | None) -> Mapping[str, Float64]:
+        if within is None or source is not None:
+            return {source or "": np.sort(np.concatenate(self._photographs(source)))}
+        if within == "source":
+            return self.real
+        if within not in self.traits:
+            raise UsageError(
+                f"this calibration does not know the {within} of its photographs",
+                hint="Fit it again: rd fit calibration",
+            )
+        return self.traits[within]
+
+    def require(self, alpha: float, *, source: str | None = None, within: str | None = None) -> None:
         """Raise ``UsageError`` if there are too few calibration images for false alarms at ``alpha``."""
         if not 0 < alpha < 1:
             raise UsageError(f"a false-alarm rate of {alpha} is not between 0 and 1")
-        needed = math.ceil(1 / alpha) - 1
-        n = self.n_real(source)
-        if n < needed:
-            raise UsageError(
-                f"a false-alarm rate of {alpha:.3%} needs {needed:,} calibration photographs, "
-                f"there are {n:,}",
-                hint="Ask for a higher --fpr, or add photographs: a fifth of each source is set aside.",
-            )
+        self.compared(alpha, within=within, source=source, traits={})
         if not self._fake_strata():
             raise UsageError(
                 f"no generator has {MIN_GENERATOR} calibration images, nor have all of them together",
@@ -128,6 +165,25 @@ def verdict(
     if fits_real and fits_fake:
         return "uncertain"
     return "fake-like" if fits_fake else "real-like"
+
+
+def benjamini_hochberg(p: ArrayLike, q: float) -> float:
+    """The cutoff c such that calling "p <= c" keeps the expected share of false discoveries at ``q``.
+
+    ``p`` : float64 (m,), the p-values of a batch. 0 where nothing can be called. Benjamini and Hochberg
+    1995; conformal p-values of one calibration set depend on each other in a way that it allows (Bates,
+    Candès, Lei, Romano and Sesia 2023, "Testing for outliers with conformal p-values", Theorem 2).
+    """
+    ordered = np.sort(np.asarray(p, dtype=np.float64).ravel())
+    limits = q * np.arange(1, len(ordered) + 1) / max(len(ordered), 1)
+    below = np.flatnonzero(ordered <= limits)
+    return float(limits[below[-1]]) if below.size else 0.0
+
+
+def size_class(width: int, height: int) -> str:
+    """An image's shorter side, roughly: what it was scaled to is what it was saved for."""
+    shorter = min(width, height)
+    return next((f"below {edge}" for edge in _SIZES if shorter < edge), f"{_SIZES[-1]} and more")
 
 
 def confident_alpha(alpha: float, n: int, *, confidence: float) -> float:

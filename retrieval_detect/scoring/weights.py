@@ -20,7 +20,12 @@ PRIOR_IMAGES = 5
 
 
 def reference_weights(
-    names: ArrayLike, content: ArrayLike, *, groups: ArrayLike | None = None, batches: ArrayLike | None = None
+    names: ArrayLike,
+    content: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    batches: ArrayLike | None = None,
+    contributors: ArrayLike | None = None,
 ) -> Float64:
     """Natural logarithm of each reference's weight, float64 (n,).
 
@@ -28,16 +33,17 @@ def reference_weights(
     the same over all, divided evenly among its images: w = pi_g/n_g. An image is a content id; all its
     views carry its whole weight, and a vote counts only the nearest of them.
 
-    The images of one batch, or of one near-duplicate group, together weigh no more than the largest
-    share: beyond it, they are scaled down alike. So neither one contributor nor one picture outweighs
-    a generator by appearing under many names. What they lose goes to nobody: weights sum to one at most.
+    The images of one batch, one contributor or one near-duplicate group together weigh no more than the
+    largest share: beyond it, they are scaled down alike. So neither one contributor nor one picture
+    outweighs a generator by appearing under many names. What they lose goes to nobody: weights sum to
+    one at most.
 
     Parameters
     ----------
     names : (n,) of generators or sources, as text or codes; the unnamed are one generator.
     content : (n,) of content ids, as bytes or codes.
     groups : (n,) of near-duplicate groups, as codes.
-    batches : (n,) of batches, as text or codes; ``""`` or a negative code is no batch.
+    batches, contributors : (n,) of each, as text or codes; ``""`` or a negative code is none.
     """
     name = _codes(names)
     first, of_row = _images(name, _codes(content))
@@ -46,10 +52,9 @@ def reference_weights(
     share /= share.sum()
     weights = (share / np.maximum(n_images, 1))[name[first]]
     largest = share.max(initial=0.0)
-    if batches is not None:
-        weights = _capped(weights, of_row, batches, largest=largest)
-    if groups is not None:
-        weights = _capped(weights, of_row, groups, largest=largest)
+    for clusters in (batches, contributors, groups):
+        if clusters is not None:
+            weights = _capped(weights, of_row, clusters, largest=largest)
     return np.log(weights)[of_row]
 
 
@@ -71,7 +76,7 @@ def _capped(weights: Float64, of_row: Int64, clusters: ArrayLike, *, largest: fl
     """Scale images down so that no cluster's images sum to more than ``largest``."""
     values: Any = np.asarray(clusters)
     if values.shape != of_row.shape:
-        raise UsageError(f"{values.size} groups or batches for {of_row.size} references")
+        raise UsageError(f"{values.size} groups, batches or contributors for {of_row.size} references")
     named = values >= 0 if np.issubdtype(values.dtype, np.integer) else values != values.dtype.type()
     members = np.unique(_codes(values[named]) * len(weights) + of_row[named])
     cluster, image = np.divmod(members, max(len(weights), 1))

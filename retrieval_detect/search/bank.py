@@ -126,7 +126,7 @@ class Bank:
     def search(self, queries: Float32, k: int) -> Neighbours:
         """The k nearest live rows of each query; all rows where the bank has fewer than k.
 
-        ``queries`` : floating point (q, d_in), any norm but zero.
+        ``queries`` : see ``projection.query_codes``.
         """
         check_k(k)
         codes = query_codes(queries, self._files.projection)

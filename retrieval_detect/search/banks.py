@@ -12,15 +12,18 @@ from retrieval_detect.files import DigestCache
 from retrieval_detect.scoring.near import same_image
 from retrieval_detect.scoring.neighbours import BankNeighbours
 from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
-from retrieval_detect.search.exact import search
-from retrieval_detect.search.projection import Identity
+from retrieval_detect.search.exact import SideBySide, search, similarity
+from retrieval_detect.search.fitted import PLAIN, read_projection
+from retrieval_detect.search.projection import query_codes
 from retrieval_detect.search.references import References
+from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.layout import BANKS
-from retrieval_detect.types import LABELS
+from retrieval_detect.types import LABELS, NEAR_HAMMING
 
 if TYPE_CHECKING:
+    from retrieval_detect.search.projection import Projection
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import Bool, Embedded, Float32, Int64, Label, Probe
+    from retrieval_detect.types import Bool, Embedded, Float16, Float32, Int64, Label, Probe
 
 _SPARE = 16
 """Neighbours fetched beyond those wanted, so that dropping the query's own seldom means asking again."""
@@ -42,15 +45,15 @@ class Near:
 
 
 class Banks:
-    """The real and the fake bank of a generation, opened when first needed.
+    """The real and the fake bank of a generation through one projection, opened when first needed.
 
-    ``layer`` : the stored layer that is searched. ``device`` : see ``Bank.open``. Missing or damaged
-    derived files are rebuilt.
+    ``projection`` : its name in the index; ``None`` is the index's default. ``device`` : see
+    ``Bank.open``. Missing or damaged derived files are rebuilt.
     """
 
-    def __init__(self, snapshot: Snapshot, *, layer: str, device: str = "auto") -> None:
+    def __init__(self, snapshot: Snapshot, *, projection: str | None = None, device: str = "auto") -> None:
+        self.projection = read_projection(snapshot, projection)
         self._snapshot = snapshot
-        self._layer = layer
         self._device = device
         self._banks: dict[Label, Bank] = {}
         self._references: dict[Label, References] = {}
@@ -59,7 +62,7 @@ class Banks:
         """The bank of one label."""
         if label not in self._banks:
             digests = DigestCache.for_user()
-            files = BankFiles(self._snapshot.folder / BANKS, self._projection, digests=digests)
+            files = BankFiles(self._snapshot.folder / BANKS, self.projection, digests=digests)
             self._banks[label] = Bank.open(
                 self._shards(label), label=label, files=files, dead=self._snapshot.dead, device=self._device
             )
@@ -73,15 +76,16 @@ class Banks:
         return self._references[label]
 
     def nearest(
-        self, image: Embedded | Probe, vector: Float32, *, wanted: int, own_groups: set[int]
+        self, image: Embedded | Probe, vectors: Mapping[str, Float32], *, wanted: int, own_groups: set[int]
     ) -> dict[Label, Near]:
         """At least ``wanted`` different images that may vote from each bank, or the whole bank.
 
-        ``vector`` : float32 (1, d), any norm. ``own_groups`` : groups known to hold the query's image.
+        ``vectors`` : layer → float32 (d,), any norm; the projection's layers and the one that tells
+        near-duplicates. ``own_groups`` : groups known to hold the query's image.
         """
         fetch = wanted + _SPARE
         while True:
-            found = {label: self._fetch(label, image, vector, fetch) for label in LABELS}
+            found = {label: self._fetch(label, image, vectors, fetch) for label in LABELS}
             groups = own_groups | {group for label in LABELS for group in self._groups(label, found[label])}
             near = {label: self._without(label, found[label], groups) for label in LABELS}
             if all(self._enough(label, near[label], wanted) for label in LABELS):
@@ -98,7 +102,7 @@ class Banks:
         rows = [shard.vectors[:: max(1, len(shard.row_ids) * len(shards) // n_queries)] for shard in shards]
         queries = np.concatenate(rows)[:n_queries].astype(np.float32)
         dead = self._snapshot.dead
-        exact = search(queries, shards, k=_VERIFIED_K, projection=self._projection, dead=dead)
+        exact = search(queries, shards, k=_VERIFIED_K, projection=self.projection, dead=dead)
         found = self.bank(label).search(queries, _VERIFIED_K)
         wrong = (found.row_ids != exact.row_ids) | (found.similarities != exact.similarities)
         if wrong.any():
@@ -107,25 +111,46 @@ class Banks:
 
     # ------------------------------------------------------------ parts
 
-    @property
-    def _projection(self) -> Identity:
-        return Identity(self._layer, self._snapshot.manifest.encoder.layers[self._layer])
-
     def _shards(self, label: Label) -> list[ShardVectors]:
-        shards = self._snapshot.shards(label, "bank")
-        return [ShardVectors(s.record.id, s.row_ids, s.vectors(self._layer)) for s in shards]
+        return [
+            ShardVectors(
+                s.record.id, s.row_ids, _joined([s.vectors(layer) for layer in self.projection.layers])
+            )
+            for s in self._snapshot.shards(label, "bank")
+        ]
 
-    def _fetch(self, label: Label, image: Embedded | Probe, vector: Float32, fetch: int) -> Near:
+    def _fetch(
+        self, label: Label, image: Embedded | Probe, vectors: Mapping[str, Float32], fetch: int
+    ) -> Near:
         references = self.references(label)
-        neighbours = self.bank(label).search(vector, fetch)
+        query = np.concatenate([vectors[layer] for layer in self.projection.layers])
+        neighbours = self.bank(label).search(query[None, :], fetch)
         row_ids, similarities = neighbours.row_ids[0], neighbours.similarities[0]
         positions = references.positions(row_ids)
+        hamming = np.bitwise_count(references.phash[positions] ^ np.uint64(image.phash))
         own = same_image(
-            similarities,
-            np.bitwise_count(references.phash[positions] ^ np.uint64(image.phash)),
+            self._cosines(row_ids, similarities, vectors, hamming <= NEAR_HAMMING),
+            hamming,
             same_content=references.content[positions] == _leading_word(image.content_id),
         )
         return Near(row_ids, similarities, positions, own)
+
+    def _cosines(
+        self, row_ids: Int64, similarities: Float32, vectors: Mapping[str, Float32], asked: Bool
+    ) -> Float32:
+        """Cosines of stored vectors where ``asked``, whatever the projection does to them."""
+        layer = grouping_layer(self._snapshot.manifest.layers)
+        if self.projection.id == self._plain.id or not asked.any():
+            return similarities
+        cosines = similarities.copy()
+        query = query_codes(vectors[layer][None, :], self._plain)[0].astype(np.float32)
+        stored = self._snapshot.gather(row_ids[asked].tolist(), layer)
+        cosines[asked] = similarity(query / np.linalg.norm(query), stored.astype(np.float16))
+        return cosines
+
+    @property
+    def _plain(self) -> Projection:
+        return read_projection(self._snapshot, PLAIN)
 
     def _groups(self, label: Label, near: Near) -> list[int]:
         groups: list[int] = self.references(label).group[near.positions[near.own]].tolist()
@@ -150,6 +175,10 @@ class Banks:
             row_ids=near.row_ids[keep],
             n_bank=references.n_images,
         )
+
+
+def _joined(layers: list[Float16]) -> Float16 | SideBySide:
+    return layers[0] if len(layers) == 1 else SideBySide(layers)
 
 
 def _leading_word(identity: bytes) -> np.uint64:

@@ -69,10 +69,11 @@ class BankFiles:
 
         Where the folder cannot be written, the codes are kept in memory.
         """
-        if shard.vectors.shape[1] != self.projection.d_in:
+        d_in = sum(self.projection.widths)
+        if shard.vectors.shape[1] != d_in:
             raise VectorError(
                 f"shard {shard.shard_id} has vectors of {shard.vectors.shape[1]} dimensions, "
-                f"the projection takes {self.projection.d_in}"
+                f"the projection takes {d_in}"
             )
         if self.folder is None:
             return self._build(shard)

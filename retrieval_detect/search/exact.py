@@ -25,17 +25,33 @@ BLOCK_ROWS = 4096
 """Rows widened to float32 at a time: some tens of MB, whatever the size of a bank."""
 
 
+class SideBySide:
+    """Several layers' vectors as one array of rows, float16 (n, sum of d), joined only where sliced."""
+
+    def __init__(self, layers: Sequence[Float16]) -> None:
+        self._layers = tuple(layers)
+        self.dtype = layers[0].dtype
+        self.ndim = 2
+        self.shape = (len(layers[0]), sum(layer.shape[1] for layer in layers))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Float16:
+        return np.concatenate([layer[rows] for layer in self._layers], axis=1)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardVectors:
-    """Rows of one label and one split, for one layer.
+    """Rows of one label and one split, for the layers of a projection.
 
     ``row_ids`` : int64 (n,), strictly increasing. ``vectors`` : float16 (n, d), unit norm up to
-    rounding; may be a memory map. ``shard_id`` names derived files.
+    rounding, or several layers' ``SideBySide``; may be memory maps. ``shard_id`` names derived files.
     """
 
     shard_id: str
     row_ids: Int64
-    vectors: Float16
+    vectors: Float16 | SideBySide
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float16:
@@ -94,7 +110,7 @@ def search(
 ) -> Neighbours:
     """The k nearest live rows of ``shards``, by comparing each query with each row.
 
-    ``queries`` : float32 (q, d_in), any norm but zero. ``dead`` : row ids that do not count. Memory:
+    ``queries`` : see ``query_codes``. ``dead`` : row ids that do not count. Memory:
     one block of rows, and twelve bytes a row.
     """
     check_k(k)

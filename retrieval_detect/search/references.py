@@ -40,14 +40,18 @@ class References:
     def load(cls, snapshot: Snapshot, label: Label) -> References:
         """Read the columns a vote needs; no vector is touched."""
         name_column = "generator" if label == "fake" else "source"
-        columns = ["row_id", "content_id", "group", "phash", "batch", name_column]
+        columns = ["row_id", "content_id", "group", "phash", "batch", "contributor", name_column]
         table = snapshot.scan(columns, label=label, split="bank").sort_by("row_id")
         content = _leading_words(table["content_id"])
         name, names = _codes(table[name_column])
-        batch, batches = _codes(table["batch"])
         group = table["group"].to_numpy()
-        named_batch = np.where(np.array([*batches, ""])[batch] == "", -1, batch)
-        weights = reference_weights(name, content, groups=group, batches=named_batch)
+        weights = reference_weights(
+            name,
+            content,
+            groups=group,
+            batches=_given(table["batch"]),
+            contributors=_given(table["contributor"]),
+        )
         return cls(
             label=label,
             row_ids=table["row_id"].to_numpy(),
@@ -81,3 +85,9 @@ def _leading_words(column: pa.ChunkedArray) -> UInt64:
 def _codes(column: pa.ChunkedArray) -> tuple[Int64, tuple[str, ...]]:
     array = column.combine_chunks()
     return array.indices.to_numpy().astype(np.int64), tuple(array.dictionary.to_pylist())
+
+
+def _given(column: pa.ChunkedArray) -> Int64:
+    """Codes of a column, int64 (n,); -1 where nothing was given."""
+    codes, values = _codes(column)
+    return np.where(np.array([*values, ""])[codes] == "", -1, codes)

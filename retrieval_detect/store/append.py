@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from retrieval_detect.store.groups import NONE, Grouping, group_rows
+from retrieval_detect.store.groups import NONE, group_rows
 from retrieval_detect.store.manifest import ShardRecord, Stratum
+from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.schema import norm_column, rows_table
 from retrieval_detect.store.shards import cut, write_shard
 from retrieval_detect.store.splits import StratumKey, assign_splits
@@ -21,8 +22,8 @@ from retrieval_detect.types import LABELS, ORIGINAL_VIEW, SPLITS, Facts
 
 if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.store.staging import Staging
-    from retrieval_detect.types import Split
+    from retrieval_detect.store.staging import Key, Staging
+    from retrieval_detect.types import Int64, Split
 
 _FACT_COLUMNS = (
     "generator",
@@ -39,12 +40,20 @@ _FACT_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class NewRow:
-    """A reference to be stored: its vectors are staged under ``content_id``."""
+    """A reference, or a view of one, to be stored: its vectors are staged under ``key``.
+
+    ``facts`` and ``uri`` of a view are those of its original, which is stored already or comes along.
+    """
 
     content_id: bytes
     uri: str
     facts: Facts
     view: str = ORIGINAL_VIEW
+
+    @property
+    def key(self) -> Key:
+        """What identifies it."""
+        return self.content_id, self.view
 
     @property
     def stratum(self) -> StratumKey:
@@ -64,23 +73,28 @@ class Appended:
 def append_rows(
     folder: Path, rows: Sequence[NewRow], staging: Staging, snapshot: Snapshot, *, added_at: datetime
 ) -> Appended:
-    """Write ``rows`` as new shards; nothing refers to them until a manifest does."""
+    """Write ``rows`` as new shards; nothing refers to them until a manifest does.
+
+    Views lie in the group and the split of their original. Strata count images, not views.
+    """
     manifest = snapshot.manifest
-    ids = [row.content_id for row in rows]
-    layer = grouping_layer(manifest.layers)
-    facts = staging.facts(ids)
-    grouping = group_rows(facts["phash"].to_numpy(), staging.vectors(ids, layer), snapshot.shards(), layer)
-    groups, splits, new_groups = _assign(rows, grouping, snapshot)
     row_ids = np.arange(manifest.next_row_id, manifest.next_row_id + len(rows), dtype=np.int64)
-    table = _table(
-        rows,
-        facts,
-        manifest.layers,
-        {"row_id": row_ids, "group": groups, "split": splits, "added_at": added_at},
-    )
+    originals = [index for index, row in enumerate(rows) if row.view == ORIGINAL_VIEW]
+    images = [rows[index] for index in originals]
+    groups, splits, new_groups = _assign(images, row_ids[originals], staging, snapshot)
+    homes = dict(zip((row.content_id for row in images), zip(groups, splits, strict=True), strict=True))
+    homes |= _stored_homes({row.content_id for row in rows} - homes.keys(), snapshot)
+    given = {
+        "row_id": row_ids,
+        "group": [homes[row.content_id][0] for row in rows],
+        "split": [homes[row.content_id][1] for row in rows],
+        "added_at": [added_at] * len(rows),
+    }
+    keys = [row.key for row in rows]
+    table = _table(rows, staging.facts(keys), manifest.layers, given)
     return Appended(
-        _write(folder, table, ids, staging, manifest.layers),
-        count_strata(manifest.strata, rows, splits, new_groups),
+        _write(folder, table, keys, staging, manifest.layers),
+        count_strata(manifest.strata, images, splits, new_groups),
         manifest.next_row_id + len(rows),
     )
 
@@ -90,13 +104,24 @@ def grouping_layer(layers: Sequence[str]) -> str:
     return "proj" if "proj" in layers else layers[0]
 
 
+def _stored_homes(images: set[bytes], snapshot: Snapshot) -> dict[bytes, tuple[int, Split]]:
+    """Group and split of images that are stored already."""
+    stored = stored_images(snapshot, sorted(images))
+    rows = snapshot.take([image.row_id for image in stored.values()], ["group", "split"])
+    return {image: (row["group"], row["split"]) for image, row in zip(stored, rows, strict=True)}
+
+
 def _assign(
-    rows: Sequence[NewRow], grouping: Grouping, snapshot: Snapshot
-) -> tuple[np.ndarray, list[Split], Counter[StratumKey]]:
-    """Group (the row id of its first member) and split of every new row; new groups a stratum."""
-    n = len(rows)
-    groups = snapshot.manifest.next_row_id + grouping.cluster
-    splits: list[Split] = ["bank"] * n
+    rows: Sequence[NewRow], row_ids: Int64, staging: Staging, snapshot: Snapshot
+) -> tuple[list[int], list[Split], Counter[StratumKey]]:
+    """Group (the row id of its first member) and split of every new image; new groups a stratum."""
+    if not rows:
+        return [], [], Counter()
+    staged, layer = [row.key for row in rows], grouping_layer(snapshot.manifest.layers)
+    phashes = staging.facts(staged)["phash"].to_numpy()
+    grouping = group_rows(phashes, staging.vectors(staged, layer), snapshot.shards(), layer)
+    groups = row_ids[grouping.cluster]
+    splits: list[Split] = ["bank"] * len(rows)
     shards = snapshot.shards()
     for number in np.unique(grouping.shard[grouping.shard != NONE]):
         members = np.flatnonzero(grouping.shard == number)
@@ -113,7 +138,7 @@ def _assign(
     for members_, split in zip(members_of.values(), assign_splits(strata, keys, existing), strict=True):
         for index in members_:
             splits[index] = split
-    return groups, splits, Counter(strata)
+    return groups.tolist(), splits, Counter(strata)
 
 
 def _table(
@@ -122,16 +147,15 @@ def _table(
     columns: dict[str, Any] = {name: [getattr(row.facts, name) for row in rows] for name in _FACT_COLUMNS}
     columns |= {
         name: facts[name].to_pylist()
-        for name in ("content_id", "phash", "width", "height", "format", "notes")
+        for name in ("content_id", "view", "phash", "width", "height", "format", "notes")
     }
     columns |= {norm_column(layer): facts[norm_column(layer)].to_numpy() for layer in layers}
-    columns |= {"uri": [row.uri for row in rows], "view": [row.view for row in rows]}
-    columns |= dict(given) | {"added_at": [given["added_at"]] * len(rows)}
+    columns |= {"uri": [row.uri for row in rows], **given}
     return rows_table(columns, layers)
 
 
 def _write(
-    folder: Path, table: pa.Table, ids: Sequence[bytes], staging: Staging, layers: Sequence[str]
+    folder: Path, table: pa.Table, keys: Sequence[Key], staging: Staging, layers: Sequence[str]
 ) -> list[ShardRecord]:
     label, split = table["label"].to_numpy(), table["split"].to_numpy()
     records = []
@@ -140,7 +164,7 @@ def _write(
             members = np.flatnonzero((label == class_label) & (split == class_split))
             for piece in cut(len(members)):
                 index = members[piece]
-                wanted = [ids[i] for i in index]
+                wanted = [keys[i] for i in index]
                 vectors = {layer: staging.vectors(wanted, layer) for layer in layers}
                 records.append(write_shard(folder, table.take(pa.array(index)).combine_chunks(), vectors))
     return records
@@ -152,7 +176,7 @@ def count_strata(
     splits: Sequence[Split],
     new_groups: Mapping[StratumKey, int],
 ) -> tuple[Stratum, ...]:
-    """Strata after adding ``rows``."""
+    """Strata after adding ``rows``, which are originals."""
     counts = {(s.label, s.name): s for s in before}
     added = Counter((row.stratum, split) for row, split in zip(rows, splits, strict=True))
     for (stratum, split), number in added.items():

@@ -16,7 +16,7 @@ from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, IndexNotFou
 from retrieval_detect.files import sha256_bytes, sha256_file, write_bytes, write_json
 from retrieval_detect.store.layout import CURRENT, FITTED, MANIFESTS
 from retrieval_detect.store.schema import FORMAT, VERSION
-from retrieval_detect.types import EncoderSpec, Label, Split
+from retrieval_detect.types import LABELS, SPLITS, EncoderSpec, Label, Split
 
 _NAME = re.compile(r"[0-9a-f]{16}")
 _LAYER = re.compile(r"[a-z][a-z0-9]*")
@@ -61,14 +61,17 @@ class TombstoneRecord:
 
 
 FittedKind: TypeAlias = Literal["projection", "head", "calibration"]
+RowStratum: TypeAlias = tuple[Label, Split]
+ALL_ROWS: tuple[RowStratum, ...] = tuple((label, split) for label in LABELS for split in SPLITS)
+BANK_ROWS: tuple[RowStratum, ...] = tuple((label, "bank") for label in LABELS)
 
 
 @dataclass(frozen=True, slots=True)
 class FittedRecord:
     """Something fitted on stored rows.
 
-    ``method`` says how; ``files`` : suffix → record; ``rows_digest`` names the rows it was fitted
-    with (``Snapshot.rows_digest``): where it differs from today's, the thing is stale.
+    ``method`` says how; ``files`` : suffix → record; ``rows_digest`` names the rows of ``strata`` it
+    was fitted with (``Snapshot.rows_digest``): where it differs from today's, the thing is stale.
     """
 
     kind: FittedKind
@@ -76,6 +79,12 @@ class FittedRecord:
     method: str
     files: Mapping[str, FileRecord]
     rows_digest: str
+    strata: tuple[RowStratum, ...] = ALL_ROWS
+
+    @property
+    def digest(self) -> str:
+        """Short digest of its files: changes with everything it does."""
+        return sha256_bytes("".join(f.sha256 for _, f in sorted(self.files.items())).encode())[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +222,11 @@ def _fitted(data: Mapping[str, Any]) -> FittedRecord:
     if data["kind"] not in FITTED:
         raise ValueError(f"nothing of kind {data['kind']!r} is fitted")
     files = {_checked(_SUFFIX, suffix): FileRecord(**record) for suffix, record in data["files"].items()}
-    return FittedRecord(**dict(data) | {"name": _checked(FITTED_NAME, data["name"]), "files": files})
+    strata = tuple((label, split) for label, split in data.get("strata", ALL_ROWS))
+    if not set(strata) <= set(ALL_ROWS):
+        raise ValueError(f"{data['name']} was fitted on {strata}")
+    name = _checked(FITTED_NAME, data["name"])
+    return FittedRecord(**dict(data) | {"name": name, "files": files, "strata": strata})
 
 
 def _tombstone(data: Mapping[str, Any]) -> TombstoneRecord:

@@ -15,7 +15,7 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.store.manifest import Manifest, manifest_path, read_manifest
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.sweep import kept_generations
-from retrieval_detect.types import LABELS, UNNAMED
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, UNNAMED
 
 _OWNERS = {"generator": "fake", "source": "real"}
 
@@ -36,7 +36,7 @@ _ROW_COLUMNS = [
 def select_rows(
     snapshot: Snapshot, *, content_ids: Sequence[str] = (), row_ids: Sequence[int] = (), **columns: str
 ) -> list[int]:
-    """Row ids of the live rows that meet every condition given.
+    """Row ids of the live references that meet every condition given; views go with their original.
 
     ``content_ids`` : hex sha256 of the files; ``columns`` : exact values of label, generator,
     source, batch or contributor, where an empty generator means fakes without one, an empty source
@@ -47,15 +47,20 @@ def select_rows(
         raise UsageError(
             "nothing says which references", hint="Give --generator, --source, --id, --row or another."
         )
-    table = snapshot.scan(list({"row_id", "label", *columns}))
+    table = snapshot.scan(list({"row_id", "label", "content_id", "view", *columns}))
     keep = np.ones(len(table), dtype=bool)
     for name, value in columns.items():
         keep &= pc.equal(table[name].cast(pa.string()), value).to_numpy() & _could_have(table, name)
-    found = table["row_id"].to_numpy()[keep]
     if content_ids or row_ids:
-        chosen = [*_rows_of_images(snapshot, content_ids), *_known_rows(table["row_id"].to_numpy(), row_ids)]
-        found = found[np.isin(found, chosen)]
-    return sorted(found.tolist())
+        stored = table["row_id"].to_numpy()
+        keep &= np.isin(stored, [*_rows_of_images(snapshot, content_ids), *_known_rows(stored, row_ids)])
+    images = table["content_id"].filter(pa.array(keep)).combine_chunks()
+    chosen = pc.and_(_originals(table), pc.is_in(table["content_id"], value_set=images))
+    return sorted(table["row_id"].filter(chosen).to_pylist())
+
+
+def _originals(table: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(table["view"].cast(pa.string()), ORIGINAL_VIEW)
 
 
 def _could_have(table: pa.Table, column: str) -> np.ndarray:
@@ -90,7 +95,10 @@ def _known_rows(stored: np.ndarray, row_ids: Sequence[int]) -> Sequence[int]:
 
 
 def count_by(snapshot: Snapshot, column: str | None) -> list[dict[str, Any]]:
-    """Live references by a column, or (``None``) by generator and source, as rows of a table."""
+    """Live references by a column, or (``None``) by generator and source, as rows of a table.
+
+    Only by ``view`` do views count.
+    """
     if column is None:
         return [
             {
@@ -103,7 +111,8 @@ def count_by(snapshot: Snapshot, column: str | None) -> list[dict[str, Any]]:
             for s in snapshot.manifest.strata
             if s.bank + s.calib
         ]
-    table = snapshot.scan(sorted({column, "label", "split"}))
+    table = snapshot.scan(sorted({column, "label", "split", "view"}))
+    table = table if column == "view" else table.filter(_originals(table))
     table = table.filter(pa.array(_could_have(table, column)))
     values = table[column].cast(pa.string()).to_pylist()
     splits = table["split"].cast(pa.string()).to_pylist()
@@ -116,7 +125,7 @@ def count_by(snapshot: Snapshot, column: str | None) -> list[dict[str, Any]]:
 
 
 def list_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """Every live reference, in order of its row id."""
+    """Every live row, views too, in order of its row id."""
     rows = snapshot.scan(_ROW_COLUMNS).sort_by("row_id").to_pylist()
     return [
         row

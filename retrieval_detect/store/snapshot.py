@@ -15,19 +15,20 @@ import pyarrow.parquet as pq
 from retrieval_detect.files import DigestCache
 from retrieval_detect.store.layout import CANARIES, TOMBSTONES
 from retrieval_detect.store.manifest import (
+    ALL_ROWS,
     FittedKind,
     FittedRecord,
     Manifest,
+    RowStratum,
     TombstoneRecord,
     fitted_path,
     read_current,
 )
-from retrieval_detect.store.schema import content_words, find_keys
+from retrieval_detect.store.schema import content_words, find_keys, rows_schema
 from retrieval_detect.store.shards import Shard, check_file, damaged
-from retrieval_detect.types import LABELS, SPLITS
 
 if TYPE_CHECKING:
-    from retrieval_detect.types import Bool, Int64, Label, Split
+    from retrieval_detect.types import Bool, Float32, Int64, Label, Split
 
 
 class Snapshot:
@@ -92,19 +93,15 @@ class Snapshot:
 
     def stale(self) -> list[FittedRecord]:
         """What was fitted on other rows than those that are live now."""
-        return [f for f in self.manifest.fitted if f.rows_digest != self.rows_digest(f.kind)]
+        return [f for f in self.manifest.fitted if f.rows_digest != self.rows_digest(f.strata)]
 
-    def rows_digest(self, kind: FittedKind) -> str:
-        """Hex sha256 over the ids of the live rows that such a thing is fitted on.
-
-        A calibration depends on both splits; nothing else may see calibration rows.
-        """
+    def rows_digest(self, strata: Sequence[RowStratum] = ALL_ROWS) -> str:
+        """Hex sha256 over the ids of the live rows of some classes: what a fitted thing was fitted on."""
         digest = hashlib.sha256()
-        for label in LABELS:
-            for split in SPLITS if kind == "calibration" else SPLITS[:1]:
-                ids = [shard.row_ids[self.live(shard)] for shard in self.shards(label, split)]
-                digest.update(f"{label}/{split}:".encode())
-                digest.update(np.sort(np.concatenate([np.empty(0, np.int64), *ids])).astype("<i8").tobytes())
+        for label, split in strata:
+            ids = [shard.row_ids[self.live(shard)] for shard in self.shards(label, split)]
+            digest.update(f"{label}/{split}:".encode())
+            digest.update(np.sort(np.concatenate([np.empty(0, np.int64), *ids])).astype("<i8").tobytes())
         return digest.hexdigest()
 
     def canaries(self) -> dict[str, np.ndarray]:
@@ -145,8 +142,6 @@ class Snapshot:
             shard.columns(names).filter(pa.array(self.live(shard))) for shard in self.shards(label, split)
         ]
         if not tables:
-            from retrieval_detect.store.schema import rows_schema
-
             schema = rows_schema(self.manifest.layers)
             return pa.schema([schema.field(name) for name in names]).empty_table()
         return pa.concat_tables(tables).unify_dictionaries()
@@ -169,6 +164,20 @@ class Snapshot:
                 rows = shard.take(positions[here], ["row_id", *names]).to_pylist()
                 found |= {row["row_id"]: row for row in rows}
         return [found[int(row_id)] for row_id in row_ids]
+
+    def gather(self, row_ids: Sequence[int], layer: str) -> Float32:
+        """One layer's vectors of some rows, float32 (m, d), unit norm to float16 rounding, as asked for."""
+        wanted = np.asarray(row_ids, dtype=np.int64)
+        found = np.empty((len(wanted), self.manifest.encoder.layers[layer]), np.float32)
+        missing = np.ones(len(wanted), bool)
+        for shard in self._shards:
+            positions = np.minimum(np.searchsorted(shard.row_ids, wanted), len(shard) - 1)
+            here = shard.row_ids[positions] == wanted
+            found[here] = shard.vectors(layer)[positions[here]]
+            missing &= ~here
+        if missing.any():
+            raise KeyError(int(wanted[missing][0]))
+        return found
 
     def find(self, content_ids: Sequence[bytes]) -> list[tuple[int, int, int, bool]]:
         """Live rows of some images.

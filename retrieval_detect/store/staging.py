@@ -1,6 +1,6 @@
 """Staging: embeddings that are done but not committed, so that an interrupted build goes on where it stopped.
 
-It is a cache keyed by content id: what a reference is called is decided by the plan at commit.
+It is a cache keyed by content id and view: what a reference is called is decided by the plan at commit.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,12 @@ from retrieval_detect.types import Embedded
 if TYPE_CHECKING:
     from retrieval_detect.types import Float16, Float32
 
+Key: TypeAlias = tuple[bytes, str]
+"""Content id and view."""
+
 _FACTS = {
     "content_id": pa.binary(CONTENT_ID_BYTES),
+    "view": pa.string(),
     "phash": pa.uint64(),
     "width": pa.int32(),
     "height": pa.int32(),
@@ -49,6 +53,7 @@ def found_facts(rows: Sequence[Embedded]) -> dict[str, list[Any]]:
     """What was found out about images on the way to their vectors, as columns."""
     return {
         "content_id": [row.content_id for row in rows],
+        "view": [row.view for row in rows],
         "phash": [row.phash for row in rows],
         "width": [row.width for row in rows],
         "height": [row.height for row in rows],
@@ -66,12 +71,12 @@ class Staging:
         self._layers = tuple(layers)
         self._tables: list[pa.Table] = []
         self._names: list[str] = []
-        self._where: dict[bytes, tuple[int, int]] = {}
+        self._where: dict[Key, tuple[int, int]] = {}
         for path in sorted(self._folder.glob("*.parquet")):
             self._open(path)
 
-    def __contains__(self, content_id: bytes) -> bool:
-        return content_id in self._where
+    def __contains__(self, key: Key) -> bool:
+        return key in self._where
 
     def __len__(self) -> int:
         return len(self._where)
@@ -87,7 +92,7 @@ class Staging:
             return
         facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
         digests = {layer: facts.get(layer) for layer in self._layers}
-        whole = all(
+        whole = set(_FACTS) <= set(table.column_names) and all(
             self._path(path.stem, layer).exists() and sha256_file(self._path(path.stem, layer)) == digest
             for layer, digest in digests.items()
         )
@@ -98,8 +103,8 @@ class Staging:
         part = len(self._tables)
         self._tables.append(table)
         self._names.append(name)
-        for position, content_id in enumerate(table["content_id"].to_pylist()):
-            self._where.setdefault(content_id, (part, position))
+        for position, key in enumerate(_keys(table)):
+            self._where.setdefault(key, (part, position))
 
     def add(self, done: Iterable[Embedded]) -> None:
         """Write one part, durably. An empty part writes nothing."""
@@ -118,25 +123,25 @@ class Staging:
         write_atomically(self._folder / f"{name}.parquet", lambda file: pq.write_table(table, file))
         self._take_in(name, table)
 
-    def facts(self, content_ids: Sequence[bytes]) -> pa.Table:
-        """What was found out about staged images, in the order asked for."""
+    def facts(self, keys: Sequence[Key]) -> pa.Table:
+        """What was found out about staged views, in the order asked for; one at least is staged."""
         starts = np.cumsum([0, *(len(table) for table in self._tables)])
-        flat = [starts[part] + position for part, position in map(self._where.__getitem__, content_ids)]
+        flat = [starts[part] + position for part, position in map(self._where.__getitem__, keys)]
         tables = [table.replace_schema_metadata(None) for table in self._tables]
         return pa.concat_tables(tables).take(pa.array(flat, pa.int64()))
 
-    def vectors(self, content_ids: Sequence[bytes], layer: str) -> Float16:
-        """float16 (n, d), unit norm, in the order asked for."""
+    def vectors(self, keys: Sequence[Key], layer: str) -> Float16:
+        """float16 (n, d), unit norm, in the order asked for; n >= 1."""
         parts = [np.load(self._path(name, layer), mmap_mode="r", allow_pickle=False) for name in self._names]
-        rows = [parts[part][position] for part, position in map(self._where.__getitem__, content_ids)]
+        rows = [parts[part][position] for part, position in map(self._where.__getitem__, keys)]
         return np.stack(rows)
 
-    def content_ids(self) -> list[bytes]:
-        """Images whose embeddings are staged."""
+    def keys(self) -> list[Key]:
+        """What is staged."""
         return list(self._where)
 
-    def drop(self, committed: Container[bytes]) -> None:
-        """Delete parts that hold committed images alone, and what is left of torn ones.
+    def drop(self, committed: Container[Key]) -> None:
+        """Delete parts that hold committed views alone, and what is left of torn ones.
 
         What another, interrupted addition has staged stays for it. A part's Parquet file goes first,
         so that a crash leaves no part without its vectors.
@@ -146,7 +151,7 @@ class Staging:
         keep = {
             name
             for name, table in zip(self._names, self._tables, strict=True)
-            if not all(content_id in committed for content_id in table["content_id"].to_pylist())
+            if not all(key in committed for key in _keys(table))
         }
         for path in sorted(self._folder.iterdir(), key=lambda path: path.suffix != ".parquet"):
             if path.name.split(".")[0] not in keep:
@@ -154,3 +159,7 @@ class Staging:
         sync_folder(self._folder)
         if not keep:
             self._folder.rmdir()
+
+
+def _keys(table: pa.Table) -> list[Key]:
+    return list(zip(table["content_id"].to_pylist(), table["view"].to_pylist(), strict=True))

@@ -12,6 +12,7 @@ from retrieval_detect.store.manifest import ShardRecord
 from retrieval_detect.store.schema import rows_schema
 from retrieval_detect.store.shards import Shard, layer_file
 from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.types import ORIGINAL_VIEW
 
 _NORM_TOLERANCE = 2e-3
 """A unit vector rounded to float16 is off by less."""
@@ -34,6 +35,7 @@ def findings(snapshot: Snapshot) -> Iterator[str]:
         yield "a row id is beyond the next one to be given"
     yield from _count_findings(snapshot)
     yield from _conflicts(snapshot)
+    yield from _stray_views(snapshot)
 
 
 def _damaged_files(snapshot: Snapshot) -> Iterator[Path]:
@@ -69,7 +71,8 @@ def _shard_findings(shard: Shard, layers: tuple[str, ...]) -> Iterator[str]:
 def _count_findings(snapshot: Snapshot) -> Iterator[str]:
     for label in ("real", "fake"):
         for split in ("bank", "calib"):
-            live = sum(int(snapshot.live(shard).sum()) for shard in snapshot.shards(label, split))
+            views = snapshot.scan(["view"], label=label, split=split)["view"].to_pylist()
+            live = views.count(ORIGINAL_VIEW)
             stated = snapshot.manifest.live_rows(label, split)
             if live != stated:
                 yield f"{live} live {label} references in split {split}, the manifest says {stated}"
@@ -80,3 +83,11 @@ def _conflicts(snapshot: Snapshot) -> Iterator[str]:
     fake = set(snapshot.scan(["content_id"], label="fake")["content_id"].to_pylist())
     if both := real & fake:
         yield f"{len(both)} images are stored under both labels, the first is {min(both).hex()}"
+
+
+def _stray_views(snapshot: Snapshot) -> Iterator[str]:
+    rows = snapshot.scan(["content_id", "view", "group", "split"]).to_pylist()
+    homes = {row["content_id"]: (row["group"], row["split"]) for row in rows if row["view"] == ORIGINAL_VIEW}
+    stray = sum(homes.get(row["content_id"]) != (row["group"], row["split"]) for row in rows)
+    if stray:
+        yield f"{stray} views are not in the group and the split of their original"

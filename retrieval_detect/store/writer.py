@@ -29,6 +29,7 @@ from retrieval_detect.store.manifest import (
     Manifest,
     Operation,
     Purge,
+    RowStratum,
     ShardRecord,
     Stratum,
     TombstoneRecord,
@@ -37,11 +38,13 @@ from retrieval_detect.store.manifest import (
     now,
     tool_versions,
 )
+from retrieval_detect.store.originals import StoredImage, committed, stored_images
 from retrieval_detect.store.purge import erasable, kept_manifest, keyed_digest
 from retrieval_detect.store.shards import merge_small, rewrite
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.staging import Staging
 from retrieval_detect.store.sweep import sweep
+from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
     from retrieval_detect.types import Failure
@@ -63,6 +66,11 @@ class Addition:
     engines: Mapping[str, float] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def n_images(self) -> int:
+        """How many references come; views of them, or of stored ones, do not count."""
+        return sum(row.view == ORIGINAL_VIEW for row in self.rows)
+
 
 class Writer:
     """Makes the next generation. Every method commits exactly one generation, or changes nothing."""
@@ -77,7 +85,7 @@ class Writer:
         return Staging(self.folder, fingerprint=manifest.encoder.fingerprint, layers=manifest.layers)
 
     def add(self, addition: Addition, staging: Staging, *, review: Review | None = None) -> Manifest:
-        """Commit ``addition.rows``; their content ids must be staged and not be stored already.
+        """Commit ``addition.rows``; they must be staged and not be stored already.
 
         ``review`` is shown the generation to be before anything refers to it. It returns what it has
         fitted on it, to be committed along, or raises, and the old generation stays in force.
@@ -90,7 +98,7 @@ class Writer:
         added_at = datetime.now(UTC).replace(microsecond=0)
         new = append_rows(self.folder, addition.rows, staging, self.snapshot, added_at=added_at)
         manifest = self._next(
-            Operation("add", added=len(addition.rows), failed=failed, detail=addition.detail),
+            Operation("add", added=addition.n_images, failed=failed, detail=addition.detail),
             shards=tuple(merge_small(self.folder, [*old.shards, *new.shards], old.layers)),
             strata=new.strata,
             next_row_id=new.next_row_id,
@@ -98,15 +106,21 @@ class Writer:
             engines=dict(old.engines) | dict(addition.engines),
         )
         if review is not None:
-            manifest = replace(manifest, fitted=_with(old.fitted, review(Snapshot(self.folder, manifest))))
+            manifest = replace(
+                manifest, fitted=with_records(old.fitted, review(Snapshot(self.folder, manifest)))
+            )
         self._commit_manifest(manifest)
         self._drop_staged(staging)
         return manifest
 
     def remove(self, row_ids: Sequence[int], *, reason: str, detail: Mapping[str, Any]) -> Manifest:
-        """Commit tombstones for live rows; unknown or dead ids raise ``UsageError``."""
-        ids = np.unique(np.asarray(row_ids, dtype=np.int64))
-        strata = self._strata_without(ids)
+        """Commit tombstones for images, by any of their live rows; all their views go with them.
+
+        Unknown or dead ids raise ``UsageError``.
+        """
+        images = self._images_of(np.unique(np.asarray(row_ids, dtype=np.int64)))
+        ids = np.sort([row_id for image in images for row_id in image.row_ids])
+        strata = self._strata_without([image.row_id for image in images])
         date = datetime.now(UTC).replace(microsecond=0)
         columns = {
             "row_id": pa.array(ids),
@@ -118,7 +132,7 @@ class Writer:
         write_atomically(path, lambda file: pq.write_table(pa.table(columns), file))
         record = TombstoneRecord(name, len(ids), FileRecord.of(path))
         return self._commit(
-            Operation("remove", removed=len(ids), detail=dict(detail) | {"reason": reason}),
+            Operation("remove", removed=len(images), detail=dict(detail) | {"reason": reason}),
             tombstones=(*self.snapshot.manifest.tombstones, record),
             strata=strata,
         )
@@ -142,7 +156,7 @@ class Writer:
         )
         if purge:
             staging = self.staging()
-            staging.drop(staging.content_ids())
+            staging.drop(staging.keys())
             sweep(self.folder, manifest)
         return manifest
 
@@ -156,12 +170,23 @@ class Writer:
             strata=back.strata,
             generators=back.generators,
             fitted=back.fitted,
+            projection=back.projection,
         )
 
     def write_fitted(
-        self, kind: FittedKind, name: str, *, method: str, files: Mapping[str, bytes], rows_digest: str
+        self,
+        kind: FittedKind,
+        name: str,
+        *,
+        method: str,
+        files: Mapping[str, bytes],
+        rows: tuple[str, tuple[RowStratum, ...]],
     ) -> FittedRecord:
-        """Write something fitted; it counts once a manifest names it. ``files`` : suffix → bytes."""
+        """Write something fitted; it counts once a manifest names it.
+
+        ``files`` : suffix → bytes. ``rows`` : the digest of what it was fitted on, and the classes of rows
+        that covers.
+        """
         if not FITTED_NAME.fullmatch(name):
             raise UsageError(
                 f"{name!r} cannot name a {kind}", hint="Use lower-case letters, digits, '-' and '_'."
@@ -172,14 +197,40 @@ class Writer:
             path = fitted_path(self.folder, kind, name, suffix, sha256_bytes(data))
             write_bytes(path, data)
             records[suffix] = FileRecord.of(path)
-        return FittedRecord(kind, name, method, records, rows_digest)
+        return FittedRecord(kind, name, method, records, *rows)
 
-    def fit(self, record: FittedRecord) -> Manifest:
-        """Commit something fitted, in place of what had its name."""
-        detail = {"kind": record.kind, "name": record.name, "method": record.method}
-        return self._commit(
-            Operation("fit", detail=detail), fitted=_with(self.snapshot.manifest.fitted, [record])
+    def fit(self, records: Sequence[FittedRecord], *, projection: str | None = None) -> Manifest:
+        """Commit what was fitted, in place of what had its names.
+
+        ``projection`` : the one that banks are searched through from now on.
+        """
+        return self._commit_manifest(self._fitted(records, projection))
+
+    def preview(self, records: Sequence[FittedRecord], *, projection: str | None = None) -> Snapshot:
+        """The generation that ``fit`` would commit."""
+        return Snapshot(self.folder, self._fitted(records, projection))
+
+    def _fitted(self, records: Sequence[FittedRecord], projection: str | None) -> Manifest:
+        old = self.snapshot.manifest
+        detail = {"fitted": [{"kind": r.kind, "name": r.name, "method": r.method} for r in records]}
+        return self._next(
+            Operation("fit", detail=detail),
+            fitted=with_records(old.fitted, records),
+            projection=old.projection if projection is None else projection,
         )
+
+    def forget(self, kind: FittedKind, name: str) -> Manifest:
+        """Commit without something fitted; the default projection cannot be forgotten."""
+        old = self.snapshot.manifest
+        rest = tuple(f for f in old.fitted if (f.kind, f.name) != (kind, name))
+        if len(rest) == len(old.fitted):
+            raise UsageError(f"there is no {kind} {name!r}", hint="See: rd index info")
+        if kind == "projection" and old.projection == name:
+            raise UsageError(
+                f"banks are searched through projection {name!r}",
+                hint="First choose another: rd fit projection identity --kind identity",
+            )
+        return self._commit(Operation("forget", detail={"kind": kind, "name": name}), fitted=rest)
 
     # ------------------------------------------------------------ parts
 
@@ -204,19 +255,23 @@ class Writer:
         return manifest
 
     def _drop_staged(self, staging: Staging) -> None:
-        ids = staging.content_ids()
-        staging.drop({ids[index] for index, *_ in self.snapshot.find(ids)})
+        staging.drop(committed(self.snapshot, staging.keys()))
 
-    def _strata_without(self, ids: np.ndarray) -> tuple[Stratum, ...]:
+    def _images_of(self, ids: np.ndarray) -> list[StoredImage]:
         try:
-            rows = self.snapshot.take(ids.tolist(), ["label", "split", "generator", "source"])
+            rows = self.snapshot.take(ids.tolist(), ["content_id"])
         except KeyError as error:
             raise UsageError(f"there is no row {error}", hint="See the rows: rd bank list --by row") from None
+        if np.isin(ids, self.snapshot.dead).any():
+            raise UsageError("some of these rows are removed already")
+        content_ids = list(dict.fromkeys(row["content_id"] for row in rows))
+        return list(stored_images(self.snapshot, content_ids).values())
+
+    def _strata_without(self, originals: Sequence[int]) -> tuple[Stratum, ...]:
+        rows = self.snapshot.take(originals, ["label", "split", "generator", "source"])
         gone = Counter(
             (r["label"], r["generator"] if r["label"] == "fake" else r["source"], r["split"]) for r in rows
         )
-        if np.isin(ids, self.snapshot.dead).any():
-            raise UsageError("some of these rows are removed already")
         return tuple(
             replace(
                 s, bank=s.bank - gone[s.label, s.name, "bank"], calib=s.calib - gone[s.label, s.name, "calib"]
@@ -240,6 +295,7 @@ class Writer:
         return Purge(old.floor, key, tuple(sorted({*old.digests, *fresh})))
 
 
-def _with(fitted: Iterable[FittedRecord], new: Sequence[FittedRecord]) -> tuple[FittedRecord, ...]:
+def with_records(fitted: Iterable[FittedRecord], new: Sequence[FittedRecord]) -> tuple[FittedRecord, ...]:
+    """``fitted`` with ``new`` in place of what had their names."""
     replaced = {(record.kind, record.name) for record in new}
     return (*(record for record in fitted if (record.kind, record.name) not in replaced), *new)

@@ -193,7 +193,7 @@ def test_a_path_of_a_list_that_is_not_there_fails_alone(index, pictures, run_rd)
         (("nothing",), "folder 'nothing' holds no image"),
         (("ask", "-k", "0"), "k must be a whole number above 0, not '0'"),
         (("ask", "-k", "-3"), "k must be a whole number above 0"),
-        (("ask", "--method", "oracle"), "method must be one of density, nearest, mean, majority"),
+        (("ask", "--method", "oracle"), "Votes: density, nearest, mean, majority. Heads: none"),
         (("ask", "--method", "nearest", "-k", "5"), "the nearest vote counts one neighbour, not 5"),
         (("ask", "--evidence", "99"), "99 is not in the range"),
         (("ask", "--format", "xml"), "format must be one of human, json"),

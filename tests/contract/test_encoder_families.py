@@ -142,10 +142,27 @@ def test_timm_models_equal_timm(model_name, tmp_path):
                 torch.tensor(pixels).permute(0, 3, 1, 2), return_prefix_tokens=True
             )
     np.testing.assert_allclose(ours["proj"], proj, atol=1e-4)
-    assert len(stages) == len(ours) - 1
+    assert len(stages) == len([layer for layer in ours if layer.startswith("block")])
+    assert ("heads01" in ours) == with_prefix
     for number, stage in enumerate(stages, 1):
         pooled = stage[1][:, 0] if with_prefix else stage.mean(dim=(2, 3))
         np.testing.assert_allclose(ours[f"block{number:02d}"], pooled.numpy(), atol=1e-4)
+
+
+def test_timms_heads_add_up_to_its_attention(tmp_path):
+    torch.manual_seed(3)
+    model = timm.create_model("vit_tiny_patch16_224").eval()
+    torch.save(model.state_dict(), path := tmp_path / "weights.pt")
+    encoder = load_encoder("timm:vit_tiny_patch16_224", weights=path, device="cpu", precision="float32")
+    attention, attended = model.blocks[4].attn, []
+    attention.register_forward_hook(lambda _, __, output: attended.append(output[:, 0]))
+    batch = np.stack([encoder.prepare(np.array(image)) for image in IMAGES])
+    spec = encoder.spec.preprocessing
+    pixels = (batch.astype(np.float32) / 255 - np.float32(spec.mean)) / np.float32(spec.std)
+    with torch.inference_mode():
+        model(torch.tensor(pixels).permute(0, 3, 1, 2))
+        summed = attention.proj(torch.tensor(encoder.encode(batch, ["heads05"])["heads05"]))
+    np.testing.assert_allclose(summed.numpy(), attended[0].numpy(), atol=1e-5)
 
 
 def test_a_block_that_is_not_what_timm_says_is_one_error(tmp_path):

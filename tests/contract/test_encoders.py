@@ -142,7 +142,8 @@ def test_layers_equal_their_definitions(tmp_path):
     encoder = load_encoder("rd-vit", weights=path, device="cpu", precision="float32")
     batch = np.stack([encoder.prepare(image) for image in canary_images()])
     ours = encoder.encode(batch, list(encoder.spec.layers))
-    assert list(ours) == ["proj", "pre", "block01", "block02", "block03"]
+    kinds = ("block01", "block02", "block03", "heads01", "heads02", "heads03")
+    assert list(ours) == ["proj", "pre", *kinds]
 
     model, _, transform = open_clip.create_model_and_transforms("rd-vit", pretrained=str(path))
     visual = model.eval().visual
@@ -150,11 +151,33 @@ def test_layers_equal_their_definitions(tmp_path):
         pixels = torch.stack([transform(Image.fromarray(image)) for image in canary_images()])
         tokens = visual._embeds(pixels)
         for number, block in enumerate(visual.transformer.resblocks, 1):
+            assert_heads_add_up(ours[f"heads{number:02d}"], block, tokens)
             tokens = block(tokens)
             np.testing.assert_allclose(ours[f"block{number:02d}"], tokens[:, 0].numpy(), atol=2e-5)
         pre = visual.ln_post(tokens)[:, 0]
         np.testing.assert_allclose(ours["pre"], pre.numpy(), atol=2e-5)
         np.testing.assert_allclose(ours["proj"], (pre @ visual.proj).numpy(), atol=2e-5)
+
+
+def assert_heads_add_up(heads, block, tokens):
+    """Their contributions and the bias are what the attention module itself gives the class token."""
+    attention = block.attn
+    attended = attention(*[block.ln_1(tokens)] * 3, need_weights=False)[0][:, 0]
+    parts = zip(
+        torch.tensor(heads).chunk(attention.num_heads, dim=1),
+        attention.out_proj.weight.chunk(attention.num_heads, dim=1),
+        strict=True,
+    )
+    summed = sum(part @ weight.T for part, weight in parts) + attention.out_proj.bias
+    np.testing.assert_allclose(summed.numpy(), attended.numpy(), atol=1e-5)
+    assert attended.std(dim=0).max() > 1e-2, "the images differ, so the comparison means something"
+
+
+@pytest.mark.parametrize("tower", ["vit-average", "vit-attentional", "resnet", "timm-map", "timm-classifier"])
+def test_towers_not_read_at_a_class_token_have_no_heads(tower, tmp_path):
+    path = random_weights(f"rd-{tower}", tmp_path / "weights.pt")
+    layers = load_encoder(f"rd-{tower}", weights=path, device="cpu").spec.layers
+    assert not [layer for layer in layers if layer.startswith("heads")]
 
 
 def test_file_formats_give_the_same_vectors(tmp_path):

@@ -8,14 +8,18 @@ import jsonschema
 import numpy as np
 import pytest
 
-from retrieval_detect import Detector
+from retrieval_detect import Detector, Index
 from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.detector import at_fdr
+from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.files import sha256_bytes
+from retrieval_detect.images.sources import scan
 from retrieval_detect.report.json import verdict_json, verdict_schema
+from retrieval_detect.store.manifest import ALL_ROWS
 from retrieval_detect.store.verify import findings
 from retrieval_detect.types import Question
-from tests.factories import D, add, digest, embedded, names, new_store
+from tests.factories import D, add, digest, embedded, names, new_store, png, write_pictures
 
 VALID = jsonschema.Draft202012Validator(verdict_schema())
 EACH = 160
@@ -48,7 +52,8 @@ def taught(folder, *, seed=0):
 
 
 def calibrate(store, **how):
-    fitted = fit_calibration(store.snapshot(), **how)
+    likelihood = {"likelihood": how.pop("likelihood")} if "likelihood" in how else {}
+    fitted = fit_calibration(store.snapshot(), Question(**how), **likelihood)
     return fitted, commit_calibration(store, fitted)
 
 
@@ -80,7 +85,7 @@ def test_it_is_fitted_on_every_row_set_aside_and_on_no_other(store):
     assert set(real) == {"camera", "phone"} and set(fake) == {"sdxl", "flux"}
     assert sum(map(len, real.values())) == manifest.live_rows("real", "calib") > 40
     assert sum(map(len, fake.values())) == manifest.live_rows("fake", "calib") > 40
-    assert manifest.operation.kind == "fit" and manifest.operation.detail["name"] == "density"
+    assert manifest.operation.kind == "fit" and manifest.operation.detail["fitted"][0]["name"] == "density"
     assert fitted.quality["cllr"] < 0.9
 
 
@@ -328,12 +333,52 @@ def test_a_file_that_is_no_calibration_is_named(store, damage):
     fitted = fit_calibration(store.snapshot())
     text = json.dumps(damage(fitted.to_json())).encode()
     with store.writer() as writer:
-        digest_ = store.snapshot().rows_digest("calibration")
+        rows = (store.snapshot().rows_digest(), ALL_ROWS)
         files = {"json": text}
         writer.fit(
-            writer.write_fitted(
-                "calibration", "density", method="conformal", files=files, rows_digest=digest_
-            )
+            [writer.write_fitted("calibration", "density", method="conformal", files=files, rows=rows)]
         )
     with pytest.raises(IndexCorrupt, match=sha256_bytes(text)[:16]):
         detector(store).judge(embedded("any"))
+
+
+# ---------------------------------------------------------------- batches, and photographs of one kind
+
+
+def test_a_batch_is_judged_as_a_whole_by_its_share_of_false_discoveries(calibrated):
+    judge = detector(calibrated)
+    batch = [*fakes("fresh-fake", 8), *images("fresh", 12)]
+    found = list(at_fdr([judge.judge(image) for image in batch], 0.2))
+    cutoff = {verdict.alpha["real"] for verdict in found}
+    assert len(cutoff) == 1 and 0 < cutoff.pop() <= 0.2
+    assert {verdict.fdr for verdict in found} == {0.2}
+    assert sum(verdict.verdict == "fake-like" for verdict in found[:8]) >= 6
+    for verdict in found:
+        VALID.validate(verdict_json(verdict))
+
+
+def test_a_batch_of_photographs_gives_nothing_to_discover(tmp_path):
+    judge = Detector.load(photographed(tmp_path), encoder=TinyEncoder())
+    found = list(judge.query_many([png(5000 + i) for i in range(5)], fdr=0.05))
+    assert all(verdict.verdict != "fake-like" and verdict.fdr == 0.05 for verdict in found)
+    with pytest.raises(UsageError, match=r"a share of 0\.100% false discoveries needs 999"):
+        list(judge.query_many([png(1)], fdr=0.001))
+
+
+def test_within_a_format_only_its_photographs_are_compared_with(tmp_path):
+    judge = Detector.load(photographed(tmp_path), encoder=TinyEncoder())
+    verdict = judge.query(png(6000), within="format", fpr=0.2)
+    assert verdict.calibration["of"] == "PNG"
+    assert judge.query(png(6000), within="source", fpr=0.2).calibration["of"] in {"camera", "phone"}
+
+
+def photographed(folder):
+    index = Index.create(folder / "idx", encoder=TinyEncoder())
+    for number, (label, name) in enumerate([("real", "camera"), ("real", "phone"), ("fake", "sdxl")]):
+        start = 1000 * number
+        write_pictures(folder / name, range(start, start + 120), fake=label == "fake")
+        facts = {"generator" if label == "fake" else "source": name}
+        planned = index.plan_add(scan([folder / name]), label=label, **facts)
+        index.apply(planned, encoder=TinyEncoder())
+    commit_calibration(index.store, fit_calibration(index.store.snapshot()))
+    return index.folder

@@ -11,7 +11,9 @@ from retrieval_detect.scoring.conformal import (
     Conformal,
     at_least,
     at_most,
+    benjamini_hochberg,
     confident_alpha,
+    size_class,
     verdict,
 )
 
@@ -103,3 +105,55 @@ def test_a_declared_source_is_judged_by_its_own():
     assert strict.p_values([3.0], [0.0], source="day").real[0] == 0.01
     with pytest.raises(UsageError, match="no calibration photographs of source 'dusk'"):
         strict.p_values([3.0], [0.0], source="dusk")
+
+
+# ---------------------------------------------------------------- sets of photographs, batches
+
+
+def test_within_sources_the_rate_holds_in_each_of_them():
+    rng = np.random.default_rng(7)
+    real = {"day": np.sort(rng.normal(0, 1, 500)), "night": np.sort(rng.normal(2, 1, 500))}
+    both = Conformal(real, {"sdxl": np.sort(rng.normal(4, 1, 99))}, np.sort(rng.normal(size=99)))
+    night = rng.normal(2, 1, 4000)
+    pooled = both.compared(0.05, within=None, source=None, traits={})
+    each = both.compared(0.05, within="source", source=None, traits={})
+    flagged = {
+        name: np.mean(np.max([at_least(s, night) for s in sets.values()], axis=0) <= 0.05)
+        for name, sets in (("pooled", pooled), ("each", each))
+    }
+    assert flagged["pooled"] > 0.08 and flagged["each"] < 0.07
+
+
+def test_an_image_is_compared_with_its_like_where_there_are_enough():
+    base = conformal(np.random.default_rng(0))
+    traits = {"format": {"JPEG": np.sort(np.arange(100.0)), "PNG": np.zeros(5)}}
+    some = Conformal(base.real, base.fake, base.typical, traits)
+    asked = {"within": "format", "source": None}
+    assert list(some.compared(0.05, **asked, traits={"format": "JPEG"})) == ["JPEG"]
+    assert list(some.compared(0.05, **asked, traits={"format": "PNG"})) == ["JPEG"]  # five PNGs say nothing
+    assert list(some.compared(0.2, **asked, traits={"format": "PNG"})) == ["PNG"]
+    with pytest.raises(UsageError, match="in one set, there are 100"):
+        some.compared(0.001, **asked, traits={"format": "JPEG"})
+    with pytest.raises(UsageError, match="does not know the size"):
+        some.compared(0.05, within="size", source=None, traits={})
+
+
+def test_a_batch_keeps_to_its_share_of_false_discoveries():
+    rng = np.random.default_rng(3)
+    shares, found = [], 0
+    for _ in range(200):
+        photographs = np.sort(rng.normal(size=300))
+        scores = np.concatenate([rng.normal(size=90), rng.normal(3.5, 1, 30)])
+        p = at_least(photographs, scores)
+        called = p <= benjamini_hochberg(p, 0.2)
+        shares.append(called[:90].sum() / max(called.sum(), 1))
+        found += called[90:].sum()
+    assert np.mean(shares) < 0.2 * 90 / 120 + 4 * np.std(shares) / np.sqrt(200)
+    assert found > 0.5 * 30 * 200
+    assert benjamini_hochberg([0.5, 0.9], 0.1) == 0.0 and benjamini_hochberg([], 0.1) == 0.0
+    assert benjamini_hochberg([0.01, 0.02, 0.9], 0.1) == pytest.approx(0.1 * 2 / 3)
+
+
+@pytest.mark.parametrize(("size", "said"), [((255, 900), "below 256"), ((4000, 3000), "2048 and more")])
+def test_sizes_are_told_by_the_shorter_side(size, said):
+    assert size_class(*size) == said

@@ -1,4 +1,4 @@
-"""Generators weigh alike, and neither many images, views, batches nor look-alikes outweigh them."""
+"""Generators weigh alike, and neither many images, views, batches, contributors nor look-alikes do more."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from tests.strategies import QUICK
 
 @st.composite
 def references(draw):
-    """Names, content ids, groups and batches of some rows; every image has one name."""
+    """Names, content ids and what else rows may have in common; every image has one name."""
     n = draw(st.integers(1, 40))
     content = np.array(draw(st.lists(st.integers(0, 30), min_size=n, max_size=n)))
     name_of = np.array(draw(st.lists(st.integers(0, 5), min_size=31, max_size=31)))
     batches = np.array(draw(st.lists(st.sampled_from(["", "b1", "b2"]), min_size=n, max_size=n)))
     groups = np.array(draw(st.lists(st.integers(0, 12), min_size=31, max_size=31)))[content]
-    return name_of[content], content, groups, batches
+    contributors = np.array(draw(st.lists(st.sampled_from(["", "ann", "bob"]), min_size=n, max_size=n)))
+    return name_of[content], content, {"groups": groups, "batches": batches, "contributors": contributors}
 
 
 def totals(keys, content, weights):
@@ -41,20 +42,20 @@ def shares_by_hand(names, content):
 @QUICK
 @given(rows=references())
 def test_without_caps_a_name_weighs_its_share(rows):
-    names, content, _, _ = rows
+    names, content, _ = rows
     weights = np.exp(reference_weights(names, content))
     assert totals(names, content, weights) == pytest.approx(shares_by_hand(names, content))
 
 
 @QUICK
 @given(rows=references())
-def test_no_batch_and_no_group_outweighs_the_largest_share(rows):
-    names, content, groups, batches = rows
-    weights = np.exp(reference_weights(names, content, groups=groups, batches=batches))
+def test_no_batch_contributor_or_group_outweighs_the_largest_share(rows):
+    names, content, clusters = rows
+    weights = np.exp(reference_weights(names, content, **clusters))
     largest = max(shares_by_hand(names, content).values())
-    named = batches != ""
-    for keys, chosen in ((groups, np.ones(len(content), bool)), (batches, named)):
-        for total in totals(keys[chosen], content[chosen], weights[chosen]).values():
+    for keys in clusters.values():
+        named = keys != keys.dtype.type() if keys.dtype.kind == "U" else keys >= 0
+        for total in totals(keys[named], content[named], weights[named]).values():
             assert total <= largest * (1 + 1e-9)
     uncapped = np.exp(reference_weights(names, content))
     assert (weights <= uncapped * (1 + 1e-9)).all()
@@ -64,11 +65,12 @@ def test_no_batch_and_no_group_outweighs_the_largest_share(rows):
 @QUICK
 @given(rows=references(), data=st.data())
 def test_views_of_an_image_weigh_what_it_weighs_and_order_does_not_count(rows, data):
-    names, content, groups, batches = rows
-    alone = reference_weights(names, content, groups=groups, batches=batches)
+    names, content, clusters = rows
+    alone = reference_weights(names, content, **clusters)
     again = np.array(data.draw(st.lists(st.integers(0, len(names) - 1), max_size=20)), dtype=int)
     order = np.concatenate([np.arange(len(names)), again])[::-1]
-    more = reference_weights(names[order], content[order], groups=groups[order], batches=batches[order])
+    reordered = {kind: keys[order] for kind, keys in clusters.items()}
+    more = reference_weights(names[order], content[order], **reordered)
     np.testing.assert_allclose(more, alone[order], atol=1e-9)
 
 
@@ -80,11 +82,11 @@ def test_a_flood_under_one_name_weighs_no_more_than_one_share(n, others):
     assert weights[:n].sum() <= (n / (n + 5)) / (n / (n + 5) + others * 50 / 55) + 1e-9
 
 
-def test_one_contributor_under_many_names_weighs_one_share():
+@pytest.mark.parametrize("kind", ["batches", "contributors"])
+def test_one_contributor_under_many_names_weighs_one_share(kind):
     names = [f"made-up-{i}" for i in range(100)] + ["sdxl"] * 50
-    batches = ["poison"] * 100 + [""] * 50
     free = np.exp(reference_weights(names, np.arange(150)))
-    capped = np.exp(reference_weights(names, np.arange(150), batches=batches))
+    capped = np.exp(reference_weights(names, np.arange(150), **{kind: ["poison"] * 100 + [""] * 50}))
     assert free[:100].sum() > 0.9
     assert capped[:100].sum() == pytest.approx(capped[100:].sum())
 

@@ -378,4 +378,4 @@ def test_the_first_candidates_are_chosen_generously(monkeypatch, caplog):
 
 def test_identity_is_named_by_kind_and_layer():
     assert Identity("proj", D).id == Identity("proj", D + 1).id != Identity("pre", D).id
-    assert (PROJECTION.d_in, PROJECTION.d_out, len(PROJECTION.id)) == (D, D, 12)
+    assert (PROJECTION.widths, PROJECTION.d_out, len(PROJECTION.id)) == ((D,), D, 12)

@@ -237,7 +237,7 @@ def test_another_dimension_is_refused(shard):
 
 
 def test_a_projection_makes_the_codes(tmp_path, shard):
-    flipped = SimpleNamespace(id="flip", d_in=D, d_out=2, apply=lambda x: unit(x[:, 1::-1]))
+    flipped = SimpleNamespace(id="flip", widths=(D,), d_out=2, apply=lambda x: unit(x[:, 1::-1]))
     opened = BankFiles(tmp_path, flipped).open(shard)
     expected = unit(shard.vectors[:, 1::-1].astype(np.float32)).astype(np.float16)
     np.testing.assert_array_equal(opened.codes, expected)

@@ -93,7 +93,7 @@ def changed(path, value):
         (("verdict",), "fake"),
         (("score",), "1.7"),
         (("score",), None),
-        (("method",), "oracle"),
+        (("method",), 3),
         (("k",), 0),
         (("k",), 1.5),
         (("votes", "of"), 0),

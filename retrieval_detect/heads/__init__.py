@@ -1,0 +1,1 @@
+"""Small functions trained on the stored vectors: vector → score. One file a method."""

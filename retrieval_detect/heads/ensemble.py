@@ -1,0 +1,204 @@
+"""Several methods, bank votes and heads alike, combined to one score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from retrieval_detect.errors import UsageError
+from retrieval_detect.heads.base import Head, checked, option, quiet, require_both
+from retrieval_detect.heads.linear import balanced_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retrieval_detect.heads.base import Progress
+    from retrieval_detect.store.training import TrainingSet
+    from retrieval_detect.types import Bool, Float32
+
+    Float64 = NDArray[np.float64]
+
+RULES = ("logit-mean", "soft-or", "weights")
+PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001)
+"""Of the sum of weights; the largest first, so that ties go to fewer members."""
+FOLDS = 5
+
+
+@dataclass(eq=False)
+class EnsembleHead(Head):
+    """One score from those of several members; it reads no stored vectors.
+
+    Wherever ``Head`` says vectors, it takes member → score, float32 (n, 1), positive = fake. ``fit`` wants
+    scores that each image got without itself and its group among what the member learnt from.
+
+    Each member's score becomes log-odds l_i by a logistic regression in which both labels, and the
+    generators within one, count alike. Its slope is never negative: a member that tells the wrong way tells
+    nothing. Then:
+
+    - ``logit-mean`` : the mean of l_i.
+    - ``soft-or`` : the log-odds of 1 - prod(1 - p_i), p_i the probability that l_i means: fake as soon as one
+      member says so (Cozzolino et al. 2024, "Raising the Bar of AI-generated Image Detection with CLIP",
+      the fusion of its released code).
+    - ``weights`` : sum of w_i l_i and a bias, w_i >= 0, of least log loss with a penalty on the sum
+      of w_i, which is chosen on generators and sources left out.
+    """
+
+    kind = "ensemble"
+
+    rule: str = option("logit-mean", "How scores are combined.", choices=RULES)
+
+    def __post_init__(self) -> None:
+        self._members: tuple[str, ...] = ()
+        self._slopes: Float64 = np.empty(0)
+        self._intercepts: Float64 = np.empty(0)
+        self._weights: Float64 = np.empty(0)
+        self._bias = 0.0
+        self._penalty: float | None = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """None: it reads scores."""
+        return ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The methods it was fitted on, in the order of its weights."""
+        return self._members
+
+    def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
+        """See ``Head``. ``rows.vectors`` : member → score, float32 (n, 1)."""
+        if self.rule not in RULES:
+            raise UsageError(f"there is no rule {self.rule!r}", hint=f"Choose one of: {', '.join(RULES)}")
+        if not rows.vectors:
+            raise UsageError("an ensemble needs members")
+        require_both(rows)
+        members = tuple(rows.vectors)
+        scores = np.concatenate([checked(rows.vectors, member, 1) for member in members], axis=1)
+        counted = balanced_weights(rows)
+        slopes, intercepts = np.transpose([_log_odds(column, rows.fake, counted) for column in scores.T])
+        if not slopes.any():
+            raise UsageError("no member tells fakes from photographs", hint="Choose other members.")
+        if self.rule == "weights":
+            logits = scores * slopes + intercepts
+            self._penalty = _best_penalty(logits, rows, counted, seed=self.seed)
+            self._weights, self._bias = _combined(logits, rows.fake, counted, penalty=self._penalty)
+        else:
+            self._weights, self._bias = np.full(len(members), 1 / len(members)), 0.0
+        self._members, self._slopes, self._intercepts = members, slopes, intercepts
+        return self
+
+    def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
+        """See ``Head``. ``vectors`` : member → score, float32 (n, 1). Rises with every member's score."""
+        if not self.members:
+            raise UsageError("this head was not fitted", hint="Call fit, or read one from its files.")
+        scores = np.concatenate([checked(vectors, member, 1) for member in self.members], axis=1)
+        logits = scores.astype(np.float64) * self._slopes + self._intercepts
+        if self.rule == "soft-or":
+            return _soft_or(logits)
+        combined: Float64 = logits @ self._weights + self._bias
+        return combined
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Member → weight of its log-odds."""
+        return dict(zip(self.members, self._weights.tolist(), strict=True))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Slope, intercept and weight of each member, and the bias."""
+        return {
+            "slopes": self._slopes,
+            "intercepts": self._intercepts,
+            "weights": self._weights,
+            "bias": np.array([self._bias]),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """See ``Head``."""
+        columns = [state[name].astype(np.float64) for name in ("slopes", "intercepts", "weights")]
+        bias = float(state["bias"][0])
+        even = len({column.shape for column in columns}) == 1 and columns[0].ndim == 1
+        if not even or not np.isfinite([*columns, np.full_like(columns[0], bias)]).all():
+            raise ValueError("the arrays of an ensemble do not fit together")
+        self._slopes, self._intercepts, self._weights = columns
+        self._bias = bias
+
+    def facts(self) -> dict[str, Any]:
+        """The members, in the order of the arrays, and the penalty chosen."""
+        return {"members": list(self.members), "penalty": self._penalty}
+
+    def restore_facts(self, facts: Mapping[str, Any]) -> None:
+        """See ``Head``."""
+        members = tuple(str(member) for member in facts["members"])
+        if len(members) != len(self._slopes):
+            raise ValueError(f"{len(members)} members for {len(self._slopes)} weights")
+        self._members, self._penalty = members, facts["penalty"]
+
+
+def _log_odds(scores: Float32, fake: Bool, counted: Float64) -> tuple[float, float]:
+    """Slope and intercept of one member's log-odds."""
+    from sklearn.linear_model import LogisticRegression
+
+    spread = float(scores.std(dtype=np.float64))
+    model = LogisticRegression().fit(scores[:, None] / spread, fake, sample_weight=counted)
+    slope = max(float(model.coef_[0, 0]), 0.0) / spread
+    return slope, float(model.intercept_[0]) if slope else 0.0
+
+
+def _soft_or(logits: Float64) -> Float64:
+    doubt = np.logaddexp(0, logits).sum(axis=1)  # -log prod(1 - p)
+    doubt = np.maximum(doubt, np.finfo(np.float64).tiny)
+    odds: Float64 = doubt + np.log(-np.expm1(-doubt))
+    return odds
+
+
+def _combined(logits: Float64, fake: Bool, counted: Float64, *, penalty: float) -> tuple[Float64, float]:
+    """Weights, not negative, and bias of least penalised log loss."""
+    from scipy.optimize import minimize
+
+    sign = np.where(fake, 1.0, -1.0)
+    share = counted / counted.sum()
+    inputs = np.column_stack([logits, np.ones(len(logits))])
+    cost = np.r_[np.full(logits.shape[1], penalty), 0.0]
+
+    def loss(parameters: Float64) -> tuple[float, Float64]:
+        margins = sign * (inputs @ parameters)
+        slope = -sign * share * np.exp(-np.logaddexp(0, margins))
+        return float(share @ np.logaddexp(0, -margins) + cost @ parameters), slope @ inputs + cost
+
+    start = np.r_[np.full(logits.shape[1], 1 / logits.shape[1]), 0.0]
+    bounds = [(0.0, None)] * logits.shape[1] + [(None, None)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return found[:-1], float(found[-1])
+
+
+def _best_penalty(logits: Float64, rows: TrainingSet, counted: Float64, *, seed: int) -> float:
+    """The penalty of least log loss on generators and sources that took no part in the fit."""
+    losses = np.zeros(len(PENALTIES))
+    for kept, out in _folds(rows, seed=seed):
+        sign = np.where(rows.fake[out], 1.0, -1.0)
+        for i, penalty in enumerate(PENALTIES):
+            weights, bias = _combined(logits[kept], rows.fake[kept], counted[kept], penalty=penalty)
+            losses[i] += counted[out] @ np.logaddexp(0, -sign * (logits[out] @ weights + bias))
+    return PENALTIES[int(losses.argmin())]
+
+
+def _folds(rows: TrainingSet, *, seed: int) -> Iterator[tuple[Bool, Bool]]:
+    """(kept, out), bool (n,) each: whole generators and sources go out, or groups where there is one name.
+
+    What shares a group with a row that is out is in neither. A fold that would keep one label is skipped.
+    """
+    rng = np.random.default_rng(seed)
+    fold = np.empty(len(rows), np.int64)
+    for label in (False, True):
+        of = np.flatnonzero(rows.fake == label)
+        units = rows.names[of] if len(np.unique(rows.names[of])) > 1 else rows.groups[of].astype(str)
+        found, codes = np.unique(units, return_inverse=True)
+        fold[of] = (rng.permutation(len(found)) % FOLDS)[codes]
+    for number in range(FOLDS):
+        out = fold == number
+        kept = ~out & ~np.isin(rows.groups, rows.groups[out])
+        if out.any() and len(np.unique(rows.fake[kept])) == 2:
+            yield kept, out

@@ -1,0 +1,233 @@
+"""Everything in one generation that can score an image: votes, heads and ensembles, by name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval_detect.errors import EncoderMismatch, UsageError
+from retrieval_detect.heads.registry import read_head
+from retrieval_detect.scoring.calibration import Calibration
+from retrieval_detect.scoring.vote import DEFAULT_K, typicality, vote
+from retrieval_detect.search.banks import Banks
+from retrieval_detect.search.fitted import PLAIN
+from retrieval_detect.store.append import grouping_layer
+from retrieval_detect.store.shards import damaged
+from retrieval_detect.store.staging import normalise
+from retrieval_detect.types import METHODS, Question
+
+if TYPE_CHECKING:
+    from retrieval_detect.heads.base import Head
+    from retrieval_detect.scoring.neighbours import BankNeighbours
+    from retrieval_detect.scoring.vote import VoteResult
+    from retrieval_detect.search.banks import Near
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.types import Embedded, Float32, Label, Method, Probe
+
+ATTRIBUTION_K = DEFAULT_K["density"]
+"""Attribution is a share of the default vote's density, whatever method was asked for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What the index says of one image. ``typical`` : the larger of the mean similarities to either bank."""
+
+    near: Mapping[Label, Near]
+    voters: Mapping[Label, BankNeighbours]
+    result: VoteResult
+    typical: float
+
+
+class Methods:
+    """The methods of one generation, opened when first asked.
+
+    Calibration rows and queries take this same way, so that their scores can be compared.
+    """
+
+    def __init__(self, snapshot: Snapshot, *, device: str = "auto") -> None:
+        self.snapshot = snapshot
+        self._device = device
+        self._banks: dict[str, Banks] = {}
+        self._heads: dict[str, Head] = {}
+        self._calibrations: dict[str, Calibration | None] = {}
+
+    # ------------------------------------------------------------ what there is
+
+    def banks(self, projection: str | None = None) -> Banks:
+        """Both banks through a projection; ``None`` is the index's default."""
+        name = self.snapshot.manifest.projection if projection is None else projection
+        if name not in self._banks:
+            self._banks[name] = Banks(self.snapshot, projection=name, device=self._device)
+        return self._banks[name]
+
+    def head(self, name: str) -> Head:
+        """The head called ``name``; ``EncoderMismatch`` if it was trained for another encoder."""
+        if name not in self._heads:
+            self._heads[name] = load_head(self.snapshot, name)
+        return self._heads[name]
+
+    def checked(self, question: Question) -> Question:
+        """The question with its k and its projection by name, or a ``UsageError``."""
+        heads = [f.name for f in self.snapshot.manifest.fitted if f.kind == "head"]
+        known = (*METHODS, *heads)
+        if question.method not in known:
+            near = difflib.get_close_matches(question.method, known, n=1)
+            raise UsageError(
+                f"index {self.snapshot.folder.name!r} has no method {question.method!r}",
+                hint=f"Votes: {', '.join(METHODS)}. Heads: {', '.join(heads) or 'none (rd train)'}."
+                + (f" Did you mean {near[0]}?" if near else ""),
+            )
+        if question.k is not None and (question.k < 1 or question.method in heads):
+            why = "a head counts no neighbours" if question.method in heads else "give 1 or more"
+            raise UsageError(f"k is {question.k}: {why}")
+        k = question.k or DEFAULT_K[_vote_of(question.method)]
+        projection = question.projection or self.snapshot.manifest.projection
+        self.banks(projection)
+        return replace(question, k=k, projection=projection)
+
+    def scorer(self, question: Question) -> str:
+        """Digest of all that makes scores comparable: another means that a calibration does not hold."""
+        record = self.snapshot.fitted("head", question.method)
+        parts = [self.banks(question.projection).projection.id]
+        if record is not None:
+            parts += [record.digest, *map(self._member_digest, self.head(question.method).members)]
+        return "-".join(parts)
+
+    def _member_digest(self, member: str) -> str:
+        record = self.snapshot.fitted("head", member)
+        return member if record is None else record.digest
+
+    def calibration(self, question: Question) -> Calibration | None:
+        """The calibration that holds for a ``checked`` question, if the index has one."""
+        name = calibration_name(question.method, question.projection or PLAIN)
+        if name not in self._calibrations:
+            self._calibrations[name] = read_calibration(self.snapshot, name)
+        found = self._calibrations[name]
+        return found if found and found.holds_for(question, self.scorer(question)) else None
+
+    def layers(self, question: Question) -> tuple[str, ...]:
+        """The stored layers that asking reads."""
+        named = [grouping_layer(self.snapshot.manifest.layers)]
+        named += self.banks(question.projection).projection.layers
+        for method in self._parts(question.method):
+            named += self.head(method).layers
+        return tuple(dict.fromkeys(named))
+
+    def _parts(self, method: str) -> list[str]:
+        """The heads that a method is made of."""
+        if method in METHODS:
+            return []
+        members = self.head(method).members
+        return [m for m in members if m not in METHODS] if members else [method]
+
+    # ------------------------------------------------------------ asking
+
+    def ask(
+        self,
+        image: Embedded | Probe,
+        vectors: Mapping[str, Float32],
+        question: Question,
+        *,
+        own_groups: set[int],
+    ) -> Answer:
+        """Ask about one image.
+
+        ``vectors`` : layer → float32 (d,), as the network gave them; at least ``layers(question)``.
+        ``question`` : ``checked``. ``own_groups`` : groups that are known to hold the image itself; their
+        references do not vote.
+        """
+        banks, k = self.banks(question.projection), question.k or DEFAULT_K[_vote_of(question.method)]
+        near = banks.nearest(image, vectors, wanted=max(k, ATTRIBUTION_K), own_groups=own_groups)
+        voters = banks.voters(near)
+        temperature = banks.projection.temperature
+        result = vote(
+            voters["fake"], voters["real"], method=_vote_of(question.method), k=k, temperature=temperature
+        )
+        if question.method not in METHODS:
+            score = self._head_score(question.method, vectors, voters, temperature)
+            result = replace(result, score=score, warnings=())
+        return Answer(near, voters, result, float(typicality(voters["fake"], voters["real"])[0]))
+
+    def _head_score(
+        self,
+        name: str,
+        vectors: Mapping[str, Float32],
+        voters: Mapping[Label, BankNeighbours],
+        temperature: float,
+    ) -> float:
+        head = self.head(name)
+        if not head.members:
+            given = {layer: as_stored(vectors[layer]) for layer in head.layers}
+            return float(head.decision_function(given)[0])
+        scores = {
+            member: vote(
+                voters["fake"], voters["real"], method=_vote_of(member), temperature=temperature
+            ).score
+            if member in METHODS
+            else self._head_score(member, vectors, voters, temperature)
+            for member in head.members
+        }
+        given = {member: np.array([[score]], np.float32) for member, score in scores.items()}
+        return float(head.decision_function(given)[0])
+
+
+def as_stored(vector: Float32) -> Float32:
+    """A query's vector, float32 (d,), as if it had been stored: float32 (1, d), its norm kept."""
+    unit, norms = normalise(vector[None, :])
+    rounded: Float32 = unit.astype(np.float32) * norms[:, None]
+    return rounded
+
+
+def load_head(snapshot: Snapshot, name: str) -> Head:
+    """Read a head; ``UsageError`` if there is none, ``IndexCorrupt`` if its files are none."""
+    record = snapshot.fitted("head", name)
+    if record is None:
+        raise UsageError(f"there is no head {name!r}", hint="See: rd head list")
+    paths = {suffix: snapshot.fitted_path(record, suffix) for suffix in record.files}
+    try:
+        files = {suffix: path.read_bytes() for suffix, path in paths.items()}
+        head, about = read_head(files), json.loads(files["json"])["about"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(next(iter(paths.values()))) from error
+    fingerprint = about.get("fingerprint")
+    if fingerprint and fingerprint != snapshot.manifest.encoder.fingerprint:
+        raise EncoderMismatch(f"head {name!r} was trained for another encoder", hint="Train it: rd train")
+    return head
+
+
+# ---------------------------------------------------------------- calibrations
+
+
+def calibration_name(method: str, projection: str) -> str:
+    """What a calibration is called: its method, and its projection where that is not the plain one."""
+    return method if projection == PLAIN else f"{method}--{projection}"
+
+
+def read_calibration(snapshot: Snapshot, name: str) -> Calibration | None:
+    """The calibration called ``name``, if there is one; ``IndexCorrupt`` if its file is none."""
+    record = snapshot.fitted("calibration", name)
+    if record is None:
+        return None
+    path = snapshot.fitted_path(record, "json")
+    try:
+        return Calibration.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path) from error
+
+
+def calibrations(snapshot: Snapshot) -> list[Calibration]:
+    """All calibrations of an index; those through its default projection by the default vote come first."""
+    names = [f.name for f in snapshot.manifest.fitted if f.kind == "calibration"]
+    found = [read for name in names if (read := read_calibration(snapshot, name))]
+    default = snapshot.manifest.projection
+    return sorted(found, key=lambda c: (c.projection != default, c.method != Question().method, c.method))
+
+
+def _vote_of(method: str) -> Method:
+    """The vote that gives the evidence of a method: itself, or the default."""
+    return next((vote for vote in METHODS if vote == method), "density")

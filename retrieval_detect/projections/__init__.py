@@ -1,0 +1,1 @@
+"""Fitting the maps that banks search through: stored vectors → ``search.projection.Affine``."""

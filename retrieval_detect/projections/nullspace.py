@@ -1,0 +1,121 @@
+"""What images show is projected away, so that how they were made remains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from retrieval_detect.errors import UsageError
+from retrieval_detect.options import option
+from retrieval_detect.projections.base import Fitting, joined, part
+from retrieval_detect.projections.lda import class_means, name_codes
+from retrieval_detect.projections.scatter import second_moment
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retrieval_detect.search.projection import Affine
+    from retrieval_detect.store.training import TrainingSet
+    from retrieval_detect.types import Float32
+
+    Float64 = NDArray[np.float64]
+
+_NOTHING = 1e-8
+
+_NOT_KNOWN = {
+    "categories": ("no two categories of one label are known", "References have none, or all one."),
+    "pairs": ("no two groups hold images of both labels", "A pair is a fake and a photograph of one group."),
+}
+
+
+@dataclass(frozen=True)
+class Nullspace(Fitting):
+    """z = unit((I − V Vᵀ)(x − m)): the null space of content, after NS-Net (arXiv 2508.01248).
+
+    There V comes from text features; here, without training, from the references. V holds the leading
+    directions of the first of these that is known:
+
+    - ``categories`` : means of each label's categories, every image less its generator's or source's mean;
+    - ``pairs`` : midpoints of fakes and photographs of one group, in which what they share remains;
+    - ``shared`` : all images, each less its label's mean, the two covariances scaled to trace 1 and added.
+    """
+
+    kind: ClassVar[str] = "nullspace"
+    directions: int = option(8, "Directions removed.", low=1)
+    content: str = option("known", "What tells content.", choices=("known", "categories", "pairs", "shared"))
+
+    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+        """See ``Fitting``."""
+        x = joined(rows, layers)
+        centred = x - class_means(x, rows.fake.astype(np.int64)).astype(np.float32)[rows.fake.astype(int)]
+        content, variation = self._variation(rows, x, centred)
+        values, vectors = np.linalg.eigh(variation)
+        rank = int((values > values[-1] * 1e-7).sum())
+        removed = min(self.directions, rank)
+        if removed >= x.shape[1]:
+            raise UsageError(
+                f"removing {removed} of {x.shape[1]} dimensions leaves nothing",
+                hint="Use fewer --directions.",
+            )
+        v = vectors[:, -removed:]
+        return self.affine(
+            [part(layer, rows) for layer in layers],
+            mean=(x[rows.fake].mean(axis=0) + x[~rows.fake].mean(axis=0)) / 2,
+            matrix=np.eye(len(v)) - v @ v.T,
+            content=content,
+            removed=removed,
+        )
+
+    def _variation(self, rows: TrainingSet, x: Float32, centred: Float32) -> tuple[str, Float64]:
+        """Which content was found, and its covariance, float64 (d, d)."""
+        asked = ("categories", "pairs", "shared") if self.content == "known" else (self.content,)
+        for name in asked:
+            if name == "shared":
+                return name, _shared(rows, centred)
+            points = _categories(rows, x) if name == "categories" else _pairs(rows, x)
+            # Where each generator shows one category alone, what is left of it is rounding.
+            if points is not None and np.square(points).sum() > _NOTHING * np.square(centred).sum():
+                return name, points.T @ points
+        what, hint = _NOT_KNOWN[asked[0]]
+        raise UsageError(what, hint=hint)
+
+
+def _categories(rows: TrainingSet, x: Float32) -> Float64 | None:
+    """Mean of each category of each label, times the root of its size, float64 (c, d)."""
+    known = np.flatnonzero(rows.categories != "")
+    if not known.size:
+        return None
+    names = name_codes(rows)[known]
+    centred = x[known] - class_means(x[known], names).astype(np.float32)[names]
+    codes = 2 * np.unique(rows.categories[known], return_inverse=True)[1] + rows.fake[known]
+    found, codes, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    if not (np.bincount(found % 2, minlength=2) > 1).any():
+        return None
+    means: Float64 = class_means(centred, codes) * np.sqrt(counts)[:, None]
+    return means
+
+
+def _pairs(rows: TrainingSet, x: Float32) -> Float64 | None:
+    """Midpoints of the groups that have both labels, less their mean, float64 (p, d)."""
+    both = np.intersect1d(rows.groups[rows.fake], rows.groups[~rows.fake])
+    if len(both) < 2:
+        return None
+    sides = []
+    for label in (False, True):
+        members = np.flatnonzero(np.isin(rows.groups, both) & (rows.fake == label))
+        sides.append(class_means(x[members], np.searchsorted(both, rows.groups[members])))
+    midpoints = (sides[0] + sides[1]) / 2
+    offsets: Float64 = midpoints - midpoints.mean(axis=0)
+    return offsets
+
+
+def _shared(rows: TrainingSet, centred: Float32) -> Float64:
+    covariances = [second_moment(centred[rows.fake == label]) for label in (False, True)]
+    varying = [c / np.trace(c) for c in covariances if np.trace(c) > 0]
+    if not varying:
+        raise UsageError("all vectors of each label are equal: there is nothing to learn")
+    total: Float64 = np.sum(varying, axis=0)
+    return total

@@ -1,0 +1,40 @@
+"""Projections of an index, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retrieval_detect.errors import UsageError
+from retrieval_detect.search.projection import Affine, Identity
+from retrieval_detect.store.append import grouping_layer
+from retrieval_detect.store.shards import damaged
+from retrieval_detect.store.training import require_layers_stored
+
+if TYPE_CHECKING:
+    from retrieval_detect.search.projection import Projection
+    from retrieval_detect.store.snapshot import Snapshot
+
+PLAIN = "identity"
+"""The projection every index has: the stored vectors of the layer that tells near-duplicates."""
+
+
+def read_projection(snapshot: Snapshot, name: str | None = None) -> Projection:
+    """The projection called ``name``; ``None`` is the index's default.
+
+    Raises ``UsageError`` if there is none, ``IndexCorrupt`` if its file is none.
+    """
+    name = snapshot.manifest.projection if name is None else name
+    if name == PLAIN:
+        layer = grouping_layer(snapshot.manifest.layers)
+        return Identity(layer, snapshot.manifest.encoder.layers[layer])
+    record = snapshot.fitted("projection", name)
+    if record is None:
+        known = [PLAIN, *(f.name for f in snapshot.manifest.fitted if f.kind == "projection")]
+        raise UsageError(f"there is no projection {name!r}", hint=f"There are: {', '.join(known)}")
+    path = snapshot.fitted_path(record, "safetensors")
+    try:
+        projection = Affine.from_bytes(path.read_bytes())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path) from error
+    require_layers_stored(snapshot, projection.layers)
+    return projection

@@ -1,0 +1,293 @@
+"""Fitting projections and heads on the bank rows of an index, and committing them to it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval_detect.calibrate import Chosen, fit_calibration, score_rows, write_calibration
+from retrieval_detect.errors import EncoderMismatch, UsageError
+from retrieval_detect.methods import Methods, calibrations, load_head
+from retrieval_detect.projections.inner import Trial, Vote
+from retrieval_detect.projections.registry import fit_projection
+from retrieval_detect.search.fitted import PLAIN
+from retrieval_detect.store.manifest import BANK_ROWS, FITTED_NAME
+from retrieval_detect.store.training import TrainingSet, load_training_set, require_layers_stored
+from retrieval_detect.types import LABELS, METHODS, ORIGINAL_VIEW, Question
+
+if TYPE_CHECKING:
+    from retrieval_detect.encoders.text import TextTower
+    from retrieval_detect.heads.base import Head
+    from retrieval_detect.heads.base import Progress as Say
+    from retrieval_detect.heads.linear import LinearHead
+    from retrieval_detect.search.projection import Affine
+    from retrieval_detect.store.manifest import FittedRecord, Manifest, RowStratum
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.store.writer import Writer
+    from retrieval_detect.types import Float32, Split
+
+TEMPERATURES = (0.05, 0.1, 0.2)
+KNOWN = (0, 5, 20)
+"""How many references of a new generator there may be when a temperature is chosen."""
+ENSEMBLE_ROWS = 5000
+"""References whose scores an ensemble is fitted on, at most."""
+_FOLDS = 3
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+# ---------------------------------------------------------------- projections
+
+
+def check_projection_name(name: str) -> None:
+    """Raise ``UsageError`` for what cannot name a projection."""
+    if name == PLAIN or "--" in name or not FITTED_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a fitted projection",
+            hint=f"Use lower-case letters, digits, '-' and '_'; {PLAIN!r} stands for the stored vectors.",
+        )
+
+
+def fitted_projection(
+    snapshot: Snapshot,
+    kind: str,
+    layers: Sequence[str],
+    *,
+    options: Mapping[str, Any] | None = None,
+    progress: Say = _quiet,
+) -> Affine:
+    """Fit a projection on bank rows, and the temperature of the density vote through it.
+
+    T is that of ``TEMPERATURES`` which tells generators and sources apart best that are held out, over
+    ``KNOWN`` references of the held-out generator in the bank; its ``facts`` keep those AUCs.
+    """
+    progress(f"fitting {kind}")
+    rows = load_training_set(snapshot, layers)
+    projection = fit_projection(kind, rows, layers=layers, **options or {})
+    trial = Trial.of(rows)
+    if not trial.possible:
+        return projection
+    progress("choosing the temperature on generators and sources held out")
+    side_by_side = np.concatenate([trial.rows.vectors[layer] for layer in layers], axis=1)
+    z = projection.apply(side_by_side)
+    found = {t: {n: trial.auc(z, vote=Vote(temperature=t), known=n) for n in KNOWN} for t in TEMPERATURES}
+    best = max(found, key=lambda t: sum(found[t].values()))
+    chosen = {"temperature": best, "held_out_auc": {str(n): round(v, 4) for n, v in found[best].items()}}
+    return replace(projection, facts=dict(projection.facts) | chosen)
+
+
+def commit_projection(store: Store, name: str, projection: Affine, *, device: str = "auto") -> Manifest:
+    """Store a projection and search the banks through it from now on.
+
+    Every calibrated method is calibrated anew through it, in the same generation.
+    """
+    check_projection_name(name)
+    strata: tuple[RowStratum, ...] = tuple(
+        s for s in BANK_ROWS if s[0] in projection.facts.get("labels", LABELS)
+    )
+    with store.writer() as writer:
+        rows = (writer.snapshot.rows_digest(strata), strata)
+        files = {"safetensors": projection.to_bytes()}
+        record = writer.write_fitted("projection", name, method=projection.kind, files=files, rows=rows)
+        return _commit_default(writer, name, [record], device=device)
+
+
+def use_projection(store: Store, name: str, *, device: str = "auto") -> Manifest:
+    """Search the banks through a projection that is stored already; ``identity`` always is."""
+    with store.writer() as writer:
+        if name != PLAIN and writer.snapshot.fitted("projection", name) is None:
+            raise UsageError(
+                f"there is no projection {name!r}",
+                hint=f"Fit one: rd fit projection {name} --kind whiten",
+            )
+        return _commit_default(writer, name, [], device=device)
+
+
+def _commit_default(writer: Writer, name: str, records: Sequence[FittedRecord], *, device: str) -> Manifest:
+    old = writer.snapshot
+    to_be = writer.preview(records, projection=name)
+    methods = Methods(to_be, device=device)
+    for label in LABELS:
+        if old.manifest.live_rows(label, "bank"):
+            methods.banks().bank(label)
+    again = [c for c in calibrations(old) if c.projection == old.manifest.projection]
+    anew = [
+        fit_calibration(
+            to_be,
+            Question(c.method, c.k if c.method in METHODS else None, name),
+            likelihood=c.likelihood_method,
+            device=device,
+        )
+        for c in again
+    ]
+    return writer.fit([*records, *(write_calibration(writer, c) for c in anew)], projection=name)
+
+
+# ---------------------------------------------------------------- heads
+
+
+def check_name(name: str) -> None:
+    """Raise ``UsageError`` for what cannot name a head beside the votes."""
+    if name in METHODS or "--" in name or not FITTED_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a head",
+            hint=f"Use lower-case letters, digits, '-' and '_'; these are votes: {', '.join(METHODS)}.",
+        )
+
+
+def training_set(snapshot: Snapshot, head: Head, *, split: Split = "bank") -> TrainingSet:
+    """The rows a head is trained on, views included; of calibration rows, only to see how well it does."""
+    layers = head.layers or snapshot.manifest.layers
+    return load_training_set(snapshot, layers, split=split, views=split == "bank")
+
+
+def scored_rows(snapshot: Snapshot, head: Head, table: str | Path) -> tuple[TrainingSet, Float32]:
+    """References that people gave a score, and the scores, float32 (n,).
+
+    ``table`` : a CSV file with columns ``image`` (a path as it was stored, or a sha256) and ``score``.
+    """
+    given = _score_table(Path(table))
+    columns = snapshot.scan(["row_id", "uri", "content_id", "view"], split="bank").to_pylist()
+    by_row = {
+        row["row_id"]: given.get(row["content_id"].hex(), given.get(row["uri"]))
+        for row in columns
+        if row["view"] == ORIGINAL_VIEW
+    }
+    rows = training_set(snapshot, head)
+    scores = np.array([by_row.get(row_id) for row_id in rows.row_ids.tolist()], np.float32)
+    if not np.isfinite(scores).any():
+        raise UsageError(
+            f"none of the {len(given):,} images in {table} is a reference that may be trained on",
+            hint="Add them first: rd bank add. Name them by sha256, or by the paths that rd bank list shows.",
+        )
+    return rows.take(np.isfinite(scores)), scores[np.isfinite(scores)]
+
+
+def _score_table(path: Path) -> dict[str, float]:
+    with path.open(newline="", encoding="utf-8") as file:
+        try:
+            return {row["image"]: float(row["score"]) for row in csv.DictReader(file)}
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise UsageError(
+                f"{path} is no table of scores: {error}",
+                hint="It needs a header 'image,score' and a number in each row.",
+            ) from error
+
+
+def require_same_weights(text: TextTower, snapshot: Snapshot) -> None:
+    """Raise ``EncoderMismatch`` if a text tower is not of the model whose image tower made the index."""
+    encoder = snapshot.manifest.encoder
+    if text.weights_sha256 != encoder.weights_sha256:
+        raise EncoderMismatch(
+            f"the text tower is of other weights than the index's encoder {encoder.name}",
+            hint="Give the file the index was built with: --encoder-weights FILE.",
+        )
+
+
+def import_for(snapshot: Snapshot, head: LinearHead) -> Iterator[str]:
+    """Check that an imported head fits the index; yields what should be said of it."""
+    require_layers_stored(snapshot, head.layers)
+    spec, (layer,) = snapshot.manifest.encoder, head.layers
+    if spec.layers[layer] != len(head.weight):
+        raise UsageError(
+            f"these weights take {len(head.weight)} dimensions, layer {layer} of {spec.name} has "
+            f"{spec.layers[layer]}",
+            hint="They are for ViT-L-14:openai@crop.",
+        )
+    if not spec.name.startswith("ViT-L-14:openai"):
+        yield f"these weights were trained on ViT-L-14:openai; with {spec.name} their scores mean nothing"
+
+
+def commit_head(store: Store, name: str, head: Head, *, strata: Sequence[RowStratum] = BANK_ROWS) -> Manifest:
+    """Store a trained head. ``strata`` : the classes of rows it has seen; none for imported weights."""
+    check_name(name)
+    with store.writer() as writer:
+        return writer.fit([write_head(writer, name, head, strata=tuple(strata))])
+
+
+def write_head(
+    writer: Writer,
+    name: str,
+    head: Head,
+    *,
+    strata: tuple[RowStratum, ...] = BANK_ROWS,
+    of: Snapshot | None = None,
+) -> FittedRecord:
+    """The head as files of the index; it counts once it is committed. ``of`` : what it was trained on."""
+    files = head.to_files(fingerprint=writer.snapshot.manifest.encoder.fingerprint)
+    rows = ((of or writer.snapshot).rows_digest(strata), strata)
+    return writer.write_fitted("head", name, method=head.kind, files=files, rows=rows)
+
+
+def refitted_heads(writer: Writer, new: Snapshot) -> list[FittedRecord]:
+    """Heads that are cheap to train, trained on the generation to be; the others become stale."""
+    stale = [record for record in new.stale() if record.kind == "head"]
+    heads = {record.name: load_head(new, record.name) for record in stale}
+    return [
+        write_head(writer, name, head.fit(training_set(new, head)), of=new)
+        for name, head in heads.items()
+        if head.cheap
+    ]
+
+
+# ---------------------------------------------------------------- ensembles
+
+
+def member_scores(
+    snapshot: Snapshot, members: Sequence[str], *, device: str = "auto", progress: Say = _quiet
+) -> TrainingSet:
+    """What each member says of bank rows that it has not learnt from.
+
+    Votes leave a row's own group out; heads are trained anew without the generators and sources they then
+    score (3 folds). Returns rows whose ``vectors`` are member → float32 (n, 1), positive = fake.
+    """
+    heads = {name: load_head(snapshot, name) for name in members if name not in METHODS}
+    nested = [name for name, head in heads.items() if head.members]
+    if nested:
+        raise UsageError(f"{nested[0]!r} is an ensemble itself", hint="Name its members instead.")
+    layers = dict.fromkeys(layer for head in heads.values() for layer in head.layers)
+    rows = load_training_set(snapshot, tuple(layers))
+    scores: dict[str, Float32] = {}
+    chosen = np.arange(len(rows))
+    for name in members:
+        progress(f"scoring with {name}")
+        if name in METHODS:
+            wanted = Chosen(("bank",), at_most=ENSEMBLE_ROWS)
+            found = score_rows(snapshot, Question(name), chosen=wanted, device=device)
+            order = np.argsort(rows.row_ids)
+            chosen = order[np.searchsorted(rows.row_ids, found.row_ids, sorter=order)]
+            scores[name] = np.full((len(rows), 1), np.nan, np.float32)
+            scores[name][chosen, 0] = found.scores
+        else:
+            scores[name] = _out_of_fold(heads[name], rows)
+    return replace(rows, vectors=scores, norms={}).take(chosen)
+
+
+def _out_of_fold(head: Head, rows: TrainingSet) -> Float32:
+    """Scores of rows by the same head trained without their generator or source, float32 (n, 1)."""
+    if head.needs_text:
+        raise UsageError(
+            f"a {head.kind} head cannot be trained again in passing, and so has no fair scores to learn from",
+            hint="Choose members among votes, linear, svm, layers and prototype heads.",
+        )
+    fold = np.empty(len(rows), np.int64)
+    for fake in (False, True):
+        members = rows.fake == fake
+        fold[members] = np.unique(rows.names[members], return_inverse=True)[1] % _FOLDS
+    scores = np.full((len(rows), 1), np.nan, np.float32)
+    vectors = {layer: rows.as_encoded(layer) for layer in head.layers}
+    for number in range(_FOLDS):
+        here = fold == number
+        if here.any():
+            rest = ~here & ~np.isin(rows.groups, rows.groups[here])
+            fresh = replace(head).fit(rows.take(rest))
+            scores[here, 0] = fresh.decision_function({name: x[here] for name, x in vectors.items()})
+    return scores

@@ -1,0 +1,169 @@
+"""What fine-tuning is made of: augmentation, the survey of images, captions, and what moves in a network."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval_detect.errors import ImageError, LabelConflict, UsageError
+from retrieval_detect.finetune import FinetuneOptions
+from retrieval_detect.images.augment import blur_and_jpeg, crop_and_flip
+from retrieval_detect.images.items import failed_item, from_bytes
+from retrieval_detect.images.labelled import pixels, survey
+from retrieval_detect.types import ImageItem
+from tests.factories import picture, png
+
+torch = pytest.importorskip("torch")
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
+
+
+def item(data, relative):
+    return ImageItem(relative, lambda: data, relative)
+
+
+# ---------------------------------------------------------------- augmentation
+
+
+def test_nothing_happens_at_probability_zero():
+    np.testing.assert_array_equal(blur_and_jpeg(NOISE, np.random.default_rng(1), probability=0.0), NOISE)
+
+
+def test_blur_and_jpeg_come_with_their_probability_and_from_the_seed():
+    drawn = [blur_and_jpeg(NOISE, np.random.default_rng(i), probability=0.5) for i in range(200)]
+    again = blur_and_jpeg(NOISE, np.random.default_rng(17), probability=0.5)
+    np.testing.assert_array_equal(drawn[17], again)
+    assert {x.shape for x in drawn} == {NOISE.shape}
+    assert {x.dtype for x in drawn} == {NOISE.dtype}
+    untouched = sum(np.array_equal(x, NOISE) for x in drawn)
+    assert 30 <= untouched <= 85  # a quarter of 200, and some whose blur is too weak to show
+
+
+def test_at_probability_one_both_happen_blur_first():
+    class Fixed:
+        def random(self):
+            return 0.5
+
+        def uniform(self, low, high):
+            assert (low, high) == (0, 3.0)
+            return 2.0
+
+        def integers(self, low, high, *, endpoint):
+            assert (low, high, endpoint) == (30, 100, True)
+            return 40
+
+    from PIL import ImageFilter
+
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).filter(ImageFilter.GaussianBlur(2.0)).save(buffer, "JPEG", quality=40)
+    expected = np.asarray(Image.open(buffer))
+    np.testing.assert_array_equal(blur_and_jpeg(NOISE, Fixed(), probability=1.0), expected)
+
+
+def test_crops_are_of_every_place_and_mirrored_half_the_time():
+    rgb = np.zeros((10, 12, 3), np.uint8)
+    rgb[..., 0], rgb[..., 1] = np.indices((10, 12))
+    found = {crop_and_flip(rgb, np.random.default_rng(i), size=8)[0, 0, :2].tobytes() for i in range(400)}
+    tops, lefts = 3, 5
+    assert len(found) == tops * 2 * lefts  # unmirrored squares begin at column 0…4, mirrored at 7…11
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_the_survey_keeps_what_can_be_read():
+    images = [
+        (item(png(0), "camera/a.png"), False),
+        (item(png(1), "b.png"), False),
+        (item(png(0), "camera/copy.png"), False),
+        (failed_item("gone.png", "the archive is damaged"), False),
+        (item(b"no image", "sdxl/c.png"), True),
+        (item(png(2), "sdxl/deep/d.png"), True),
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        found = survey(images, pool)
+    assert found.names == ("camera", "", "camera", "sdxl")
+    assert found.groups.tolist() == [0, 1, 0, 2]
+    assert found.fake.tolist() == [False, False, False, True]
+    assert [(f.uri, f.reason) for f in found.failures] == [
+        ("gone.png", "unreadable"),
+        ("sdxl/c.png", "not-an-image"),
+    ]
+    assert found.different(fake=False) == 2
+
+
+def test_the_same_file_under_both_labels_is_a_conflict():
+    with ThreadPoolExecutor(1) as pool, pytest.raises(LabelConflict, match=r"'b\.png'"):
+        survey([(item(png(0), "a.png"), False), (item(png(0), "b.png"), True)], pool)
+
+
+def test_a_file_that_vanishes_later_is_named():
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with pytest.raises(ImageError, match="No such file") as caught:
+        pixels(ImageItem("x.png", gone))
+    assert caught.value.uri == "x.png"
+    np.testing.assert_array_equal(pixels(from_bytes(png(3), "x")), np.asarray(picture(3)))
+
+
+# ---------------------------------------------------------------- options, objectives
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"train": "half"}, {"objective": "x"}, {"blocks": 0}, {"batch": 1}, {"augment": 1.5}, {"lr": 0.0}],
+)
+def test_options_are_checked(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        FinetuneOptions(**wrong)
+
+
+def test_captions_number_the_generators():
+    from retrieval_detect.encoders._objectives import captions
+
+    texts, classes = captions(
+        np.array(["flickr", "sdxl", "", "flux", "sdxl"]), np.array([False, True, True, True, True])
+    )
+    assert texts[0] == "a photograph."
+    assert texts[1:] == tuple(f"an image generated by {name}." for name in ("a computer", "flux", "sdxl"))
+    assert classes.tolist() == [0, 3, 1, 2, 3]
+
+
+def test_labels_weigh_alike_in_both_objectives():
+    from retrieval_detect.encoders._objectives import Binary, Captions
+
+    torch.manual_seed(0)
+    cpu, classes = torch.device("cpu"), torch.tensor([0] * 6 + [1] * 2 + [2])
+    counts = torch.bincount(classes).float()
+    x = torch.randn(9, 5)
+    binary = Binary(5, counts, cpu)
+    losses = torch.nn.functional.softplus(torch.where(classes > 0, -1, 1) * binary.scores(x))
+    expected = (losses[:6].mean() + losses[6:].mean()) / 2
+    assert binary.loss(x, classes).item() == pytest.approx(expected.item(), rel=1e-5)
+    weight, bias = binary.linear()
+    np.testing.assert_allclose(x @ weight + bias, binary.scores(x).detach(), rtol=1e-5)
+
+    text = torch.nn.functional.normalize(torch.randn(3, 5))
+    matching = Captions(text, 10.0, counts, cpu)
+    logits = 10 * torch.nn.functional.normalize(x) @ text.T
+    each = -torch.log_softmax(logits, 1)[torch.arange(9), classes]
+    expected = each[:6].mean() / 2 + each[6:8].mean() / 4 + each[8] / 4
+    assert matching.loss(x, classes).item() == pytest.approx(expected.item(), rel=1e-5)
+    odds = torch.log(torch.exp(logits[:, 1:]).sum(1) / torch.exp(logits[:, 0]))
+    np.testing.assert_allclose(matching.scores(x), odds, rtol=1e-4, atol=1e-4)
+
+
+def test_with_one_generator_the_linear_head_has_the_sign_of_the_captions():
+    from retrieval_detect.encoders._objectives import Captions
+
+    torch.manual_seed(1)
+    text = torch.nn.functional.normalize(torch.randn(2, 5))
+    matching = Captions(text, 10.0, torch.ones(2), torch.device("cpu"))
+    x = torch.randn(20, 5)
+    weight, bias = matching.linear()
+    assert ((x @ weight + bias > 0) == (matching.scores(x) > 0)).all()
