@@ -60,12 +60,19 @@ class Sample:
         return self.place % FOLD in _TEACHING
 
 
-def load(data: Path, encoder: Encoder, *, per_folder: int | None, say: Callable[[str], None]) -> list[Sample]:
+def load(
+    data: Path,
+    encoder: Encoder,
+    *,
+    per_folder: int | None,
+    say: Callable[[str], None],
+    layers: Sequence[str] = ("proj",),
+) -> list[Sample]:
     """Every image below ``data``, embedded once; ``per_folder`` takes only the first of each folder."""
     found = list(_listed(data, per_folder))
     items = [file_item(path, path.name) for path, _, _ in found]
     say(f"embedding {len(items):,} images")
-    embedded = [_usable(result) for result in embed(items, encoder, layers=("proj",))]
+    embedded = [_usable(result) for result in embed(items, encoder, layers=layers)]
     say("pixel statistics")
     with ThreadPoolExecutor() as pool:
         pixels = list(pool.map(_statistics, items))

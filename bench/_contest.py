@@ -1,0 +1,194 @@
+"""What takes part in the table of methods: votes through projections, heads, ensembles, rivals."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval_detect.heads.layers import LayersHead
+from retrieval_detect.heads.linear import LinearHead
+from retrieval_detect.heads.prototype import PrototypeHead
+from retrieval_detect.heads.svm import SvmHead
+from retrieval_detect.projections.registry import fit_projection
+from retrieval_detect.scoring.vote import BankNeighbours, vote_batch
+from retrieval_detect.scoring.weights import reference_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bench._nested import Fold, World
+    from retrieval_detect.heads.base import Head
+    from retrieval_detect.store.training import TrainingSet
+    from retrieval_detect.types import Float32, Method
+
+    Scores = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+ALL_ROWS = 10**9
+
+
+@dataclass(frozen=True)
+class VoteEntry:
+    """A vote through a projection. ``eligible`` : may become the default."""
+
+    name: str
+    layers: tuple[str, ...]
+    kind: str
+    method: Method = "density"
+    k: int | None = None
+    temperature: float = 0.2
+    options: Mapping[str, Any] = field(default_factory=dict)
+    eligible: bool = True
+    plain_weights: bool = False
+
+    @property
+    def map(self) -> tuple[Any, ...]:
+        """What tells its projection from others."""
+        return self.kind, self.layers, tuple(sorted(self.options.items()))
+
+
+@dataclass(frozen=True)
+class HeadEntry:
+    """A head, trained anew whenever references are added."""
+
+    name: str
+    make: Callable[[], Head]
+    eligible: bool = True
+    inner: bool = True
+
+
+Entry = VoteEntry | HeadEntry
+
+
+def entries() -> list[Entry]:
+    """Everything in the table."""
+    return [*_BARE, *_votes(), *_heads()]
+
+
+_BARE: tuple[Entry, ...] = (
+    VoteEntry("k-NN, last layer, k=5", ("proj",), "identity", "mean", 5, eligible=False),
+    VoteEntry("majority, last layer, k=9", ("proj",), "identity", "majority", 9, eligible=False),
+    VoteEntry("density, last layer, T=0.1", ("proj",), "identity", temperature=0.1, eligible=False),
+)
+_ONE, _TWO = ("proj",), ("block05", "proj")
+_THREE = ("block04", *_TWO)
+_GRID = {"0.2": (0.1, 0.2), "0.5": (0.05, 0.1, 0.2), "0.8": (0.1, 0.2)}
+
+
+def _votes() -> Iterator[Entry]:
+    for layers in (_ONE, ("block05",), _TWO, _THREE):
+        for g, temperatures in _GRID.items():
+            yield from (_density("whiten", layers, t, shrinkage=g) for t in temperatures)
+    for layers in (_ONE, _TWO):
+        yield _density("whiten", layers, 0.1, k=ALL_ROWS, shrinkage="0.5")
+        yield _density("whiten", layers, None, shrinkage="0.5")
+        yield from (_density("nullspace", layers, t) for t in (0.1, 0.2))
+        yield _density("nullspace", layers, 0.1, directions=32)
+        yield from (_density("lda", layers, t) for t in (0.1, 0.2))
+    yield from (_density("identity", layers, t) for layers in (_ONE, ("block05",)) for t in (0.05, 0.2))
+    yield from (_density("concat", layers, t) for layers in (_TWO, _THREE) for t in (0.05, 0.1))
+    yield _density("nca", _ONE, 0.1)
+    yield from (_density("mask", _ONE, t) for t in (0.1, 0.2))
+
+
+def _density(
+    kind: str, layers: tuple[str, ...], temperature: float | None, *, k: int | None = None, **options: Any
+) -> VoteEntry:
+    """The density vote, or without a temperature the mean of nine."""
+    said = "".join(f", {name}={value}" for name, value in options.items())
+    vote = (
+        "mean k=9" if temperature is None else f"density{' of all rows' * (k is not None)}, T={temperature:g}"
+    )
+    name = f"{vote}: {kind} {'+'.join(layers)}{said}"
+    if temperature is None:
+        return VoteEntry(name, layers, kind, "mean", 9, options=options)
+    return VoteEntry(name, layers, kind, k=k, temperature=temperature, options=options)
+
+
+def _heads() -> Iterator[Entry]:
+    yield HeadEntry("logistic regression (linear)", LinearHead)
+    yield HeadEntry(
+        "logistic regression, standardised, unbalanced", lambda: LinearHead(balanced=False), eligible=False
+    )
+    yield HeadEntry("linear, UFD's optimiser", lambda: LinearHead(optimizer="adamw"), inner=False)
+    yield HeadEntry("svm", lambda: SvmHead(layer="proj"))
+    yield HeadEntry("prototype, gaussian", PrototypeHead)
+    yield HeadEntry("prototype, gaussian, shrinkage=0.5", lambda: PrototypeHead(shrinkage=0.5))
+    yield HeadEntry("prototype, vMF", lambda: PrototypeHead(family="vmf"))
+    rine = {"layers_read": "block03,block04,block05,proj", "epochs": 5, "width": 256}
+    yield HeadEntry("layers (RINE)", lambda: LayersHead(**rine), inner=False)
+
+
+# ---------------------------------------------------------------- one fold
+
+
+class Contest:
+    """Scores of all entries in one fold. A projection is fitted once, as an index has it: on the references
+    known before; what is taught later goes into the banks through it."""
+
+    def __init__(self, world: World, fold: Fold) -> None:
+        self._world, self._fold = world, fold
+        self._maps: dict[Any, Float32] = {}
+
+    def scores(self, entry: Entry, references: Mask, asked: Mask) -> Scores:
+        """float64 (number ``asked``,), positive = fake. ``references`` : who votes or trains."""
+        if isinstance(entry, HeadEntry):
+            return self._head(entry, references, asked)
+        z = self._projected(entry)
+        fake = self._world.rows.fake
+        sides = [self._side(entry, z, references & (fake == label), asked) for label in (True, False)]
+        results = vote_batch(
+            *sides, method=entry.method, k=self._k(entry, sides), temperature=entry.temperature
+        )
+        return np.array([result.score for result in results])
+
+    @staticmethod
+    def _k(entry: VoteEntry, sides: Sequence[BankNeighbours]) -> int | None:
+        return max(side.n_bank for side in sides) if entry.k == ALL_ROWS else entry.k
+
+    def _projected(self, entry: VoteEntry) -> Float32:
+        if entry.map not in self._maps:
+            rows = self._world.rows
+            fitted = fit_projection(
+                entry.kind, rows.take(self._fold.known), layers=entry.layers, **entry.options
+            )
+            joined = np.concatenate([rows.vectors[layer] for layer in entry.layers], axis=1)
+            self._maps[entry.map] = fitted.apply(joined)
+        return self._maps[entry.map]
+
+    def _side(self, entry: VoteEntry, z: Float32, bank: Mask, asked: Mask) -> BankNeighbours:
+        rows = self._world.rows.take(bank)
+        similarities = z[asked] @ z[bank].T
+        weights = reference_weights(rows.names, rows.row_ids, groups=rows.groups)
+        wanted = min(len(rows), entry.k or 200)
+        near = np.argpartition(-similarities, wanted - 1, axis=1)[:, :wanted]
+        return BankNeighbours(
+            np.take_along_axis(similarities, near, 1),
+            near,
+            weights[near],
+            np.zeros_like(near),
+            rows.row_ids[near],
+            len(rows),
+        )
+
+    def _head(self, entry: HeadEntry, references: Mask, asked: Mask) -> Scores:
+        rows = self._world.rows
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            head = entry.make()
+            head.fit(_narrow(rows, head).take(references))
+        queries = _narrow(rows, head).take(asked)
+        return head.decision_function({layer: queries.as_encoded(layer) for layer in head.layers})
+
+
+def _narrow(rows: TrainingSet, head: Head) -> TrainingSet:
+    from dataclasses import replace
+
+    layers = head.layers or tuple(rows.vectors)
+    return replace(
+        rows, vectors={k: rows.vectors[k] for k in layers}, norms={k: rows.norms[k] for k in layers}
+    )
