@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_detect.cli._finetune import command as finetune
 from retrieval_detect.cli._options import given, hyper_parameters, offered
 from retrieval_detect.cli._params import (
     Command,
@@ -175,3 +176,6 @@ def _held_back(snapshot: Snapshot, head: Head) -> dict[str, Any]:
         return {"auc_calib": None}
     scores = head.decision_function({layer: rows.as_encoded(layer) for layer in head.layers})
     return {"auc_calib": round(auc(scores[rows.fake], scores[~rows.fake]), 4)}
+
+
+command.add_command(finetune)
