@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.methods import Methods, calibration_name
-from retrieval_detect.scoring.calibration import Calibration
+from retrieval_detect.methods import Answer, Methods, calibration_name
+from retrieval_detect.scoring.calibration import LOWEST, Calibration
 from retrieval_detect.scoring.conformal import TRAITS, Conformal, size_class
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
 from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.manifest import ALL_ROWS
 from retrieval_detect.store.schema import norm_column
-from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Probe, Question
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Probe
+from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +66,8 @@ class CalibrationScores:
 
     ``names`` : generators of fakes, sources of photographs; ``row_ids``, ``groups`` : int64;
     ``scores`` : float64, positive = fake; ``typical`` : float64; ``fake`` : bool. ``traits`` : each of
-    ``conformal.TRAITS`` → its value for every row.
+    ``conformal.TRAITS`` → its value for every row. ``own`` : float64, how close a fake lies to its own
+    generator (``attribution.generator_densities``), -inf for a photograph.
     """
 
     names: list[str]
@@ -75,6 +77,7 @@ class CalibrationScores:
     typical: Float64
     fake: Bool
     traits: Mapping[str, list[str]]
+    own: Float64
 
 
 def score_rows(
@@ -105,7 +108,15 @@ def score_rows(
         np.array([answer.typical for answer in answers]),
         np.array([row.label == "fake" for row in asked], bool),
         {trait: [row.traits[trait] for row in asked] for trait in TRAITS},
+        np.array([_own_density(methods, question, *pair) for pair in zip(asked, answers, strict=True)]),
     )
+
+
+def _own_density(methods: Methods, question: Question, row: AskedRow, answer: Answer) -> float:
+    names = methods.banks(question.projection).references("fake").names
+    if row.label == "real" or row.name not in names:
+        return -np.inf
+    return float(methods.generator_densities(answer, question)[names.index(row.name)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,6 +205,7 @@ def fit_calibration(
             np.sort(rows.typical),
             {trait: _by_name(rows, ~rows.fake, values) for trait, values in rows.traits.items()},
         ),
+        generators=_by_name(replace(rows, scores=np.maximum(rows.own, LOWEST)), rows.fake, rows.names),
         likelihood=fit_likelihood_ratio(fake, real, method=likelihood),
         likelihood_method=likelihood,
         quality={

@@ -16,7 +16,8 @@ from retrieval_detect.calibrate import AskedRow, Chosen, Progress, rows_to_ask
 from retrieval_detect.errors import EmptyBank, UsageError
 from retrieval_detect.methods import Answer, Methods
 from retrieval_detect.scoring.vote import vote
-from retrieval_detect.types import LABELS, METHODS, Label, Question
+from retrieval_detect.types import LABELS, METHODS, Label
+from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,7 +19,8 @@ from retrieval_detect.detector import Detector
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.sources import scan
-from retrieval_detect.types import Facts, Verdict
+from retrieval_detect.types import Facts
+from retrieval_detect.verdicts import Verdict
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable

@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval_detect import influence, regions, stability
+from retrieval_detect.answers import N_EVIDENCE, doubts, evidence_of, nearest_of_both, own_rows
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError
-from retrieval_detect.methods import ATTRIBUTION_K, Answer, Methods
+from retrieval_detect.images.laundering import CROPS, drawn_views, kind_of, stored_views
+from retrieval_detect.methods import ATTRIBUTION_K, Answer, Methods, calibration_name
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, size_class
 from retrieval_detect.scoring.conformal import verdict as verdict_name
+from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.types import (
-    LABELS,
-    Embedded,
-    Evidence,
-    Failure,
-    ImageItem,
-    IndexRef,
-    Question,
-    Verdict,
-    Votes,
-)
+from retrieval_detect.types import LABELS, Embedded, Failure, ImageItem
+from retrieval_detect.verdicts import Attribution, Evidence, IndexRef, Question, Verdict, Votes
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.images.laundering import Chooser
     from retrieval_detect.scoring.calibration import Calibration
-    from retrieval_detect.scoring.neighbours import BankNeighbours
-    from retrieval_detect.search.banks import Banks, Near
+    from retrieval_detect.search.banks import Banks
     from retrieval_detect.store.manifest import FittedRecord
-    from retrieval_detect.types import EncoderSpec, Label
+    from retrieval_detect.verdicts import VerdictName
 
-N_EVIDENCE = 10
 STALE = "the calibration is of other references than the banks hold now: rd fit calibration"
-_EVIDENCE_COLUMNS = ["label", "generator", "source", "uri", "content_id", "added_at"]
-
-_NOTES = {
-    "alpha-on-white": "transparent areas were put on white",
-    "first-frame": "only the first frame of an animation was judged",
-}
+_CALIBRATED = ("fpr", "confidence", "source", "within", "fdr", "prior")
+_AGAIN = {"head": "rd train", "projection": "rd fit projection", "regions": "rd fit regions"}
 
 
 class Detector:
@@ -158,26 +148,38 @@ class Detector:
 
         With ``fdr`` the batch is judged as a whole: nothing comes before all images are scored.
         """
-        from retrieval_detect.encoders.pipeline import embed
+        from retrieval_detect.encoders.pipeline import embed_views
 
         question = self._checked(Question(**asked))
         items = (_item(image) for image in images)
-        layers = self.snapshot.manifest.layers
-        embedded = embed(items, self.encoder, layers=layers, batch_size=batch_size, workers=workers)
+        embedded = embed_views(
+            items,
+            self.encoder,
+            layers=self.snapshot.manifest.layers,
+            views=_views(question, crop_size=self.encoder.spec.preprocessing.size),
+            batch_size=batch_size,
+            workers=workers,
+        )
         judged = self._judged_all(embedded, question)
         yield from judged if question.fdr is None else at_fdr(list(judged), question.fdr)
 
     def _judged_all(
-        self, embedded: Iterable[Embedded | Failure], question: Question
+        self, embedded: Iterable[Sequence[Embedded | Failure]], question: Question
     ) -> Iterator[Verdict | Failure]:
         started = time.perf_counter()
-        for result in embedded:
-            yield result if isinstance(result, Failure) else self._judged(result, question, started)
+        for original, *views in embedded:
+            usable = [view for view in views if isinstance(view, Embedded)]
+            if isinstance(original, Failure):
+                yield original
+            else:
+                yield self._judged(original, usable, question, started)
             started = time.perf_counter()
 
-    def _judged(self, embedded: Embedded, question: Question, started: float) -> Verdict | Failure:
+    def _judged(
+        self, embedded: Embedded, views: Sequence[Embedded], question: Question, started: float
+    ) -> Verdict | Failure:
         try:
-            verdict = self._judge(embedded, question)
+            verdict = self._judge(embedded, question, views)
         except EmptyBank as error:  # every reference left is a copy of this very image
             return Failure(embedded.item.uri, "no-voters", error.message)
         return replace(verdict, elapsed_s=time.perf_counter() - started)
@@ -185,23 +187,59 @@ class Detector:
     def judge(self, embedded: Embedded, **asked: Any) -> Verdict:
         """The verdict for an image that is embedded already; no encoder is needed."""
         started = time.perf_counter()
-        verdict = self._judge(embedded, self._checked(Question(**asked)))
+        question = self._checked(Question(**asked))
+        if question.stability or question.regions:
+            raise UsageError("stability and regions need the image itself", hint="Use query().")
+        verdict = self._judge(embedded, question)
         return replace(verdict, elapsed_s=time.perf_counter() - started)
 
-    def _judge(self, embedded: Embedded, question: Question) -> Verdict:
+    def _judge(self, embedded: Embedded, question: Question, views: Sequence[Embedded] = ()) -> Verdict:
         stored = self._stored_copies(embedded)
         groups = {group for _, group in stored}
         answer = self.methods.ask(embedded, embedded.vectors, question, own_groups=groups)
-        verdict = self._verdict(embedded, answer, self._own_rows(answer.near, stored), question)
-        return self._calibrated(verdict, answer, question, embedded)
+        verdict = self._verdict(embedded, answer, own_rows(self.snapshot, answer.near, stored), question)
+        verdict = self._calibrated(verdict, answer, question, embedded)
+        if question.influence:
+            asked = (self.methods, embedded, embedded.vectors, question)
+            found = influence.Influences(*asked, answer=answer, own_groups=groups).all()
+            verdict = replace(verdict, influence=found)
+        if question.stability or question.regions:
+            groups |= self.methods.banks(question.projection).own_groups(answer.near)
+            verdict = self._with_views(verdict, views, question, groups)
+        return verdict
+
+    def _with_views(
+        self, verdict: Verdict, views: Sequence[Embedded], question: Question, own_groups: set[int]
+    ) -> Verdict:
+        """What views of the image add; what did not vote on the image does not vote on them."""
+
+        def judge(view: Embedded) -> tuple[VerdictName, float]:
+            answer = self.methods.ask(view, view.vectors, question, own_groups=own_groups)
+            return self._fields(answer, question, view)["verdict"], answer.result.score
+
+        crops = [view for view in views if kind_of(view.view) == CROPS]
+        if question.regions and crops:
+            found = self._crop_methods.regions(crops, question, own_groups=own_groups)
+            verdict = replace(verdict, regions=found)
+        if question.stability:
+            others = [view for view in views if kind_of(view.view) != CROPS]
+            return stability.with_stability(verdict, others, judge, threshold=question.stable_at)
+        return verdict
+
+    @cached_property
+    def _crop_methods(self) -> regions.CropMethods:
+        return regions.CropMethods(self.snapshot, device=self._device)
 
     def _checked(self, question: Question) -> Question:
         """The question with its k and projection, or a ``UsageError`` before an image is looked at."""
         checked = self.methods.checked(question)
+        stability.require(checked)
+        regions.require(self.snapshot, checked)
+        influence.require(checked)
         calibration = self.methods.calibration(checked)
         if calibration is not None:
             calibration.require(checked)
-        elif question != Question(question.method, question.k, question.projection):
+        elif any(getattr(question, name) != getattr(Question(), name) for name in _CALIBRATED):
             raise UsageError(
                 "a rate, confidence, source or prior means nothing without a calibration of this method",
                 hint=f"Fit one: rd fit calibration --method {question.method}",
@@ -215,23 +253,40 @@ class Detector:
     def _calibrated(
         self, verdict: Verdict, answer: Answer, question: Question, embedded: Embedded
     ) -> Verdict:
+        fields = self._fields(answer, question, embedded)
+        calibration = self.methods.calibration(question)
+        if calibration is not None and self.is_stale(calibration):
+            fields["warnings"] = (*verdict.warnings, STALE)
+        fields["attribution"] = self._attributed(verdict, answer, question)
+        return replace(verdict, **fields)
+
+    def _fields(self, answer: Answer, question: Question, embedded: Embedded) -> dict[str, Any]:
+        """The verdict's name; with a calibration, all that it says."""
         calibration = self.methods.calibration(question)
         if calibration is None:
-            return verdict
+            return {"verdict": "fake-like" if answer.result.score > 0 else "real-like"}
         traits = {"format": embedded.format, "size": size_class(embedded.width, embedded.height)}
-        fields = calibration.judge(answer.result.score, answer.typical, question, traits=traits)
-        if self.is_stale(calibration):
-            fields["warnings"] = (*verdict.warnings, STALE)
-        return replace(verdict, **fields)
+        return calibration.judge(answer.result.score, answer.typical, question, traits=traits)
+
+    def _attributed(self, verdict: Verdict, answer: Answer, question: Question) -> tuple[Attribution, ...]:
+        """The nearest fakes' generators, each with how well it fits."""
+        calibration = self.methods.calibration(question)
+        if calibration is None:
+            return verdict.attribution
+        names = self.methods.banks(question.projection).references("fake").names
+        densities = dict(zip(names, self.methods.generator_densities(answer, question).tolist(), strict=True))
+        fits = calibration.fits_generators(densities)
+        return tuple(replace(a, p=fits.get(a.generator)) for a in verdict.attribution)
 
     def _stale_parts(self, question: Question) -> Iterator[str]:
         """What the answer rests on that was fitted on other references than there are now."""
         used = {("head", question.method), ("projection", question.projection)}
+        if question.regions:
+            used.add(("regions", calibration_name(question.method, question.projection or PLAIN)))
         for record in self._stale:
             if (record.kind, record.name) in used:
-                again = "rd train" if record.kind == "head" else "rd fit projection"
                 what = f"{record.kind} {record.name}"
-                yield f"{what} was fitted on other references than there are now: {again}"
+                yield f"{what} was fitted on other references than there are now: {_AGAIN[record.kind]}"
 
     @cached_property
     def _stale(self) -> list[FittedRecord]:
@@ -258,7 +313,7 @@ class Detector:
     ) -> Verdict:
         voters, result = answer.voters, answer.result
         banks = self.methods.banks(question.projection)
-        evidence = self._evidence(_merged(voters))
+        evidence = evidence_of(self.snapshot, nearest_of_both(voters))
         fakes = sum(e.label == "fake" for e in evidence)
         index = self.reference
         encoder = self.snapshot.manifest.encoder
@@ -281,7 +336,7 @@ class Detector:
             evidence=evidence,
             same_image=own,
             warnings=(
-                *_warnings(embedded, own, encoder),
+                *doubts(embedded, own, encoder),
                 *result.warnings,
                 *self._stale_parts(question),
             ),
@@ -290,34 +345,6 @@ class Detector:
             engine=self._encoder.spec.engine if self._encoder else encoder.engine,
             elapsed_s=0.0,
         )
-
-    def _evidence(self, ranked: Sequence[tuple[int, float]]) -> tuple[Evidence, ...]:
-        rows = self.snapshot.take([row_id for row_id, _ in ranked], _EVIDENCE_COLUMNS)
-        return tuple(
-            Evidence(
-                rank=rank,
-                row_id=row["row_id"],
-                label=row["label"],
-                similarity=similarity,
-                generator=row["generator"],
-                source=row["source"],
-                uri=row["uri"],
-                content_id=row["content_id"].hex(),
-                added_at=row["added_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
-            )
-            for rank, (row, (_, similarity)) in enumerate(zip(rows, ranked, strict=True), start=1)
-        )
-
-    def _own_rows(
-        self, near: Mapping[Label, Near], stored: Sequence[tuple[int, int]]
-    ) -> tuple[Evidence, ...]:
-        """The query's own image and its near-duplicates among the references, most similar first."""
-        similar = {row_id: 1.0 for row_id, _ in stored}
-        for bank in near.values():
-            similar |= dict(
-                zip(bank.row_ids[bank.own].tolist(), bank.similarities[bank.own].tolist(), strict=True)
-            )
-        return self._evidence(sorted(similar.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def at_fdr(results: Sequence[Verdict | Failure], fdr: float) -> Iterator[Verdict | Failure]:
@@ -333,35 +360,6 @@ def at_fdr(results: Sequence[Verdict | Failure], fdr: float) -> Iterator[Verdict
             yield replace(result, verdict=name, alpha=alpha, fdr=fdr)
 
 
-def _merged(voters: Mapping[Label, BankNeighbours]) -> list[tuple[int, float]]:
-    """The nearest of both banks together, one row an image, ordered by (-similarity, row id)."""
-    seen: set[int] = set()
-    merged: list[tuple[int, float]] = []
-    pairs = sorted(
-        (-float(s), int(r), int(c))
-        for bank in voters.values()
-        for s, r, c in zip(bank.similarities, bank.row_ids, bank.content, strict=True)
-    )
-    for similarity, row_id, content in pairs:
-        if content not in seen and len(merged) < N_EVIDENCE:
-            seen.add(content)
-            merged.append((row_id, -similarity))
-    return merged
-
-
-def _warnings(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec) -> Iterator[str]:
-    size = encoder.preprocessing.size
-    if min(embedded.width, embedded.height) < size:
-        yield f"{embedded.width}×{embedded.height} is smaller than the encoder's {size}×{size}"
-    yield from (_NOTES[note] for note in embedded.notes if note in _NOTES)
-    if any(e.content_id == embedded.content_id.hex() for e in own):
-        yield "this very image is a reference of the index; it did not vote"
-    elif own:
-        yield "near-duplicates of this image are references of the index; they did not vote"
-    if not encoder.is_clip:
-        yield f"the encoder is no CLIP ({encoder.name}): {encoder.note}"
-
-
 def _require_banks(snapshot: Snapshot) -> None:
     for label in LABELS:
         if not snapshot.manifest.live_rows(label, "bank"):
@@ -369,6 +367,13 @@ def _require_banks(snapshot: Snapshot) -> None:
                 f"the {label} bank of index {snapshot.folder.name!r} is empty: there is nothing to vote",
                 hint=f"Add references: rd bank add DIR --label {label}",
             )
+
+
+def _views(question: Question, *, crop_size: int) -> Chooser:
+    """The original, the re-encodings and the crops that a question is about."""
+    drawn = drawn_views(question.stability or 0)
+    crops = stored_views([CROPS] if question.regions else [], crop_size=crop_size)
+    return lambda *image: list(dict.fromkeys([*drawn(*image), *crops(*image)]))
 
 
 def _item(image: str | Path | bytes | ImageItem) -> ImageItem:

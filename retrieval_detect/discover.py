@@ -19,13 +19,15 @@ from retrieval_detect.errors import EmptyBank, UsageError
 from retrieval_detect.search.projection import query_codes, row_codes, unit
 from retrieval_detect.store.groups import group_rows
 from retrieval_detect.store.staging import normalise
-from retrieval_detect.types import LABELS, Failure, Label, Question
+from retrieval_detect.types import LABELS, Failure, Label
+from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from retrieval_detect.detector import Detector
     from retrieval_detect.search.banks import Banks
     from retrieval_detect.search.projection import Projection
-    from retrieval_detect.types import Embedded, Float32, Int64, Verdict
+    from retrieval_detect.types import Embedded, Float32, Int64
+    from retrieval_detect.verdicts import Verdict
 
 MIN_SIZE = 5
 N_KNOWN = 3

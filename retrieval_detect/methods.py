@@ -6,12 +6,14 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.heads.registry import read_head
+from retrieval_detect.scoring.attribution import generator_densities
 from retrieval_detect.scoring.calibration import Calibration
 from retrieval_detect.scoring.vote import DEFAULT_K, typicality, vote
 from retrieval_detect.search.banks import Banks
@@ -19,9 +21,12 @@ from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.shards import damaged
 from retrieval_detect.store.staging import normalise
-from retrieval_detect.types import METHODS, Question
+from retrieval_detect.types import METHODS
+from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from retrieval_detect.heads.base import Head
     from retrieval_detect.scoring.neighbours import BankNeighbours
     from retrieval_detect.scoring.vote import VoteResult
@@ -29,8 +34,12 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Embedded, Float32, Label, Method, Probe
 
+    Float64 = NDArray[np.float64]
+
 ATTRIBUTION_K = DEFAULT_K["density"]
 """Attribution is a share of the default vote's density, whatever method was asked for."""
+QUALITY = "quality"
+"""The one kind of head whose scores say nothing of fakes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,8 +82,14 @@ class Methods:
 
     def checked(self, question: Question) -> Question:
         """The question with its k and its projection by name, or a ``UsageError``."""
-        heads = [f.name for f in self.snapshot.manifest.fitted if f.kind == "head"]
-        known = (*METHODS, *heads)
+        known = methods_of(self.snapshot)
+        heads = known[len(METHODS) :]
+        record = self.snapshot.fitted("head", question.method)
+        if record is not None and record.method == QUALITY:
+            raise UsageError(
+                f"head {question.method!r} tells how good an image looks, not whether it is fake",
+                hint=f"Ask another method: {', '.join(known)}.",
+            )
         if question.method not in known:
             near = difflib.get_close_matches(question.method, known, n=1)
             raise UsageError(
@@ -82,25 +97,25 @@ class Methods:
                 hint=f"Votes: {', '.join(METHODS)}. Heads: {', '.join(heads) or 'none (rd train)'}."
                 + (f" Did you mean {near[0]}?" if near else ""),
             )
-        if question.k is not None and (question.k < 1 or question.method in heads):
+        default = DEFAULT_K[_vote_of(question.method)]
+        k = default if question.k is None else question.k
+        if k < 1 or (question.method in heads and k != default):
             why = "a head counts no neighbours" if question.method in heads else "give 1 or more"
             raise UsageError(f"k is {question.k}: {why}")
-        k = question.k or DEFAULT_K[_vote_of(question.method)]
         projection = question.projection or self.snapshot.manifest.projection
         self.banks(projection)
         return replace(question, k=k, projection=projection)
 
     def scorer(self, question: Question) -> str:
         """Digest of all that makes scores comparable: another means that a calibration does not hold."""
-        record = self.snapshot.fitted("head", question.method)
         parts = [self.banks(question.projection).projection.id]
-        if record is not None:
-            parts += [record.digest, *map(self._member_digest, self.head(question.method).members)]
+        if question.method not in METHODS:
+            parts += map(self._digest, self._parts(question.method))
         return "-".join(parts)
 
-    def _member_digest(self, member: str) -> str:
-        record = self.snapshot.fitted("head", member)
-        return member if record is None else record.digest
+    def _digest(self, method: str) -> str:
+        record = self.snapshot.fitted("head", method)
+        return method if record is None else record.digest
 
     def calibration(self, question: Question) -> Calibration | None:
         """The calibration that holds for a ``checked`` question, if the index has one."""
@@ -114,16 +129,14 @@ class Methods:
         """The stored layers that asking reads."""
         named = [grouping_layer(self.snapshot.manifest.layers)]
         named += self.banks(question.projection).projection.layers
-        for method in self._parts(question.method):
-            named += self.head(method).layers
+        for part in self._parts(question.method):
+            named += self.head(part).layers if part not in METHODS else ()
         return tuple(dict.fromkeys(named))
 
     def _parts(self, method: str) -> list[str]:
-        """The heads that a method is made of."""
-        if method in METHODS:
-            return []
-        members = self.head(method).members
-        return [m for m in members if m not in METHODS] if members else [method]
+        """A method, and those that it is made of."""
+        members = () if method in METHODS else self.head(method).members
+        return [method, *(part for member in members for part in self._parts(member))]
 
     # ------------------------------------------------------------ asking
 
@@ -153,6 +166,16 @@ class Methods:
             result = replace(result, score=score, warnings=())
         return Answer(near, voters, result, float(typicality(voters["fake"], voters["real"])[0]))
 
+    def generator_densities(self, answer: Answer, question: Question) -> Float64:
+        """How close an image lies to each generator of the fake bank, float64 (G,)."""
+        banks = self.banks(question.projection)
+        return generator_densities(
+            answer.voters["fake"],
+            n_names=len(banks.references("fake").names),
+            k=ATTRIBUTION_K,
+            temperature=banks.projection.temperature,
+        )
+
     def _head_score(
         self,
         name: str,
@@ -177,10 +200,17 @@ class Methods:
 
 
 def as_stored(vector: Float32) -> Float32:
-    """A query's vector, float32 (d,), as if it had been stored: float32 (1, d), its norm kept."""
-    unit, norms = normalise(vector[None, :])
-    rounded: Float32 = unit.astype(np.float32) * norms[:, None]
-    return rounded
+    """A query's vector, float32 (d,), as heads are trained on it: rounded as stored, float32 (1, d)."""
+    codes, norms = normalise(vector[None, :])
+    rounded = codes.astype(np.float32)
+    stored: Float32 = rounded / np.linalg.norm(rounded, axis=1, keepdims=True) * norms[:, None]
+    return stored
+
+
+def methods_of(snapshot: Snapshot) -> tuple[str, ...]:
+    """Every method that images can be judged by: the votes, then heads."""
+    heads = [f.name for f in snapshot.manifest.fitted if f.kind == "head" and f.method != QUALITY]
+    return (*METHODS, *heads)
 
 
 def load_head(snapshot: Snapshot, name: str) -> Head:
@@ -191,10 +221,10 @@ def load_head(snapshot: Snapshot, name: str) -> Head:
     paths = {suffix: snapshot.fitted_path(record, suffix) for suffix in record.files}
     try:
         files = {suffix: path.read_bytes() for suffix, path in paths.items()}
-        head, about = read_head(files), json.loads(files["json"])["about"]
+        head = read_head(files)
+        fingerprint = json.loads(files["json"])["about"].get("fingerprint")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(next(iter(paths.values()))) from error
-    fingerprint = about.get("fingerprint")
     if fingerprint and fingerprint != snapshot.manifest.encoder.fingerprint:
         raise EncoderMismatch(f"head {name!r} was trained for another encoder", hint="Train it: rd train")
     return head
@@ -221,8 +251,13 @@ def read_calibration(snapshot: Snapshot, name: str) -> Calibration | None:
 
 
 def calibrations(snapshot: Snapshot) -> list[Calibration]:
-    """All calibrations of an index; those through its default projection by the default vote come first."""
-    names = [f.name for f in snapshot.manifest.fitted if f.kind == "calibration"]
+    """All calibrations of methods and projections that an index still has.
+
+    Those through its default projection, and among them that of the default vote, come first.
+    """
+    fitted = snapshot.manifest.fitted
+    projections = (PLAIN, *(f.name for f in fitted if f.kind == "projection"))
+    names = [calibration_name(*pair) for pair in product(methods_of(snapshot), projections)]
     found = [read for name in names if (read := read_calibration(snapshot, name))]
     default = snapshot.manifest.projection
     return sorted(found, key=lambda c: (c.projection != default, c.method != Question().method, c.method))

@@ -13,21 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.calibrate import (
-    CalibrationScores,
-    Chosen,
-    fit_calibration,
-    score_rows,
-    write_calibration,
-)
+from retrieval_detect.calibrate import CalibrationScores, Chosen, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.methods import calibrations
 from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.writer import with_records
-from retrieval_detect.train import refitted_heads
-from retrieval_detect.types import LABELS, SPLITS
+from retrieval_detect.train import calibrated_anew, measurable, refitted_heads
+from retrieval_detect.types import SPLITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,14 +172,6 @@ def _likeness(snapshot: Snapshot, row_ids: NDArray[np.int64], first: int) -> Flo
 # ---------------------------------------------------------------- before the commit
 
 
-def _measurable(snapshot: Snapshot) -> bool:
-    """Whether both banks can vote and rows of both labels are set aside.
-
-    Where removals left none, the calibration is stale already and must not bar the way back.
-    """
-    return all(snapshot.manifest.live_rows(label, split) for label in LABELS for split in SPLITS)
-
-
 @dataclass(slots=True)
 class Reviewer:
     """Looks at an addition to a calibrated index before it is committed.
@@ -206,19 +192,11 @@ class Reviewer:
         heads = refitted_heads(writer, new)
         after = Snapshot(new.folder, replace(new.manifest, fitted=with_records(new.manifest.fitted, heads)))
         known = calibrations(old)
-        if not known or not _measurable(old):
-            return heads
-        self.report = compare(old, after, known[0], alpha=self.alpha, device=self.device)
-        self._refuse(self.report)
-        return [*heads, *(write_calibration(writer, self._refitted(after, found)) for found in known)]
-
-    def _refitted(self, new: Snapshot, found: Calibration) -> Calibration:
-        return fit_calibration(
-            new,
-            found.question,
-            likelihood=found.likelihood_method,
-            device=self.device,
-        )
+        # Where removals left none to measure, the calibration is stale already and must not bar the way back.
+        if known and measurable(old):
+            self.report = compare(old, after, known[0], alpha=self.alpha, device=self.device)
+            self._refuse(self.report)
+        return [*heads, *calibrated_anew(writer, after, device=self.device)]
 
     def _refuse(self, report: Regression) -> None:
         n = report.photographs.n

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,14 @@ import numpy as np
 
 from retrieval_detect.calibrate import Chosen, fit_calibration, score_rows, write_calibration
 from retrieval_detect.errors import EncoderMismatch, UsageError
-from retrieval_detect.methods import Methods, calibrations, load_head
+from retrieval_detect.methods import Methods, calibration_name, calibrations, load_head
 from retrieval_detect.projections.inner import Trial, Vote
 from retrieval_detect.projections.registry import fit_projection
-from retrieval_detect.search.fitted import PLAIN
+from retrieval_detect.search.fitted import PLAIN, read_projection
 from retrieval_detect.store.manifest import BANK_ROWS, FITTED_NAME
 from retrieval_detect.store.training import TrainingSet, load_training_set, require_layers_stored
-from retrieval_detect.types import LABELS, METHODS, ORIGINAL_VIEW, Question
+from retrieval_detect.types import LABELS, METHODS, ORIGINAL_VIEW, SPLITS
+from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.text import TextTower
@@ -37,7 +39,9 @@ KNOWN = (0, 5, 20)
 """How many references of a new generator there may be when a temperature is chosen."""
 ENSEMBLE_ROWS = 5000
 """References whose scores an ensemble is fitted on, at most."""
+LONGEST_NAME = 30
 _FOLDS = 3
+_NAMES = f"Use lower-case letters, digits, '-' (never two) and '_', at most {LONGEST_NAME} characters."
 
 
 def _quiet(_: str) -> None:
@@ -47,12 +51,17 @@ def _quiet(_: str) -> None:
 # ---------------------------------------------------------------- projections
 
 
+def _can_name(name: str) -> bool:
+    """Whether a calibration can be named by it and another such name together."""
+    return len(name) <= LONGEST_NAME and "--" not in name and bool(FITTED_NAME.fullmatch(name))
+
+
 def check_projection_name(name: str) -> None:
     """Raise ``UsageError`` for what cannot name a projection."""
-    if name == PLAIN or "--" in name or not FITTED_NAME.fullmatch(name):
+    if name == PLAIN or not _can_name(name):
         raise UsageError(
             f"{name!r} cannot name a fitted projection",
-            hint=f"Use lower-case letters, digits, '-' and '_'; {PLAIN!r} stands for the stored vectors.",
+            hint=f"{_NAMES} {PLAIN!r} stands for the stored vectors.",
         )
 
 
@@ -76,7 +85,8 @@ def fitted_projection(
     if not trial.possible:
         return projection
     progress("choosing the temperature on generators and sources held out")
-    side_by_side = np.concatenate([trial.rows.vectors[layer] for layer in layers], axis=1)
+    # Not of ``layers``: a kind may have left out some of them.
+    side_by_side = np.concatenate([trial.rows.vectors[layer] for layer in projection.layers], axis=1)
     z = projection.apply(side_by_side)
     found = {t: {n: trial.auc(z, vote=Vote(temperature=t), known=n) for n in KNOWN} for t in TEMPERATURES}
     best = max(found, key=lambda t: sum(found[t].values()))
@@ -84,17 +94,20 @@ def fitted_projection(
     return replace(projection, facts=dict(projection.facts) | chosen)
 
 
-def commit_projection(store: Store, name: str, projection: Affine, *, device: str = "auto") -> Manifest:
+def commit_projection(
+    store: Store, name: str, projection: Affine, *, of: Snapshot | None = None, device: str = "auto"
+) -> Manifest:
     """Store a projection and search the banks through it from now on.
 
-    Every calibrated method is calibrated anew through it, in the same generation.
+    ``of`` : what it was fitted on. Every calibrated method is calibrated anew through it, in the same
+    generation.
     """
     check_projection_name(name)
     strata: tuple[RowStratum, ...] = tuple(
         s for s in BANK_ROWS if s[0] in projection.facts.get("labels", LABELS)
     )
     with store.writer() as writer:
-        rows = (writer.snapshot.rows_digest(strata), strata)
+        rows = ((of or writer.snapshot).rows_digest(strata), strata)
         files = {"safetensors": projection.to_bytes()}
         record = writer.write_fitted("projection", name, method=projection.kind, files=files, rows=rows)
         return _commit_default(writer, name, [record], device=device)
@@ -103,44 +116,61 @@ def commit_projection(store: Store, name: str, projection: Affine, *, device: st
 def use_projection(store: Store, name: str, *, device: str = "auto") -> Manifest:
     """Search the banks through a projection that is stored already; ``identity`` always is."""
     with store.writer() as writer:
-        if name != PLAIN and writer.snapshot.fitted("projection", name) is None:
-            raise UsageError(
-                f"there is no projection {name!r}",
-                hint=f"Fit one: rd fit projection {name} --kind whiten",
-            )
+        read_projection(writer.snapshot, name)
         return _commit_default(writer, name, [], device=device)
 
 
 def _commit_default(writer: Writer, name: str, records: Sequence[FittedRecord], *, device: str) -> Manifest:
-    old = writer.snapshot
     to_be = writer.preview(records, projection=name)
-    methods = Methods(to_be, device=device)
+    banks = Methods(to_be, device=device).banks()
     for label in LABELS:
-        if old.manifest.live_rows(label, "bank"):
-            methods.banks().bank(label)
-    again = [c for c in calibrations(old) if c.projection == old.manifest.projection]
-    anew = [
-        fit_calibration(
-            to_be,
-            Question(c.method, c.k if c.method in METHODS else None, name),
-            likelihood=c.likelihood_method,
-            device=device,
+        if to_be.manifest.live_rows(label, "bank"):
+            banks.bank(label)
+    return writer.fit([*records, *calibrated_anew(writer, to_be, device=device)], projection=name)
+
+
+# ---------------------------------------------------------------- calibrations
+
+
+def measurable(snapshot: Snapshot) -> bool:
+    """Whether both banks can vote and rows of both labels are set aside."""
+    return all(snapshot.manifest.live_rows(label, split) for label in LABELS for split in SPLITS)
+
+
+def calibrated_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
+    """Calibrations for the generation to be, where those it has are of other scores or other rows.
+
+    What is calibrated through the default projection in force will be through that to come.
+    """
+    if not measurable(to_be):
+        return []
+    methods, rows_digest = Methods(to_be, device=device), to_be.rows_digest()
+    before, after = writer.snapshot.manifest.projection, to_be.manifest.projection
+    known = {(c.method, c.projection): c for c in calibrations(to_be)}
+    moved = {
+        (c.method, after): replace(c, projection=after) for c in known.values() if c.projection == before
+    }
+    return [
+        write_calibration(
+            writer,
+            fit_calibration(to_be, c.question, likelihood=c.likelihood_method, device=device),
         )
-        for c in again
+        for c in (moved | known).values()
+        if (c.scorer, c.rows_digest) != (methods.scorer(c.question), rows_digest)
     ]
-    return writer.fit([*records, *(write_calibration(writer, c) for c in anew)], projection=name)
 
 
 # ---------------------------------------------------------------- heads
 
 
-def check_name(name: str) -> None:
-    """Raise ``UsageError`` for what cannot name a head beside the votes."""
-    if name in METHODS or "--" in name or not FITTED_NAME.fullmatch(name):
+def check_name(name: str, *, members: Sequence[str] = ()) -> None:
+    """Raise ``UsageError`` for what cannot name a head beside the votes, or one made of ``members``."""
+    if name in METHODS or not _can_name(name):
         raise UsageError(
-            f"{name!r} cannot name a head",
-            hint=f"Use lower-case letters, digits, '-' and '_'; these are votes: {', '.join(METHODS)}.",
+            f"{name!r} cannot name a head", hint=f"{_NAMES} These are votes: {', '.join(METHODS)}."
         )
+    if name in members:
+        raise UsageError(f"{name!r} cannot be a member of itself", hint="Choose another --name.")
 
 
 def training_set(snapshot: Snapshot, head: Head, *, split: Split = "bank") -> TrainingSet:
@@ -174,12 +204,21 @@ def scored_rows(snapshot: Snapshot, head: Head, table: str | Path) -> tuple[Trai
 def _score_table(path: Path) -> dict[str, float]:
     with path.open(newline="", encoding="utf-8") as file:
         try:
-            return {row["image"]: float(row["score"]) for row in csv.DictReader(file)}
-        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            table = csv.DictReader(file)
+            if not {"image", "score"} <= set(table.fieldnames or ()):
+                raise ValueError("its header is another")
+            return {row["image"]: _finite(row["score"]) for row in table}
+        except (ValueError, TypeError, csv.Error) as error:
             raise UsageError(
                 f"{path} is no table of scores: {error}",
                 hint="It needs a header 'image,score' and a number in each row.",
             ) from error
+
+
+def _finite(text: str) -> float:
+    if not np.isfinite(value := float(text)):
+        raise ValueError(f"{text!r} is no score")
+    return value
 
 
 def require_same_weights(text: TextTower, snapshot: Snapshot) -> None:
@@ -206,11 +245,44 @@ def import_for(snapshot: Snapshot, head: LinearHead) -> Iterator[str]:
         yield f"these weights were trained on ViT-L-14:openai; with {spec.name} their scores mean nothing"
 
 
-def commit_head(store: Store, name: str, head: Head, *, strata: Sequence[RowStratum] = BANK_ROWS) -> Manifest:
-    """Store a trained head. ``strata`` : the classes of rows it has seen; none for imported weights."""
-    check_name(name)
+def commit_head(
+    store: Store,
+    name: str,
+    head: Head,
+    *,
+    strata: Sequence[RowStratum] = BANK_ROWS,
+    of: Snapshot | None = None,
+    device: str = "auto",
+) -> Manifest:
+    """Store a trained head; what was calibrated by another of its name is calibrated anew along with it.
+
+    ``strata`` : the classes of rows it has seen; none for imported weights. ``of`` : see ``write_head``.
+    """
+    check_name(name, members=head.members)
     with store.writer() as writer:
-        return writer.fit([write_head(writer, name, head, strata=tuple(strata))])
+        record = write_head(writer, name, head, strata=tuple(strata), of=of)
+        return writer.fit([record, *calibrated_anew(writer, writer.preview([record]), device=device)])
+
+
+def remove_head(store: Store, name: str) -> Manifest:
+    """Take a head and its calibrations out of an index; refuses what an ensemble is made of."""
+    with store.writer() as writer:
+        require_removable(writer.snapshot, name)
+        fitted = writer.snapshot.manifest.fitted
+        projections = (PLAIN, *(f.name for f in fitted if f.kind == "projection"))
+        return writer.forget("head", name, along={calibration_name(name, p) for p in projections})
+
+
+def require_removable(snapshot: Snapshot, name: str) -> None:
+    """Raise ``UsageError`` for a head that is not there, or that an ensemble is made of."""
+    heads = [f for f in snapshot.manifest.fitted if f.kind == "head"]
+    if name not in [head.name for head in heads]:
+        raise UsageError(f"there is no head {name!r}", hint="See: rd head list")
+    for head in heads:
+        if head.method == "ensemble" and name in load_head(snapshot, head.name).members:
+            raise UsageError(
+                f"ensemble {head.name!r} is made of {name!r}", hint=f"First: rd head remove {head.name}"
+            )
 
 
 def write_head(
@@ -229,13 +301,14 @@ def write_head(
 
 def refitted_heads(writer: Writer, new: Snapshot) -> list[FittedRecord]:
     """Heads that are cheap to train, trained on the generation to be; the others become stale."""
-    stale = [record for record in new.stale() if record.kind == "head"]
-    heads = {record.name: load_head(new, record.name) for record in stale}
-    return [
-        write_head(writer, name, head.fit(training_set(new, head)), of=new)
-        for name, head in heads.items()
-        if head.cheap
-    ]
+    records = []
+    for name in [record.name for record in new.stale() if record.kind == "head"]:
+        head = load_head(new, name)
+        if head.cheap:
+            # What is left after removals may be too little for it; that must not bar the way back.
+            with suppress(UsageError):
+                records.append(write_head(writer, name, head.fit(training_set(new, head)), of=new))
+    return records
 
 
 # ---------------------------------------------------------------- ensembles
@@ -267,21 +340,32 @@ def member_scores(
             scores[name] = np.full((len(rows), 1), np.nan, np.float32)
             scores[name][chosen, 0] = found.scores
         else:
-            scores[name] = _out_of_fold(heads[name], rows)
+            scores[name] = _fair_scores(snapshot, name, heads[name], rows)
     return replace(rows, vectors=scores, norms={}).take(chosen)
 
 
-def _out_of_fold(head: Head, rows: TrainingSet) -> Float32:
-    """Scores of rows by the same head trained without their generator or source, float32 (n, 1)."""
+def _fair_scores(snapshot: Snapshot, name: str, head: Head, rows: TrainingSet) -> Float32:
+    """Scores of rows by a head that has not learnt from them, float32 (n, 1)."""
+    record = snapshot.fitted("head", name)
+    if record is not None and not record.strata:
+        vectors = {layer: rows.as_encoded(layer) for layer in head.layers}
+        return head.decision_function(vectors)[:, None].astype(np.float32)
     if head.needs_text:
         raise UsageError(
             f"a {head.kind} head cannot be trained again in passing, and so has no fair scores to learn from",
             hint="Choose members among votes, linear, svm, layers and prototype heads.",
         )
+    return _out_of_fold(head, rows)
+
+
+def _out_of_fold(head: Head, rows: TrainingSet) -> Float32:
+    """Scores by the same head trained without a row's generator or source; a single one is cut by group."""
     fold = np.empty(len(rows), np.int64)
     for fake in (False, True):
         members = rows.fake == fake
-        fold[members] = np.unique(rows.names[members], return_inverse=True)[1] % _FOLDS
+        names, groups = rows.names[members], rows.groups[members]
+        units = names if len(np.unique(names)) > 1 else groups.astype(str)
+        fold[members] = np.unique(units, return_inverse=True)[1] % _FOLDS
     scores = np.full((len(rows), 1), np.nan, np.float32)
     vectors = {layer: rows.as_encoded(layer) for layer in head.layers}
     for number in range(_FOLDS):

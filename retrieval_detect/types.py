@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Label: TypeAlias = Literal["real", "fake"]
 Split: TypeAlias = Literal["bank", "calib"]
 Method: TypeAlias = Literal["density", "nearest", "mean", "majority"]
-VerdictName: TypeAlias = Literal["fake-like", "real-like", "uncertain", "unknown"]
 
 LABELS: tuple[Label, Label] = ("real", "fake")
 SPLITS: tuple[Split, Split] = ("bank", "calib")
@@ -199,7 +198,7 @@ class Facts:
     tags: str = ""
 
 
-# ---------------------------------------------------------------- neighbours and verdicts
+# ---------------------------------------------------------------- neighbours
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,115 +211,3 @@ class Neighbours:
 
     row_ids: Int64
     similarities: Float32
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """One reference shown with a verdict. ``similarity`` is the cosine, -1…1."""
-
-    rank: int
-    row_id: int
-    label: Label
-    similarity: float
-    generator: str
-    source: str
-    uri: str
-    content_id: str
-    added_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Attribution:
-    """One generator among the nearest fakes. ``share`` of exp(D_fake), 0…1, sums to 1 over all."""
-
-    generator: str
-    of_nearest_fakes: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """How an image is to be judged.
-
-    ``method`` : a vote, or the name of a head; ``k`` : how many neighbours a vote counts, ``None`` is its
-    own; ``projection`` : what banks are searched through, ``None`` is the index's default.
-
-    With a calibration: ``fpr``, the share of photographs that may be called fake-like, 0…1;
-    ``confidence`` that it is no higher, over the draw of the calibration photographs; ``source`` whose
-    photographs alone are compared with; ``within`` (``"source"``, ``"format"``, ``"size"``), so that the
-    rate holds in each such set of photographs by itself; ``fdr``, instead of ``fpr``, the expected share
-    of photographs among those of a batch that are called fake-like; ``prior``, the share of fakes
-    among such images, for which alone a probability is stated.
-    """
-
-    method: str = "density"
-    k: int | None = None
-    projection: str | None = None
-    fpr: float = 0.05
-    confidence: float | None = None
-    source: str | None = None
-    within: str | None = None
-    fdr: float | None = None
-    prior: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Votes:
-    """The nearest references of both banks together, ``of`` = how many voted."""
-
-    fake: int
-    real: int
-    of: int
-    bank_share_fake: float
-
-
-@dataclass(frozen=True, slots=True)
-class IndexRef:
-    """Which state of which index judged: enough to ask the same again."""
-
-    name: str
-    generation: int
-    fingerprint: str
-    n_real: int
-    n_fake: int
-    n_generators: int
-
-    @property
-    def share_fake(self) -> float:
-        """The fake bank's part of all references that can vote, 0…1."""
-        return self.n_fake / (self.n_real + self.n_fake)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer for one image, with its evidence. ``score`` : positive = fake.
-
-    ``verdict`` without a calibration says only which bank is nearer (score > 0 is fake-like).
-    Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are ``None``
-    where there is none. Serialised by ``report.verdict_json``.
-    """
-
-    input: str
-    sha256: str
-    verdict: VerdictName
-    score: float
-    method: str
-    k: int
-    votes: Votes
-    nearest: Mapping[str, float]
-    attribution: tuple[Attribution, ...]
-    evidence: tuple[Evidence, ...]
-    same_image: tuple[Evidence, ...]
-    warnings: tuple[str, ...]
-    index: IndexRef
-    encoder: str
-    engine: str
-    elapsed_s: float
-    p_values: Mapping[str, float] | None = None
-    alpha: Mapping[str, float] | None = None
-    calibration: Mapping[str, Any] | None = None
-    log10_lr: float | None = None
-    prior: float | None = None
-    probability: float | None = None
-    fdr: float | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from retrieval_detect.types import Attribution, Evidence, IndexRef, Verdict, Votes
+from retrieval_detect.verdicts import Attribution, Evidence, IndexRef, Verdict, Votes
 
 FAKE = Evidence(1, 81, "fake", 0.91234567, "sdxl", "", "fake/sdxl/17.png", "ab" * 32, "2026-10-01T12:00:00Z")
 REAL = Evidence(2, 7, "real", 0.8, "", "camera", "real/7.jpg", "cd" * 32, "2026-10-01T12:00:00Z")

@@ -19,37 +19,39 @@ def hyper_parameters(owner: type) -> list[Field[Any]]:
 def offered(owners: Mapping[str, type]) -> Callable[[F], F]:
     """Add an option for each hyper-parameter of any of ``owners``, by kind; unset ones are ``None``.
 
-    Where several kinds share one, its help is that of the first and names the kinds that have it.
+    Where several kinds share one, its help is that of the first and names the kinds that have it, and
+    the default only where it is the same for all.
     """
-    having: dict[str, list[str]] = {}
-    first: dict[str, Field[Any]] = {}
+    having: dict[str, dict[str, Field[Any]]] = {}
     for kind, owner in owners.items():
         for found in hyper_parameters(owner):
-            having.setdefault(found.name, []).append(kind)
-            first.setdefault(found.name, found)
+            having.setdefault(found.name, {})[kind] = found
 
     def decorate(command: F) -> F:
-        for name, field in reversed(first.items()):
-            only = "" if len(having[name]) == len(owners) else f" ({', '.join(having[name])})"
-            command = _option(field, only)(command)
+        for kinds in reversed(having.values()):
+            only = "" if len(kinds) == len(owners) else f" ({', '.join(kinds)})"
+            field, *others = kinds.values()
+            same = all(other.default == field.default for other in others)
+            command = _option(field, only + (_default(field.default) if same else ""))(command)
         return command
 
     return decorate
 
 
-def _option(field: Field[Any], only: str) -> Callable[[F], F]:
+def _option(field: Field[Any], note: str) -> Callable[[F], F]:
     flag, default = field.name.replace("_", "-"), field.default
-    said = "" if default in ("", None) else f" (default: {_said(default)})"
-    text = f"{field.metadata['help'].rstrip('.')}{only}{said}."
+    text = f"{field.metadata['help'].rstrip('.')}{note}."
     if isinstance(default, bool):
         return click.option(f"--{flag}/--no-{flag}", field.name, default=None, help=text)
     return click.option(f"--{flag}", field.name, type=_type(field), default=None, help=text)
 
 
-def _said(default: Any) -> str:
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    return f"{default:g}" if isinstance(default, float) else str(default)
+def _default(value: Any) -> str:
+    if value in ("", None):
+        return ""
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    return f" (default: {value:g})" if isinstance(value, float) else f" (default: {value})"
 
 
 def _type(field: Field[Any]) -> Any:

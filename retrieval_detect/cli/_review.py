@@ -58,7 +58,8 @@ def check(run: Run, at_most: int | None) -> None:
     from retrieval_detect.config import index_path
     from retrieval_detect.detector import Detector
     from retrieval_detect.search.fitted import PLAIN
-    from retrieval_detect.types import LABELS, Question
+    from retrieval_detect.types import LABELS
+    from retrieval_detect.verdicts import Question
 
     settings = run.settings
     snapshot = Detector.load(index_path(settings)).snapshot
@@ -151,7 +152,7 @@ def discover(
     from retrieval_detect.config import index_path
     from retrieval_detect.detector import STALE, Detector
     from retrieval_detect.discover import require_calibration
-    from retrieval_detect.types import Question
+    from retrieval_detect.verdicts import Question
 
     settings = run.settings
     _check_out(out)

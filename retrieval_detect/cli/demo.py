@@ -16,7 +16,7 @@ from retrieval_detect.cli._params import Command, Run
 if TYPE_CHECKING:
     from retrieval_detect.cli._output import Line, Output, Part
     from retrieval_detect.demo import Tour
-    from retrieval_detect.types import Evidence, Verdict
+    from retrieval_detect.verdicts import Evidence, Verdict
 
 
 @click.command("demo", cls=Command, examples="rd demo\nrd demo --keep demo/")

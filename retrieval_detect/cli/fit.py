@@ -53,7 +53,8 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
     from retrieval_detect.config import index_path
     from retrieval_detect.report.words import calibration_lines
     from retrieval_detect.store.store import Store
-    from retrieval_detect.types import LABELS, Question
+    from retrieval_detect.types import LABELS
+    from retrieval_detect.verdicts import Question
 
     settings = run.settings
     store = Store(index_path(settings))
@@ -87,6 +88,51 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
     run.output.record(record | {"generation": manifest.generation}, text=lines)
 
 
+@command.command("regions", examples="rd fit regions\nrd query photo.jpg --regions")
+@method_option
+@k_option
+@projection_option
+@device_option
+@dry_run_option
+@click.pass_obj
+def regions(run: Run, dry_run: bool) -> None:
+    """Learn how high the highest crop of a photograph scores, from the photographs set aside.
+
+    A query of regions then says how many photographs have a crop as high. It needs an index with crops:
+    rd build-index --views crops, or rd bank add --views crops.
+    """
+    from retrieval_detect.cli._again import same_index
+    from retrieval_detect.cli._progress import progress
+    from retrieval_detect.config import index_path
+    from retrieval_detect.regions import commit_regions, fit_regions
+    from retrieval_detect.report.words import number
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.verdicts import Question
+
+    settings = run.settings
+    store = Store(index_path(settings))
+    snapshot = store.snapshot()
+    question = Question(settings.method, settings.k, settings.projection)
+    with progress(snapshot.manifest.live_rows("real", "calib"), "Scoring", run.output) as meter:
+        fitted = fit_regions(snapshot, question, device=settings.device, progress=meter.advance)
+    crops = [n for n, _ in fitted.photographs]
+    record = {"index": str(store.folder), "method": fitted.method, "k": fitted.k}
+    record |= {"photographs": len(crops), "crops": sum(crops)}
+    lines = [
+        f"Regions ({fitted.method}, k {fitted.k}): judged {number(sum(crops), 'crop')} of "
+        f"{number(len(crops), 'photograph')}, kept the highest of each"
+    ]
+    if dry_run:
+        run.output.record(record, text=[*lines, "  Nothing was written."])
+        return
+    manifest = commit_regions(store, fitted)
+    flag = same_index(run, store.folder)
+    lines.append(
+        f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}{flag}"
+    )
+    run.output.record(record | {"generation": manifest.generation}, text=lines)
+
+
 @command.command(
     "projection",
     examples="""
@@ -100,7 +146,7 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
     metavar="KIND",
     help="identity, concat, whiten, lda, nca, mask, heads or nullspace; none: use NAME as it is stored.",
 )
-@click.option("--layers", metavar="LIST", help="Stored layers it reads (default: the one banks search now).")
+@click.option("--layers", metavar="LIST", help="Stored layers it reads (default: proj, where it is stored).")
 @offered(KINDS)
 @device_option
 @dry_run_option
@@ -172,7 +218,7 @@ def _fit(run: Run, store: Store, name: str, wanted: _Wanted, *, dry_run: bool) -
     if dry_run:
         run.output.record(record, text=[*lines, "  Nothing was written."])
         return
-    manifest = commit_projection(store, name, fitted, device=run.settings.device)
+    manifest = commit_projection(store, name, fitted, of=snapshot, device=run.settings.device)
     flag = same_index(run, store.folder)
     lines.append(
         f"  Banks are searched through it, generation {manifest.generation}. "
@@ -193,4 +239,6 @@ def projection_lines(record: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  AUC on generators and sources held out, by how many of the generator are known: {said}"
         )
+    if inner and record["facts"]["labels"]:
+        lines.append("  the map itself was fitted with them, so images of new ones will do worse")
     return lines

@@ -73,16 +73,22 @@ def import_head(run: Run, file: Path, name: str, layer: str, dry_run: bool) -> N
 
 @command.command("remove", examples="rd head remove ufd")
 @click.argument("name")
+@dry_run_option
 @click.pass_obj
-def remove_head(run: Run, name: str) -> None:
-    """Take a head out of the index; rd bank rollback brings it back."""
+def remove_head(run: Run, name: str, dry_run: bool) -> None:
+    """Take a head and its calibrations out of the index; rd bank rollback brings them back."""
     from retrieval_detect.config import index_path
     from retrieval_detect.store.store import Store
+    from retrieval_detect.train import remove_head, require_removable
 
     store = Store(index_path(run.settings))
-    with store.writer() as writer:
-        manifest = writer.forget("head", name)
+    record = {"index": str(store.folder), "name": name}
+    if dry_run:
+        require_removable(store.snapshot(), name)
+        run.output.record(record, text=[f"Head {name} can be removed. Nothing was written."])
+        return
+    manifest = remove_head(store, name)
     run.output.record(
-        {"index": str(store.folder), "name": name, "generation": manifest.generation},
+        record | {"generation": manifest.generation},
         text=[f"Removed head {name}, generation {manifest.generation}."],
     )

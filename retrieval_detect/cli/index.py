@@ -11,6 +11,7 @@ from retrieval_detect.cli._params import Group, Run, encoder_weights_option, off
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from retrieval_detect.store.manifest import FittedKind
     from retrieval_detect.store.snapshot import Snapshot
 
 
@@ -108,25 +109,33 @@ def _info(snapshot: Snapshot) -> dict[str, Any]:
         "removed": len(snapshot.dead),
         "purged": len(manifest.purge.digests),
         "failures": len(read_failures(snapshot.folder)),
-        "calibrations": _calibrations(snapshot),
+        "projections": _fitted(snapshot, "projection"),
+        "heads": _fitted(snapshot, "head"),
+        "calibrations": {name: {"stale": f["stale"]} for name, f in _fitted(snapshot, "calibration").items()},
         "shards": len(manifest.shards),
         "size_bytes": size_on_disk(snapshot.folder),
         "tools": dict(manifest.tools),
     }
 
 
-def _calibrations(snapshot: Snapshot) -> dict[str, dict[str, bool]]:
-    """Votes that are calibrated, and whether by other references than there are now."""
+def _fitted(snapshot: Snapshot, kind: FittedKind) -> dict[str, dict[str, Any]]:
+    """What was fitted, of which kind it is, and whether on other references than there are now."""
     stale = snapshot.stale()
-    fitted = (f for f in snapshot.manifest.fitted if f.kind == "calibration")
-    return {f.name: {"stale": f in stale} for f in fitted}
+    fitted = (f for f in snapshot.manifest.fitted if f.kind == kind)
+    return {f.name: {"kind": f.method, "stale": f in stale} for f in fitted}
 
 
-def _calibrated(record: dict[str, Any]) -> str:
-    if not record["calibrations"]:
-        return "none: scores say which bank is nearer, not how sure that is"
-    said = (f"{name}{' (stale)' * facts['stale']}" for name, facts in record["calibrations"].items())
-    return ", ".join(said)
+def _named(fitted: dict[str, dict[str, Any]], none: str) -> str:
+    notes = {
+        name: ", ".join([*([facts["kind"]] if "kind" in facts else []), *["stale"] * facts["stale"]])
+        for name, facts in fitted.items()
+    }
+    return ", ".join(f"{name} ({note})" if note else name for name, note in notes.items()) or none
+
+
+def _projections(record: dict[str, Any]) -> str:
+    others = _named({"identity": {"stale": False}} | record["projections"], "")
+    return f"{record['projection']}, of {others}" if record["projections"] else record["projection"]
 
 
 def _info_text(record: dict[str, Any]) -> list[str]:
@@ -151,7 +160,12 @@ def _info_text(record: dict[str, Any]) -> list[str]:
         ("sources", counted(record["sources"])),
         ("removed", f"{record['removed']:,} (purged for good: {record['purged']:,})"),
         ("failures", f"{number(record['failures'], 'input')} could not be used"),
-        ("calibration", _calibrated(record)),
+        ("projection", _projections(record)),
+        ("heads", _named(record["heads"], "none")),
+        (
+            "calibration",
+            _named(record["calibrations"], "none: scores say which bank is nearer, not how sure that is"),
+        ),
         ("size", f"{human_bytes(record['size_bytes'])} in {number(record['shards'], 'shard')}"),
     ]
     return [f"{name:<12} {value}" for name, value in pairs]

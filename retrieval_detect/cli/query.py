@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,18 +24,34 @@ from retrieval_detect.cli._params import (
 
 if TYPE_CHECKING:
     from retrieval_detect.cli._output import Output
-    from retrieval_detect.types import Failure, ImageItem, Verdict
+    from retrieval_detect.detector import Detector
+    from retrieval_detect.types import Failure, ImageItem
+    from retrieval_detect.verdicts import Verdict
 
 SOME_FAKE_LIKE, SOME_UNDECIDED = 10, 11
 _ESSENTIAL = ("verdict", "score", "input")
+_VIEWS = 16
 _MORE = ["  --evidence 10 shows the nearest references"]
+
+
+class _Query(Command):
+    """Lets ``--stability`` stand alone, before an image, too: only a number can be its number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give a lone ``--stability`` its number."""
+        given = [
+            f"{arg}={_VIEWS}" if arg == "--stability" and not after.isdecimal() else arg
+            for arg, after in pairwise([*args, ""])
+        ]
+        return super().parse_args(ctx, given)
 
 
 @click.command(
     "query",
-    cls=Command,
+    cls=_Query,
     examples="""
         rd query photo.jpg
+        rd query photo.jpg --stability --regions --heatmap where.png
         rd query inbox/ --format jsonl > verdicts.jsonl
         curl -s https://example.org/a.jpg | rd query -
         find . -name '*.png' -print0 | rd query --from-file - -0
@@ -85,6 +101,33 @@ _MORE = ["  --evidence 10 shows the nearest references"]
     metavar="P",
     help="Share of fakes among such images; only with it a probability is stated.",
 )
+@click.option(
+    "--stability",
+    type=click.IntRange(1),
+    metavar="[N]",
+    help=f"Judge N re-encodings of each image, too (default: {_VIEWS}); each takes the time of an image.",
+)
+@click.option(
+    "--stable-at",
+    type=click.FloatRange(0, 1),
+    default=0.75,
+    metavar="SHARE",
+    help="Share of re-encodings that must agree, or the verdict is uncertain (default: 0.75).",
+)
+@click.option("--influence", is_flag=True, help="What the score would be without whom; for one image or few.")
+@click.option("--regions", is_flag=True, help="Judge crops of each image, too, by crops of the references.")
+@click.option(
+    "--pool",
+    type=click.Choice(["max", "mean", "top"]),
+    default="max",
+    help="How the scores of regions become one; top: the mean of the 3 highest (default: max).",
+)
+@click.option(
+    "--heatmap",
+    metavar="FILE.png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the image with the scores of its regions laid over it.",
+)
 @computing_options
 @click.pass_obj
 def command(
@@ -95,6 +138,7 @@ def command(
     null: bool,
     evidence: int,
     exit_code: bool,
+    heatmap: Path | None,
     **asked: Any,
 ) -> int | None:
     """Judge images by their nearest references.
@@ -104,15 +148,19 @@ def command(
     is evidence to weigh, not a finding that an image is fake or authentic.
     """
     from retrieval_detect.config import index_path
-    from retrieval_detect.detector import STALE, Detector
+    from retrieval_detect.detector import Detector
     from retrieval_detect.errors import UsageError
 
     settings = run.settings
     _one_rate(asked)
+    _settle_views(asked)
     items = _items(images, from_file, null)
     ahead = list(islice(items, 2))
     if not ahead:
         raise UsageError(f"the list {from_file} names no image")
+    single, brief = _is_the_one_asked_for(images, ahead), len(ahead) > 1
+    if heatmap and brief:
+        raise UsageError("a heat map is of one image", hint="Ask about one at a time.")
     detector = Detector.load(
         index_path(settings),
         weights=settings.encoder_weights,
@@ -129,27 +177,48 @@ def command(
         workers=settings.workers,
         **asked,
     )
-    single, brief = _is_the_one_asked_for(images, ahead), len(ahead) > 1
+    if heatmap:
+        results = _drawn(results, ahead[0], heatmap)
     counts, failed = _show(run.output, results, single=single, brief=brief, evidence=evidence)
     if brief:
-        from retrieval_detect.report.words import summary
-        from retrieval_detect.types import Question
-
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
-        calibrated = detector.calibration(Question(settings.method, settings.k, settings.projection))
-        asked_rate = {"fpr": asked["fpr"] if calibrated else None, "fdr": asked["fdr"]}
-        for line in summary(counts, failed, rate=rate, **asked_rate):
-            run.output.note(line)
-        if calibrated and detector.is_stale(calibrated):
-            run.output.warning(STALE)
+        _sum_up(run, detector, counts, failed, rate=rate, asked=asked)
     return _exit_code(counts, failed, asked=exit_code)
+
+
+def _given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def _settle_views(asked: dict[str, Any]) -> None:
+    """What is asked of regions is how they are pooled; options that say how need the one that says what."""
+    from retrieval_detect.errors import UsageError
+
+    for option, what in (("stable_at", "stability"), ("pool", "regions"), ("heatmap", "regions")):
+        if _given(option) and not asked[what]:
+            raise UsageError(f"--{option.replace('_', '-')} means nothing without --{what}")
+    pool = asked.pop("pool")
+    asked["regions"] = pool if asked["regions"] else None
+
+
+def _drawn(results: Iterator[Verdict | Failure], item: ImageItem, path: Path) -> Iterator[Verdict | Failure]:
+    """The verdicts as they are; a heat map is written on the way."""
+    from retrieval_detect.files import write_bytes
+    from retrieval_detect.images.decode import decode
+    from retrieval_detect.report.heatmap import heat_map_png
+    from retrieval_detect.verdicts import Verdict
+
+    for result in results:
+        if isinstance(result, Verdict) and result.regions:
+            write_bytes(path, heat_map_png(decode(item.read()).rgb, result.regions))
+        yield result
 
 
 def _one_rate(asked: dict[str, Any]) -> None:
     from retrieval_detect.errors import UsageError
 
-    given = click.get_current_context().get_parameter_source("fpr")
-    if asked["fdr"] is not None and (given is click.core.ParameterSource.COMMANDLINE or asked["confidence"]):
+    if asked["fdr"] is not None and (_given("fpr") or asked["confidence"]):
         raise UsageError("--fdr stands in the place of --fpr and --confidence", hint="Give one of them.")
 
 
@@ -223,6 +292,22 @@ def _show(
         record = verdict_row(result) if in_csv else verdict_json(result)
         show(record, text=[*lines, *more], essential=_ESSENTIAL)
     return counts, failed
+
+
+def _sum_up(
+    run: Run, detector: Detector, counts: Counter[str], failed: int, *, rate: float, asked: dict[str, Any]
+) -> None:
+    from retrieval_detect.detector import STALE
+    from retrieval_detect.report.words import summary
+    from retrieval_detect.verdicts import Question
+
+    settings = run.settings
+    calibrated = detector.calibration(Question(settings.method, settings.k, settings.projection))
+    fpr = asked["fpr"] if calibrated else None
+    for line in summary(counts, failed, rate=rate, fpr=fpr, fdr=asked["fdr"]):
+        run.output.note(line)
+    if calibrated and detector.is_stale(calibrated):
+        run.output.warning(STALE)
 
 
 def _exit_code(counts: Counter[str], failed: int, *, asked: bool) -> int | None:

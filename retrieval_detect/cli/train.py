@@ -18,6 +18,7 @@ from retrieval_detect.cli._params import (
     offline_option,
 )
 from retrieval_detect.heads.registry import KINDS, head_class
+from retrieval_detect.options import check_options
 
 if TYPE_CHECKING:
     from retrieval_detect.heads.base import Head
@@ -67,7 +68,9 @@ def _command(kind: str) -> click.Command:
 
     def run_it(run: Run, /, name: str | None, dry_run: bool, **options: Any) -> None:
         extra: dict[str, Any] = {key: options.pop(key) for key in ("scores", "members") if key in options}
-        _train(run, owner(**given(options, [f.name for f in hyper_parameters(owner)])), name, dry_run, extra)
+        head = owner(**given(options, [f.name for f in hyper_parameters(owner)]))
+        check_options(head)
+        _train(run, head, name, dry_run, extra)
 
     callback: Any = click.pass_obj(run_it)
     for decorate in (dry_run_option, offline_option, encoder_weights_option, device_option):
@@ -104,7 +107,9 @@ def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[st
     from retrieval_detect.train import check_name, commit_head
 
     name = name or head.kind
-    check_name(name)
+    if "members" in extra:
+        extra["members"] = tuple(dict.fromkeys(filter(None, map(str.strip, extra["members"].split(",")))))
+    check_name(name, members=extra.get("members", ()))
     store = Store(index_path(run.settings))
     snapshot = store.snapshot()
     rows = _rows(run, snapshot, head, extra)
@@ -112,7 +117,7 @@ def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[st
         "index": str(store.folder),
         "name": name,
         "kind": head.kind,
-        "layers": list(head.layers),
+        "layers": [] if "members" in extra else list(head.layers or rows.vectors),
         "photographs": int((~rows.fake).sum()),
         "fakes": int(rows.fake.sum()),
     }
@@ -121,7 +126,7 @@ def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[st
         return
     _fit(run, head, rows, snapshot, extra)
     record |= _held_back(snapshot, head)
-    manifest = commit_head(store, name, head)
+    manifest = commit_head(store, name, head, of=snapshot, device=run.settings.device)
     flag = same_index(run, store.folder)
     lines = training_lines(record)
     lines.append(
@@ -136,8 +141,7 @@ def _rows(run: Run, snapshot: Snapshot, head: Head, extra: dict[str, Any]) -> Tr
     from retrieval_detect.train import member_scores, scored_rows, training_set
 
     if "members" in extra:
-        members = tuple(dict.fromkeys(part.strip() for part in extra["members"].split(",") if part.strip()))
-        return member_scores(snapshot, members, device=run.settings.device, progress=run.output.note)
+        return member_scores(snapshot, extra["members"], device=run.settings.device, progress=run.output.note)
     if "scores" in extra:
         rows, extra["scores"] = scored_rows(snapshot, head, extra["scores"])
         return rows

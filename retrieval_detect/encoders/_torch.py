@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from retrieval_detect.types import EncoderSpec, Float32, UInt8
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+CPU_PART = 16
+"""Images that one core passes through the network at once: enough to fill its arithmetic units, and few
+enough that what lies between two layers stays in its caches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,9 @@ class TorchEncoder:
     """A network and its taps. Satisfies ``encoders.base.Encoder``.
 
     Weights are converted to the precision once; autocast is never used, for on a CPU it is slower
-    than float32. Calls of ``encode`` wait for one another.
+    than float32. Calls of ``encode`` wait for one another; on a CPU each core takes a part of the batch
+    through the whole network, for cores that share each layer wait for the slowest at every one of
+    them, and the threads that decode slow one down all the time.
     """
 
     def __init__(self, spec: EncoderSpec, network: nn.Module, taps: Mapping[str, Tap]) -> None:
@@ -59,30 +67,55 @@ class TorchEncoder:
 
     def cropped(self) -> TorchEncoder:
         """The same network seeing the centre of each image unresized; another encoder, by its fingerprint."""
-        spec = self._spec
-        preprocessing = replace(spec.preprocessing, mode="crop")
-        renamed = replace(spec, name=f"{spec.name}@crop", preprocessing=preprocessing)
-        other = TorchEncoder(renamed, self._network, self._taps)
-        other._lock = self._lock  # one network, one pass at a time
+        preprocessing = replace(self._spec.preprocessing, mode="crop")
+        name = f"{self._spec.name}@crop"
+        return self._variant(replace(self._spec, name=name, preprocessing=preprocessing))
+
+    def resized_by_pillow(self) -> TorchEncoder:
+        """The same encoder on the reference path: each square is open_clip's own in every pixel."""
+        name = f"{self._spec.name}@pillow"
+        return self._variant(replace(self._spec, name=name, decoder="pillow"))
+
+    def _variant(self, spec: EncoderSpec) -> TorchEncoder:
+        other = TorchEncoder(spec, self._network, self._taps)
+        other._lock = self._lock  # one network, one batch at a time
         return other
 
     def prepare(self, rgb: UInt8) -> UInt8:
         """uint8 (height, width, 3) → uint8 (size, size, 3)."""
-        return prepare(rgb, self._spec.preprocessing)
+        return prepare(rgb, self._spec.preprocessing, decoder=self._spec.decoder)
 
     def encode(self, batch: UInt8, layers: Sequence[str]) -> Mapping[str, Float32]:
         """uint8 (n, size, size, 3) → for each layer float32 (n, d), NOT unit norm."""
         check_call(self._spec, batch, layers)
         taps = {layer: self._taps[layer] for layer in layers}
         try:
-            with self._lock, torch.inference_mode(), _tapped(taps) as vectors:
-                self._network(self._normalised(batch))
+            with self._lock, _tapped(taps) as taken:
+                passed = self._side_by_side(lambda part: self._passed(part, layers, taken), batch)
         except torch.OutOfMemoryError as error:
             raise EncoderError(
                 f"{self._spec.device} has too little memory for {len(batch)} images at once",
                 hint="Use a smaller --batch-size.",
             ) from error
-        return {layer: self._checked(layer, vectors.get(layer), len(batch)) for layer in layers}
+        return {layer: np.concatenate([rows[layer] for rows in passed]) for layer in layers}
+
+    def _side_by_side(self, work: Callable[[UInt8], dict[str, Float32]], batch: UInt8) -> list[dict[str, Float32]]:
+        cores = torch.get_num_threads()
+        if self._spec.device != "cpu" or not 1 < cores <= len(batch):
+            return [work(batch)]
+        parts = np.array_split(batch, cores * ceil(len(batch) / (cores * CPU_PART)))
+        try:
+            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return list(pool.map(work, parts))
+        finally:
+            torch.set_num_threads(cores)  # what threads to come will start with
+
+    @torch.inference_mode()
+    def _passed(self, part: UInt8, layers: Sequence[str], taken: Taken) -> dict[str, Float32]:
+        """The vectors of one forward pass."""
+        taken.vectors = {}
+        self._network(self._normalised(part))
+        return {layer: self._checked(layer, taken.vectors.get(layer), len(part)) for layer in layers}
 
     def _checked(self, layer: str, vectors: Tensor | None, n: int) -> Float32:
         """A few of timm's thousand networks have blocks that are not what its list of them says."""
@@ -97,28 +130,38 @@ class TorchEncoder:
     def _normalised(self, batch: UInt8) -> Tensor:
         """(n, 3, size, size) on the device. The order of operations is that of open_clip's transform."""
         preprocessing, device = self._spec.preprocessing, self._spec.device
-        pixels = torch.tensor(batch).to(device).permute(0, 3, 1, 2).float().div_(255)
+        squares = torch.tensor(batch)
+        if device != "cpu":  # from pinned memory, of which torch keeps blocks at hand, the copy runs by itself
+            squares = squares.pin_memory().to(device, non_blocking=True)
+        pixels = squares.permute(0, 3, 1, 2).float().div_(255)
         mean = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1)
         std = torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
         return pixels.sub_(mean).div_(std).to(self._dtype)
 
 
+class Taken(threading.local):
+    """What taps took of the last passes of this very thread: layer → float32 (n, width)."""
+
+    def __init__(self) -> None:
+        self.vectors: dict[str, Tensor] = {}
+
+
 @contextmanager
-def _tapped(taps: Mapping[str, Tap]) -> Iterator[dict[str, Tensor]]:
-    """Collect each tap's vectors, float32 (n, width), while the network runs."""
-    vectors: dict[str, Tensor] = {}
+def _tapped(taps: Mapping[str, Tap]) -> Iterator[Taken]:
+    """Collect each tap's vectors while the network runs, in one thread or in several."""
+    taken = Taken()
 
     def hook(layer: str, tap: Tap) -> Any:
         def take(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             passing = inputs[0] if tap.of_input else output
             # A copy: blocks that add in place would change a slice after it was taken.
-            vectors[layer] = tap.pool(passing).to(torch.float32, copy=True)
+            taken.vectors[layer] = tap.pool(passing).to(torch.float32, copy=True)
 
         return tap.module.register_forward_hook(take)
 
     handles = [hook(layer, tap) for layer, tap in taps.items()]
     try:
-        yield vectors
+        yield taken
     finally:
         for handle in handles:
             handle.remove()

@@ -45,9 +45,9 @@ class Trainable:
 
     def features(self, batch: UInt8) -> Tensor:
         """uint8 (n, size, size, 3) → layer ``proj``, float32 (n, d), NOT unit norm, with gradients."""
-        with _tapped({"proj": self.encoder._taps["proj"]}) as vectors:
+        with _tapped({"proj": self.encoder._taps["proj"]}) as taken:
             self.network(self.encoder._normalised(batch))
-        return vectors["proj"]
+        return taken.vectors["proj"]
 
     def parameters(self) -> list[nn.Parameter]:
         """Those that move."""

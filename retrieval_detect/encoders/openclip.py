@@ -318,6 +318,7 @@ def _encoder(
         layers={layer: tap.width for layer, tap in taps.items()},
         precision=_torch.resolve_precision(precision, device, network),
         device=device,
+        decoder="torch",
         is_clip=True,
         note=source.note,
     )

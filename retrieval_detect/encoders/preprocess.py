@@ -1,4 +1,4 @@
-"""RGB pixels → the square that a network sees. Pillow only, so that every engine gets the same pixels."""
+"""RGB pixels → the square that a network sees, by torch or, as a reference, by Pillow."""
 
 from __future__ import annotations
 
@@ -8,47 +8,58 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from retrieval_detect.types import Preprocessing, UInt8
 
 MAX_ASPECT = 4
 """Up to this ratio of sides the whole image is resized, exactly as open_clip does it; of a longer
 one only the middle, so that no shape costs more than ``MAX_ASPECT`` · size² output pixels."""
 
-_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-
-def prepare(rgb: UInt8, preprocessing: Preprocessing) -> UInt8:
+def prepare(rgb: UInt8, preprocessing: Preprocessing, *, decoder: str = "pillow") -> UInt8:
     """Resize and crop one image.
 
     ``rgb`` : uint8 (height, width, 3), C order. Returns uint8 (size, size, 3), C order.
 
     ``"clip"`` and ``"squash"`` equal open_clip's own transform (torchvision's Resize and CenterCrop
-    on a Pillow image) in every pixel, for sides up to 4 : 1. ``"crop"`` takes the centre without
-    resizing; sides shorter than ``size`` are filled by reflection, because black borders would tell
-    small images from large ones.
+    on a Pillow image) for sides up to 4 : 1: with decoder ``"pillow"`` in every pixel; with ``"torch"``,
+    which is several times as fast, to one or two of 255 steps in one pixel of several hundred. ``"crop"``
+    takes the centre without resizing; sides shorter than ``size`` are filled by reflection, because
+    black borders would tell small images from large ones.
     """
-    size = preprocessing.size
+    size, resize = preprocessing.size, _RESIZERS[decoder]
     if preprocessing.mode == "crop":
         return _reflected(_centre(rgb, size, size), size)
-    resample = _FILTERS[preprocessing.interpolation]
     if preprocessing.mode == "squash":
-        return _resized(rgb, size, size, resample)
-    rgb = _without_far_ends(rgb)
-    height, width = rgb.shape[:2]
-    # int() and not round(): torchvision's rule for the longer side.
-    return _centre(
-        _resized(
-            rgb, int(size * height / min(height, width)), int(size * width / min(height, width)), resample
-        ),
-        size,
-        size,
-    )
+        height, width = size, size
+    else:
+        rgb = _without_far_ends(rgb)
+        # int() and not round(): torchvision's rule for the longer side.
+        height, width = (int(size * side / min(rgb.shape[:2])) for side in rgb.shape[:2])
+    if rgb.shape[:2] != (height, width):
+        rgb = resize(rgb, height, width, preprocessing.interpolation)
+    return _centre(rgb, size, size)
 
 
-def _resized(rgb: UInt8, height: int, width: int, resample: Image.Resampling) -> UInt8:
-    if rgb.shape[:2] == (height, width):
-        return np.ascontiguousarray(rgb)
+def _by_pillow(rgb: UInt8, height: int, width: int, interpolation: str) -> UInt8:
+    resample = Image.Resampling[interpolation.upper()]
     return np.asarray(Image.fromarray(rgb).resize((width, height), resample))
+
+
+def _by_torch(rgb: UInt8, height: int, width: int, interpolation: str) -> UInt8:
+    """In 8-bit arithmetic throughout, on the pixels where they lie."""
+    import torch
+
+    pixels = torch.from_numpy(np.require(rgb, requirements="CW")).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(
+        pixels, (height, width), mode=interpolation, antialias=True, align_corners=False
+    )
+    square: UInt8 = resized[0].permute(1, 2, 0).numpy()
+    return square
+
+
+_RESIZERS: dict[str, Callable[[UInt8, int, int, str], UInt8]] = {"pillow": _by_pillow, "torch": _by_torch}
 
 
 def _without_far_ends(rgb: UInt8) -> UInt8:

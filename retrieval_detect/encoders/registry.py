@@ -20,7 +20,7 @@ TINY_ENCODER = "tiny"
 ENTRY_POINT_GROUP = "retrieval_detect.encoders"
 """A plug-in ``acme`` is asked for the names ``acme`` and ``acme:…``: its entry point is a function
 ``(name, *, weights: Path | None, device: str, precision: str, offline: bool) -> Encoder``."""
-CROP = "@crop"
+CROP, PILLOW = "@crop", "@pillow"
 
 Factory = Callable[..., Encoder]
 
@@ -42,7 +42,8 @@ def load_encoder(
     ----------
     name : ``"model:tag"`` of open_clip (``DEFAULT_ENCODER``; see ``encoders.openclip.load`` for
         its other forms), ``"timm:model"``, ``OFFLINE_ENCODER``, ``"tiny"`` or a plug-in's name. With
-        ``@crop`` behind it, images are not resized: their centre is cut out.
+        ``@crop`` behind it, images are not resized: their centre is cut out. With ``@pillow``, they
+        are resized by Pillow, the slow reference: the same encoder, another engine.
     weights : a local file or folder instead of the download.
     device : ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:n"``.
     precision : ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
@@ -50,7 +51,7 @@ def load_encoder(
 
     Raises ``EncoderError``, or its kind ``WeightsUnavailable`` where only the weights are missing.
     """
-    base = name.removesuffix(CROP)
+    base = name.removesuffix(PILLOW).removesuffix(CROP)
     if base == TINY_ENCODER:
         from retrieval_detect.encoders.tiny import TinyEncoder
 
@@ -58,7 +59,7 @@ def load_encoder(
     else:
         path = None if weights is None else Path(weights)
         encoder = _built(base, weights=path, device=device, precision=precision, offline=offline)
-    return encoder if base == name else _cropped(encoder)
+    return encoder if base == name else _variant(encoder, name.removeprefix(base))
 
 
 def known_encoders() -> tuple[str, ...]:
@@ -80,12 +81,14 @@ def _built(name: str, *, device: str, **asked: Any) -> Encoder:
     return encoder
 
 
-def _cropped(encoder: Encoder) -> Encoder:
+def _variant(encoder: Encoder, marks: str) -> Encoder:
     from retrieval_detect.encoders._torch import TorchEncoder
 
     if not isinstance(encoder, TorchEncoder):
-        raise UsageError(f"{encoder.spec.name} has no variant {CROP}")
-    return encoder.cropped()
+        raise UsageError(f"{encoder.spec.name} has no variant {marks}")
+    if marks.startswith(CROP):
+        encoder = encoder.cropped()
+    return encoder.resized_by_pillow() if marks.endswith(PILLOW) else encoder
 
 
 def _factory(name: str) -> Factory:

@@ -66,6 +66,7 @@ def encoder(
         layers={layer: tap.width for layer, tap in taps.items()},
         precision=_torch.resolve_precision(precision, device, model),
         device=device,
+        decoder="torch",
         is_clip=not note,
         note=note,
     )

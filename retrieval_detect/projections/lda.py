@@ -64,9 +64,10 @@ class Lda(Fitting):
 def class_means(x: Float32, codes: Int64) -> Float64:
     """Mean of each code's rows, float64 (largest code + 1, d); zero for a code that has none."""
     order = np.argsort(codes, kind="stable")
-    found, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)
+    found, starts = np.unique(codes[order], return_index=True)
     means = np.zeros((codes.max() + 1, x.shape[1]))
-    means[found] = np.add.reduceat(x[order], starts, axis=0, dtype=np.float64) / counts[:, None]
+    for code, members in zip(found, np.split(order, starts[1:]), strict=True):
+        means[code] = x[members].mean(axis=0, dtype=np.float64)
     return means
 
 

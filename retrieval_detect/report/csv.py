@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retrieval_detect.types import Failure, Verdict
+    from retrieval_detect.types import Failure
+    from retrieval_detect.verdicts import Verdict
 
 COLUMNS = (
     "input",
@@ -20,6 +21,9 @@ COLUMNS = (
     "best_fake",
     "best_real",
     "top_generator",
+    "stable",
+    "regions",
+    "regions_p_max",
     "sha256",
     "index",
     "generation",
@@ -32,7 +36,9 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
     """One image: all of ``COLUMNS``, ``error`` empty.
 
     ``top_generator`` : of the nearest fakes, by its share of the density; the true tool may be absent.
+    ``stable`` : the share of re-encodings that agree. ``regions`` : the crops' scores, pooled.
     """
+    stability, regions = verdict.stability, verdict.regions
     return _row(
         input=verdict.input,
         verdict=verdict.verdict,
@@ -44,6 +50,9 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
         best_fake=round(verdict.nearest["fake"], 6),
         best_real=round(verdict.nearest["real"], 6),
         top_generator=verdict.attribution[0].generator,
+        stable=None if stability is None else round(stability.agree / max(stability.of, 1), 4),
+        regions=None if regions is None else round(regions.score, 6),
+        regions_p_max=None if regions is None or regions.p_max is None else round(regions.p_max, 6),
         sha256=verdict.sha256,
         index=verdict.index.name,
         generation=verdict.index.generation,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from retrieval_detect.types import Failure, Verdict
+    from retrieval_detect.types import Failure
+    from retrieval_detect.verdicts import Regions, Stability, Verdict
 
 SCHEMA = 1
 
@@ -24,15 +25,39 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         "score": round(verdict.score, 6),
         "votes": data["votes"] | {"bank_share_fake": round(verdict.votes.bank_share_fake, 4)},
         "nearest": {label: round(similarity, 6) for label, similarity in verdict.nearest.items()},
-        "attribution": [a | {"share": round(a["share"], 4)} for a in data["attribution"]],
+        "attribution": [
+            a | {"share": round(a["share"], 4), "p": _short(a["p"])} for a in data["attribution"]
+        ],
         "evidence": [_evidence(e) for e in data["evidence"]],
         "same_image": [_evidence(e) for e in data["same_image"]],
         "p_values": _rounded(verdict.p_values),
         "log10_lr": None if verdict.log10_lr is None else round(verdict.log10_lr, 4),
         "probability": None if verdict.probability is None else round(verdict.probability, 6),
         "fdr": verdict.fdr,
+        "stability": None if verdict.stability is None else _stability(verdict.stability),
+        "regions": None if verdict.regions is None else _regions(verdict.regions),
+        "influence": None
+        if verdict.influence is None
+        else [asdict(i) | {"score": _short(i.score), "change": _short(i.change)} for i in verdict.influence],
         "warnings": list(verdict.warnings),
         "elapsed_s": round(verdict.elapsed_s, 4),
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _stability(found: Stability) -> dict[str, Any]:
+    views = [asdict(view) | {"score": round(view.score, 6)} for view in found.views]
+    return asdict(found) | {"views": views}
+
+
+def _regions(found: Regions) -> dict[str, Any]:
+    return asdict(found) | {
+        "score": round(found.score, 6),
+        "p_max": _short(found.p_max),
+        "heat_map": [{"box": list(r.box), "score": round(r.score, 6)} for r in found.heat_map],
     }
 
 

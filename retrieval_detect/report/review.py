@@ -12,7 +12,7 @@ from retrieval_detect.report.words import name_of, number
 if TYPE_CHECKING:
     from retrieval_detect.check import Check, Delivery, Spread
     from retrieval_detect.discover import Candidate, Discovery
-    from retrieval_detect.types import Verdict
+    from retrieval_detect.verdicts import Verdict
 
 NO_PROOF = "Disagreeing is no proof of a wrong label: a photograph of a drawing disagrees too. Look first."
 NO_EVIDENCE = (

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from retrieval_detect.report.more import agreement, influence_lines, region_lines, stability_lines
+from retrieval_detect.scoring.conformal import BETA
 from retrieval_detect.types import UNNAMED
 
 if TYPE_CHECKING:
     from retrieval_detect.regression import Change, Regression
     from retrieval_detect.scoring.calibration import Calibration
-    from retrieval_detect.types import Evidence, Verdict
+    from retrieval_detect.verdicts import Evidence, Verdict
 
 Part: TypeAlias = str | tuple[str, str]
 Line: TypeAlias = Sequence[Part]
@@ -48,9 +50,12 @@ _FITS: Mapping[str, Line] = {
 
 def headline(verdict: Verdict) -> Line:
     """``closer to the FAKE bank     log10 likelihood ratio +1.1``, in styled parts."""
+    fits, stability = _FITS[verdict.verdict], verdict.stability
+    if stability and not stability.holds:
+        fits = [("UNCERTAIN", "warning"), f": {agreement(stability)}"]
     if verdict.log10_lr is None:
-        return [*_FITS[verdict.verdict], f"     uncalibrated score {verdict.score:+.2f}"]
-    return [*_FITS[verdict.verdict], f"     log10 likelihood ratio {verdict.log10_lr:+.1f}"]
+        return [*fits, f"     uncalibrated score {verdict.score:+.2f}"]
+    return [*fits, f"     log10 likelihood ratio {verdict.log10_lr:+.1f}"]
 
 
 def calibrated(verdict: Verdict) -> list[Line]:
@@ -126,7 +131,12 @@ def full(verdict: Verdict) -> list[Line]:
     lines: list[Line] = [[(verdict.input, "strong"), "  ", *headline(verdict)], *calibrated(verdict)]
     lines.append([f"  nearest  {_nearest(verdict)}"])
     if verdict.attribution:
-        lines.append([f"  nearest fakes  {attribution(verdict)}; {ABSENT}"])
+        lines.append([f"  nearest fakes  {attribution(verdict)}; {_absence(verdict)}"])
+    lines += [
+        *stability_lines(verdict.stability),
+        *region_lines(verdict.regions),
+        *influence_lines(verdict.influence),
+    ]
     lines += [[f"  same image  {describe(copy)}"] for copy in verdict.same_image[:3]]
     if len(verdict.same_image) > 3:
         lines.append([f"  same image  and {len(verdict.same_image) - 3:,} more"])
@@ -138,6 +148,14 @@ def full(verdict: Verdict) -> list[Line]:
         ]
     )
     return lines
+
+
+def _absence(verdict: Verdict) -> str:
+    """That the true tool may be absent, or that no known one fits."""
+    fits = [a.p for a in verdict.attribution if a.p is not None]
+    if fits and max(fits) <= BETA and len(fits) == len(verdict.attribution):
+        return "none of these generators fits: the true tool, if there is one, is likely absent"
+    return ABSENT
 
 
 def _nearest(verdict: Verdict) -> str:

@@ -10,10 +10,30 @@ import numpy as np
 from retrieval_detect.errors import EmptyBank
 from retrieval_detect.scoring.neighbours import BankNeighbours, nearest_images
 from retrieval_detect.scoring.vote import TEMPERATURE
-from retrieval_detect.types import Attribution
+from retrieval_detect.verdicts import Attribution
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def generator_densities(
+    fake: BankNeighbours, *, n_names: int, k: int, temperature: float = TEMPERATURE
+) -> NDArray[np.float64]:
+    """How close one query lies to each generator, float64 (``n_names``,); -inf for those not near.
+
+    D_g = logsumexp of s/T over the generator's images among the k nearest fakes. Compared with what the
+    generator's own calibration images get, it says whether the generator fits at all: the nearest of
+    several known ones need not.
+    """
+    near = nearest_images(fake, k)
+    n = int(near.n[0])
+    terms, codes = near.similarities[0, :n] / temperature, near.names[0, :n]
+    largest = terms.max(initial=0.0)
+    with np.errstate(divide="ignore"):
+        found: NDArray[np.float64] = largest + np.log(
+            np.bincount(codes, weights=np.exp(terms - largest), minlength=n_names)
+        )
+    return found
 
 
 def attribute(

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.scoring.conformal import BETA, Conformal, at_least, confident_alpha, verdict
+from retrieval_detect.scoring.conformal import (
+    BETA,
+    MIN_GENERATOR,
+    Conformal,
+    at_least,
+    at_most,
+    confident_alpha,
+    verdict,
+)
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, LikelihoodRatio, probability
-from retrieval_detect.types import Question
+from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
 
 FORMAT = "retrieval-detect/calibration"
 VERSION = 1
+LOWEST = -1e9
+"""In the place of -inf, which JSON does not have."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +40,7 @@ class Calibration:
     ``method``, ``k``, ``projection`` : what was asked; ``scorer`` : digest of all that gave the scores,
     which are comparable with no other's.
     ``rows_digest`` : of the live rows it was fitted with, banks and calibration rows together.
+    ``generators`` : generator → how close its calibration images lie to its references, ascending.
     ``quality`` : what it costs on its own data, cross-fitted: ``cllr``, and the numbers of images.
     """
 
@@ -42,6 +53,7 @@ class Calibration:
     likelihood: LikelihoodRatio
     likelihood_method: LikelihoodMethod
     quality: Mapping[str, float]
+    generators: Mapping[str, Float64] = field(default_factory=dict)
 
     @property
     def question(self) -> Question:
@@ -117,6 +129,18 @@ class Calibration:
             "probability": None if question.prior is None else float(probability(log10_lr, question.prior)),
         }
 
+    def fits_generators(self, densities: Mapping[str, float]) -> dict[str, float]:
+        """Generator → share of its own calibration images that lie as far from its references, 0…1.
+
+        ``densities`` : how close the image lies to each. Generators with too few calibration images to
+        say so are left out. All of them small means: the generator is none of these (open set).
+        """
+        return {
+            name: float(at_most(self.generators[name], max(density, LOWEST)))
+            for name, density in densities.items()
+            if len(self.generators.get(name, ())) >= MIN_GENERATOR
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; floats keep all their digits."""
         return {
@@ -140,6 +164,7 @@ class Calibration:
                 "method": self.likelihood_method,
             },
             "quality": dict(self.quality),
+            "generators": {name: values.tolist() for name, values in self.generators.items()},
         }
 
     @classmethod
@@ -169,6 +194,7 @@ class Calibration:
             likelihood=LikelihoodRatio(_ascending(knots["scores"]), _ascending(knots["log10_lr"])),
             likelihood_method=knots["method"],
             quality={str(name): float(value) for name, value in data["quality"].items()},
+            generators={str(name): _ascending(values) for name, values in data["generators"].items()},
         )
 
 

@@ -19,7 +19,7 @@ from retrieval_detect.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from retrieval_detect.types import VerdictName
+    from retrieval_detect.verdicts import VerdictName
 
     Float64 = NDArray[np.float64]
 

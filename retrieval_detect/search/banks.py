@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -48,13 +49,23 @@ class Banks:
     """The real and the fake bank of a generation through one projection, opened when first needed.
 
     ``projection`` : its name in the index; ``None`` is the index's default. ``device`` : see
-    ``Bank.open``. Missing or damaged derived files are rebuilt.
+    ``Bank.open``. ``view_kind`` : only the views of this kind are references. Missing or damaged derived
+    files are rebuilt.
     """
 
-    def __init__(self, snapshot: Snapshot, *, projection: str | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        projection: str | None = None,
+        device: str = "auto",
+        view_kind: str | None = None,
+    ) -> None:
         self.projection = read_projection(snapshot, projection)
         self._snapshot = snapshot
         self._device = device
+        self._view_kind = view_kind
+        self._partial = view_kind is not None
         self._banks: dict[Label, Bank] = {}
         self._references: dict[Label, References] = {}
 
@@ -64,7 +75,7 @@ class Banks:
             digests = DigestCache.for_user()
             files = BankFiles(self._snapshot.folder / BANKS, self.projection, digests=digests)
             self._banks[label] = Bank.open(
-                self._shards(label), label=label, files=files, dead=self._snapshot.dead, device=self._device
+                self._shards(label), label=label, files=files, dead=self._left_out(label), device=self._device
             )
             digests.save()
         return self._banks[label]
@@ -72,8 +83,20 @@ class Banks:
     def references(self, label: Label) -> References:
         """What is known about the rows of one bank."""
         if label not in self._references:
-            self._references[label] = References.load(self._snapshot, label)
+            self._references[label] = References.load(self._snapshot, label, view_kind=self._view_kind)
         return self._references[label]
+
+    def without(self, label: Label, gone: Bool) -> Banks:
+        """The same banks as if some references were removed. ``gone`` : bool, of ``references(label)``."""
+        reduced = copy(self)
+        (other,) = (each for each in LABELS if each != label)
+        reduced._banks = {other: self.bank(other)}
+        reduced._references = {
+            other: self.references(other),
+            label: self.references(label).without(gone),
+        }
+        reduced._partial = True
+        return reduced
 
     def nearest(
         self, image: Embedded | Probe, vectors: Mapping[str, Float32], *, wanted: int, own_groups: set[int]
@@ -86,11 +109,19 @@ class Banks:
         fetch = wanted + _SPARE
         while True:
             found = {label: self._fetch(label, image, vectors, fetch) for label in LABELS}
-            groups = own_groups | {group for label in LABELS for group in self._groups(label, found[label])}
+            groups = own_groups | self.own_groups(found)
             near = {label: self._without(label, found[label], groups) for label in LABELS}
             if all(self._enough(label, near[label], wanted) for label in LABELS):
                 return near
             fetch *= 4
+
+    def own_groups(self, near: Mapping[Label, Near]) -> set[int]:
+        """The groups of the query's own image and of its near-duplicates, as far as they were found."""
+        return {
+            group
+            for label in LABELS
+            for group in self.references(label).group[near[label].positions[near[label].own]].tolist()
+        }
 
     def voters(self, near: Mapping[Label, Near]) -> dict[Label, BankNeighbours]:
         """The neighbours that vote, with their weights."""
@@ -118,6 +149,13 @@ class Banks:
             )
             for s in self._snapshot.shards(label, "bank")
         ]
+
+    def _left_out(self, label: Label) -> Int64:
+        """Stored rows that are no references: the removed, and views of another kind."""
+        if not self._partial:
+            return self._snapshot.dead
+        stored = [shard.row_ids for shard in self._snapshot.shards(label, "bank")]
+        return np.setdiff1d(np.concatenate(stored), self.references(label).row_ids)
 
     def _fetch(
         self, label: Label, image: Embedded | Probe, vectors: Mapping[str, Float32], fetch: int
@@ -151,10 +189,6 @@ class Banks:
     @property
     def _plain(self) -> Projection:
         return read_projection(self._snapshot, PLAIN)
-
-    def _groups(self, label: Label, near: Near) -> list[int]:
-        groups: list[int] = self.references(label).group[near.positions[near.own]].tolist()
-        return groups
 
     def _without(self, label: Label, near: Near, groups: set[int]) -> Near:
         grouped = np.isin(self.references(label).group[near.positions], list(groups))

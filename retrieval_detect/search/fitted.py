@@ -30,7 +30,10 @@ def read_projection(snapshot: Snapshot, name: str | None = None) -> Projection:
     record = snapshot.fitted("projection", name)
     if record is None:
         known = [PLAIN, *(f.name for f in snapshot.manifest.fitted if f.kind == "projection")]
-        raise UsageError(f"there is no projection {name!r}", hint=f"There are: {', '.join(known)}")
+        raise UsageError(
+            f"there is no projection {name!r}",
+            hint=f"There are: {', '.join(known)}. Fit one: rd fit projection {name} --kind whiten",
+        )
     path = snapshot.fitted_path(record, "safetensors")
     try:
         projection = Affine.from_bytes(path.read_bytes())

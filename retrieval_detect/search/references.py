@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retrieval_detect.scoring.weights import reference_weights
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import Int64, Label, UInt64
+    from retrieval_detect.types import Bool, Int64, Label, UInt64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,8 +23,9 @@ class References:
     """The live bank rows of one label, ascending by row id; all arrays have shape (n,).
 
     ``content`` : uint64, the content id's leading word; ``name`` : int64 codes into ``names``
-    (generators of fakes, sources of photographs); ``group`` : int64; ``phash`` : uint64;
-    ``log_weight`` : float64, design §9's log w. ``n_images`` : how many different content ids there are.
+    (generators of fakes, sources of photographs); ``group`` : int64; ``phash`` : uint64; ``batch`` and
+    ``contributor`` : int64 codes, -1 for none; ``log_weight`` : float64, design §9's log w.
+    ``n_images`` : how many different content ids there are.
     """
 
     label: Label
@@ -33,36 +35,51 @@ class References:
     names: tuple[str, ...]
     group: Int64
     phash: UInt64
+    batch: Int64
+    contributor: Int64
     log_weight: NDArray[np.float64]
     n_images: int
 
     @classmethod
-    def load(cls, snapshot: Snapshot, label: Label) -> References:
-        """Read the columns a vote needs; no vector is touched."""
+    def load(cls, snapshot: Snapshot, label: Label, *, view_kind: str | None = None) -> References:
+        """Read the columns a vote needs; no vector is touched.
+
+        ``view_kind`` : only the views of this kind, of which there must be some.
+        """
         name_column = "generator" if label == "fake" else "source"
-        columns = ["row_id", "content_id", "group", "phash", "batch", "contributor", name_column]
+        columns = ["row_id", "content_id", "group", "phash", "batch", "contributor", "view", name_column]
         table = snapshot.scan(columns, label=label, split="bank").sort_by("row_id")
-        content = _leading_words(table["content_id"])
+        if view_kind is not None:
+            table = table.filter(pc.starts_with(table["view"].cast(pa.string()), f"{view_kind}-"))
         name, names = _codes(table[name_column])
-        group = table["group"].to_numpy()
+        columns_of = {
+            "row_ids": table["row_id"].to_numpy(),
+            "content": _leading_words(table["content_id"]),
+            "name": name,
+            "group": table["group"].to_numpy(),
+            "phash": table["phash"].to_numpy(),
+            "batch": _given(table["batch"]),
+            "contributor": _given(table["contributor"]),
+        }
+        return cls._weighted(label, names, columns_of)
+
+    @classmethod
+    def _weighted(cls, label: Label, names: tuple[str, ...], columns: dict[str, Any]) -> References:
         weights = reference_weights(
-            name,
-            content,
-            groups=group,
-            batches=_given(table["batch"]),
-            contributors=_given(table["contributor"]),
+            columns["name"],
+            columns["content"],
+            groups=columns["group"],
+            batches=columns["batch"],
+            contributors=columns["contributor"],
         )
-        return cls(
-            label=label,
-            row_ids=table["row_id"].to_numpy(),
-            content=content,
-            name=name,
-            names=names,
-            group=group,
-            phash=table["phash"].to_numpy(),
-            log_weight=weights,
-            n_images=len(np.unique(content)),
-        )
+        n_images = len(np.unique(columns["content"]))
+        return cls(label=label, names=names, log_weight=weights, n_images=n_images, **columns)
+
+    def without(self, gone: Bool) -> References:
+        """As if the references in ``gone``, bool (n,), had been removed: the others' weights follow."""
+        columns = ("row_ids", "content", "name", "group", "phash", "batch", "contributor")
+        kept = {column: getattr(self, column)[~gone] for column in columns}
+        return self._weighted(self.label, self.names, kept)
 
     def __len__(self) -> int:
         return len(self.row_ids)

@@ -10,5 +10,5 @@ CANARIES = "canaries"
 STAGING = "staging"
 BANKS = "banks"
 FAILURES = "failures.jsonl"
-FITTED = {"projection": "projections", "head": "heads", "calibration": "calibrations"}
+FITTED = {"projection": "projections", "head": "heads", "calibration": "calibrations", "regions": "regions"}
 LOCK = ".lock"

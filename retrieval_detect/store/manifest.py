@@ -60,7 +60,7 @@ class TombstoneRecord:
     file: FileRecord
 
 
-FittedKind: TypeAlias = Literal["projection", "head", "calibration"]
+FittedKind: TypeAlias = Literal["projection", "head", "calibration", "regions"]
 RowStratum: TypeAlias = tuple[Label, Split]
 ALL_ROWS: tuple[RowStratum, ...] = tuple((label, split) for label in LABELS for split in SPLITS)
 BANK_ROWS: tuple[RowStratum, ...] = tuple((label, "bank") for label in LABELS)

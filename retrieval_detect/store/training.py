@@ -73,7 +73,7 @@ def load_training_set(
     table = snapshot.scan([*_COLUMNS, "view", *(norm_column(layer) for layer in layers)], split=split)
     found = _training_set(snapshot, table, layers, split)
     originals = np.array([view == ORIGINAL_VIEW for view in table["view"].to_pylist()], bool)
-    return found if views else found.take(originals)
+    return found if views or originals.all() else found.take(originals)
 
 
 def _training_set(snapshot: Snapshot, table: pa.Table, layers: Sequence[str], split: Split) -> TrainingSet:
@@ -102,8 +102,13 @@ def require_layers_stored(snapshot: Snapshot, layers: Sequence[str]) -> None:
 
 
 def _vectors(snapshot: Snapshot, layer: str, split: Split) -> Float32:
-    parts = [shard.vectors(layer)[snapshot.live(shard)] for shard in snapshot.shards(split=split)]
-    width = snapshot.manifest.encoder.layers[layer]
-    rounded = np.concatenate([np.empty((0, width), np.float16), *parts]).astype(np.float32)
-    unit: Float32 = rounded / np.linalg.norm(rounded, axis=1, keepdims=True)
+    shards = snapshot.shards(split=split)
+    live = [snapshot.live(shard) for shard in shards]
+    unit = np.empty((sum(map(np.count_nonzero, live)), snapshot.manifest.encoder.layers[layer]), np.float32)
+    start = 0
+    for shard, rows in zip(shards, live, strict=True):  # one by one: there may be as many as memory holds
+        rounded = shard.vectors(layer)[rows].astype(np.float32)
+        norms = np.linalg.norm(rounded, axis=1, keepdims=True)
+        np.divide(rounded, norms, out=unit[start : start + len(rounded)])
+        start += len(rounded)
     return unit

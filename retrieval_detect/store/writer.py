@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -212,23 +213,28 @@ class Writer:
 
     def _fitted(self, records: Sequence[FittedRecord], projection: str | None) -> Manifest:
         old = self.snapshot.manifest
-        detail = {"fitted": [{"kind": r.kind, "name": r.name, "method": r.method} for r in records]}
+        projection = old.projection if projection is None else projection
+        fitted = [{"kind": r.kind, "name": r.name, "method": r.method} for r in records]
         return self._next(
-            Operation("fit", detail=detail),
+            Operation("fit", detail={"fitted": fitted, "projection": projection}),
             fitted=with_records(old.fitted, records),
-            projection=old.projection if projection is None else projection,
+            projection=projection,
         )
 
-    def forget(self, kind: FittedKind, name: str) -> Manifest:
-        """Commit without something fitted; the default projection cannot be forgotten."""
+    def forget(self, kind: FittedKind, name: str, *, along: Collection[str] = ()) -> Manifest:
+        """Commit without something fitted; the default projection cannot be forgotten.
+
+        ``along`` : names of calibrations, of whole images and of regions, that go with it.
+        """
         old = self.snapshot.manifest
-        rest = tuple(f for f in old.fitted if (f.kind, f.name) != (kind, name))
-        if len(rest) == len(old.fitted):
+        gone = {(kind, name), *product(("calibration", "regions"), along)}
+        rest = tuple(f for f in old.fitted if (f.kind, f.name) not in gone)
+        if self.snapshot.fitted(kind, name) is None:
             raise UsageError(f"there is no {kind} {name!r}", hint="See: rd index info")
         if kind == "projection" and old.projection == name:
             raise UsageError(
                 f"banks are searched through projection {name!r}",
-                hint="First choose another: rd fit projection identity --kind identity",
+                hint="First choose another: rd fit projection identity",
             )
         return self._commit(Operation("forget", detail={"kind": kind, "name": name}), fitted=rest)
 

@@ -18,7 +18,7 @@ from retrieval_detect.images.sources import scan
 from retrieval_detect.report.json import verdict_json, verdict_schema
 from retrieval_detect.store.manifest import ALL_ROWS
 from retrieval_detect.store.verify import findings
-from retrieval_detect.types import Question
+from retrieval_detect.verdicts import Question
 from tests.factories import D, add, digest, embedded, names, new_store, png, write_pictures
 
 VALID = jsonschema.Draft202012Validator(verdict_schema())

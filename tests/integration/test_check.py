@@ -10,7 +10,7 @@ import pytest
 from retrieval_detect.check import check
 from retrieval_detect.errors import UsageError
 from retrieval_detect.search.references import References
-from retrieval_detect.types import Question
+from retrieval_detect.verdicts import Question
 from tests.factories import add, digest, new_store
 from tests.kinds import kind
 

@@ -16,7 +16,8 @@ from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import EmptyBank, EncoderMismatch, ImageError, IndexNotFound, UsageError
 from retrieval_detect.images.sources import from_bytes, scan
 from retrieval_detect.report.json import failure_json, verdict_json, verdict_schema
-from retrieval_detect.types import METHODS, Facts, Failure, Verdict
+from retrieval_detect.types import METHODS, Facts, Failure
+from retrieval_detect.verdicts import Verdict
 from tests.copies import copies, saved
 from tests.factories import add as store_images
 from tests.factories import embedded, new_store, picture, png, write_pictures

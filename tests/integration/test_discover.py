@@ -10,7 +10,8 @@ from retrieval_detect import Detector
 from retrieval_detect.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.discover import Candidate, discover
 from retrieval_detect.errors import UsageError
-from retrieval_detect.types import Failure, Question
+from retrieval_detect.types import Failure
+from retrieval_detect.verdicts import Question
 from tests.factories import add, new_store
 from tests.kinds import kind, noise
 

@@ -11,7 +11,8 @@ import retrieval_detect
 from retrieval_detect import Detector, Index, load_encoder
 from retrieval_detect.encoders.base import Encoder
 from retrieval_detect.images.sources import scan
-from retrieval_detect.types import Failure, Verdict
+from retrieval_detect.types import Failure
+from retrieval_detect.verdicts import Verdict
 
 
 def ask(path: Path) -> float:

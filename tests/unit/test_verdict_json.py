@@ -11,7 +11,8 @@ import pytest
 
 from retrieval_detect.report.csv import COLUMNS, failure_row, verdict_row
 from retrieval_detect.report.json import SCHEMA, failure_json, verdict_json, verdict_schema
-from retrieval_detect.types import Failure, Verdict
+from retrieval_detect.types import Failure
+from retrieval_detect.verdicts import Verdict
 from tests.verdicts import CALIBRATED as JUDGED
 from tests.verdicts import REAL, VERDICT
 
@@ -26,7 +27,7 @@ def test_a_verdict_in_json():
     assert data["score"] == 1.741235 and data["elapsed_s"] == 0.3123
     assert data["nearest"] == {"fake": 0.912346, "real": 0.8}
     assert data["votes"] == {"fake": 1, "real": 1, "of": 2, "bank_share_fake": 0.4877}
-    assert data["attribution"][1] == {"generator": "", "of_nearest_fakes": 2, "share": 0.2857}
+    assert data["attribution"][1] == {"generator": "", "of_nearest_fakes": 2, "share": 0.2857, "p": None}
     assert data["evidence"][0]["similarity"] == 0.912346 and data["evidence"][1]["source"] == "camera"
     assert data["index"]["n_real"] == 1495 and data["p_values"] is None
 
@@ -147,6 +148,9 @@ def test_a_row_holds_plain_values_in_a_fixed_order():
         "best_fake": 0.912346,
         "best_real": 0.8,
         "top_generator": "sdxl",
+        "stable": None,
+        "regions": None,
+        "regions_p_max": None,
         "sha256": "ef" * 32,
         "index": "default",
         "generation": 7,

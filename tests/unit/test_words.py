@@ -19,7 +19,7 @@ from retrieval_detect.report.words import (
     one_line,
     summary,
 )
-from retrieval_detect.types import Attribution
+from retrieval_detect.verdicts import Attribution
 from tests.verdicts import CALIBRATED, FAKE, REAL, VERDICT
 
 

@@ -1,0 +1,89 @@
+"""What is shown with a verdict: the references it rests on, the image's own copies, what may mislead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from retrieval_detect.verdicts import Evidence
+
+if TYPE_CHECKING:
+    from retrieval_detect.scoring.neighbours import BankNeighbours
+    from retrieval_detect.search.banks import Near
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.types import Embedded, EncoderSpec, Label
+
+N_EVIDENCE = 10
+_COLUMNS = ["label", "generator", "source", "uri", "content_id", "added_at"]
+_NOTES = {
+    "alpha-on-white": "transparent areas were put on white",
+    "first-frame": "only the first frame of an animation was judged",
+}
+
+
+def evidence_of(snapshot: Snapshot, ranked: Sequence[tuple[int, float]]) -> tuple[Evidence, ...]:
+    """References by row id, with their similarity to the query, in the order given."""
+    rows = snapshot.take([row_id for row_id, _ in ranked], _COLUMNS)
+    return tuple(
+        Evidence(
+            rank=rank,
+            row_id=row["row_id"],
+            label=row["label"],
+            similarity=similarity,
+            generator=row["generator"],
+            source=row["source"],
+            uri=row["uri"],
+            content_id=row["content_id"].hex(),
+            added_at=row["added_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        for rank, (row, (_, similarity)) in enumerate(zip(rows, ranked, strict=True), start=1)
+    )
+
+
+def nearest_of_both(voters: Mapping[Label, BankNeighbours]) -> list[tuple[int, float]]:
+    """The nearest of both banks together, one row an image, ordered by (-similarity, row id)."""
+    seen: set[int] = set()
+    merged: list[tuple[int, float]] = []
+    pairs = sorted(
+        (-float(s), int(r), int(c))
+        for bank in voters.values()
+        for s, r, c in zip(bank.similarities, bank.row_ids, bank.content, strict=True)
+    )
+    for similarity, row_id, content in pairs:
+        if content not in seen and len(merged) < N_EVIDENCE:
+            seen.add(content)
+            merged.append((row_id, -similarity))
+    return merged
+
+
+def own_rows(
+    snapshot: Snapshot, near: Mapping[Label, Near], stored: Sequence[tuple[int, int]]
+) -> tuple[Evidence, ...]:
+    """The query's own image and its near-duplicates among the references, most similar first.
+
+    ``stored`` : row id and group of the rows of its own bytes.
+    """
+    similar = {row_id: 1.0 for row_id, _ in stored}
+    for bank in near.values():
+        similar |= dict(
+            zip(bank.row_ids[bank.own].tolist(), bank.similarities[bank.own].tolist(), strict=True)
+        )
+    found = evidence_of(snapshot, sorted(similar.items(), key=lambda pair: (-pair[1], pair[0])))
+    first = {copy.content_id: copy for copy in reversed(found)}
+    images = [copy for copy in found if first[copy.content_id] is copy]  # of an image's views, the nearest
+    return tuple(replace(copy, rank=rank) for rank, copy in enumerate(images, start=1))
+
+
+def doubts(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec) -> Iterator[str]:
+    """What may make the answer wrong, in words."""
+    size = encoder.preprocessing.size
+    if min(embedded.width, embedded.height) < size:
+        yield f"{embedded.width}×{embedded.height} is smaller than the encoder's {size}×{size}"
+    yield from (_NOTES[note] for note in embedded.notes if note in _NOTES)
+    if any(e.content_id == embedded.content_id.hex() for e in own):
+        yield "this very image is a reference of the index; it did not vote"
+    elif own:
+        yield "near-duplicates of this image are references of the index; they did not vote"
+    if not encoder.is_clip:
+        yield f"the encoder is no CLIP ({encoder.name}): {encoder.note}"

@@ -1,0 +1,49 @@
+"""Whether a verdict outlives what happens to pictures on their way: the image re-encoded, judged anew.
+
+Which re-encodings follows from the content id, so that asking again asks the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from retrieval_detect.errors import UsageError
+from retrieval_detect.verdicts import JudgedView, Stability, Verdict, VerdictName
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import Embedded
+    from retrieval_detect.verdicts import Question
+
+VIEWS = 16
+"""Re-encodings an image, if not said otherwise."""
+
+Judge: TypeAlias = Callable[["Embedded"], tuple[VerdictName, float]]
+"""A view → its verdict and its score."""
+
+
+def require(question: Question) -> None:
+    """Raise ``UsageError`` if stability cannot be judged as asked."""
+    if question.stability is None:
+        return
+    if question.stability < 1:
+        raise UsageError(f"{question.stability} re-encodings say nothing", hint="Give 1 or more.")
+    if not 0 <= question.stable_at <= 1:
+        raise UsageError(f"a share of {question.stable_at} that must agree is not between 0 and 1")
+    if question.fdr is not None:
+        raise UsageError(
+            "a rate of false discoveries is one of a batch, and says nothing of views of one image",
+            hint="Judge stability at a rate of false alarms: --fpr.",
+        )
+
+
+def with_stability(verdict: Verdict, views: Sequence[Embedded], judge: Judge, *, threshold: float) -> Verdict:
+    """The verdict with what re-encodings do to it: ``uncertain`` where too few of them agree.
+
+    ``views`` : re-encodings of the image; ``judge`` must ask of them what was asked of the image.
+    """
+    judged = tuple(JudgedView(view.view, *judge(view)) for view in views)
+    agree = sum(view.verdict == verdict.verdict for view in judged)
+    found = Stability(agree, len(judged), threshold, verdict.verdict, judged)
+    return replace(verdict, stability=found, verdict=verdict.verdict if found.holds else "uncertain")

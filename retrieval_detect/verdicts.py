@@ -1,0 +1,221 @@
+"""What is asked about an image, and what is answered: frozen records. Nothing here runs or reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from retrieval_detect.types import Label
+
+VerdictName: TypeAlias = Literal["fake-like", "real-like", "uncertain", "unknown"]
+Pool: TypeAlias = Literal["max", "mean", "top"]
+POOLS: tuple[Pool, ...] = ("max", "mean", "top")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One reference shown with a verdict. ``similarity`` is the cosine, -1…1."""
+
+    rank: int
+    row_id: int
+    label: Label
+    similarity: float
+    generator: str
+    source: str
+    uri: str
+    content_id: str
+    added_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """One generator among the nearest fakes. ``share`` of exp(D_fake), 0…1, sums to 1 over all.
+
+    ``p`` : share of its own calibration images that lie as far from its references, 0…1; ``None`` where
+    too few were set aside.
+    """
+
+    generator: str
+    of_nearest_fakes: int
+    share: float
+    p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How an image is to be judged.
+
+    ``method`` : a vote, or the name of a head; ``k`` : how many neighbours a vote counts, ``None`` is its
+    own; ``projection`` : what banks are searched through, ``None`` is the index's default.
+
+    With a calibration: ``fpr``, the share of photographs that may be called fake-like, 0…1;
+    ``confidence`` that it is no higher, over the draw of the calibration photographs; ``source`` whose
+    photographs alone are compared with; ``within`` (``"source"``, ``"format"``, ``"size"``), so that the
+    rate holds in each such set of photographs by itself; ``fdr``, instead of ``fpr``, the expected share
+    of photographs among those of a batch that are called fake-like; ``prior``, the share of fakes
+    among such images, for which alone a probability is stated.
+
+    Of views of the image: ``stability``, how many re-encodings are judged beside it; ``stable_at``, the
+    share of them, 0…1, that must agree, or the verdict is ``uncertain``; ``regions``, how the scores of its
+    crops are pooled (``"max"``, ``"mean"``, ``"top"``: the mean of the three highest), ``None`` for none.
+
+    ``influence`` : ask again without each generator, source and reference near the image.
+    """
+
+    method: str = "density"
+    k: int | None = None
+    projection: str | None = None
+    fpr: float = 0.05
+    confidence: float | None = None
+    source: str | None = None
+    within: str | None = None
+    fdr: float | None = None
+    prior: float | None = None
+    stability: int | None = None
+    stable_at: float = 0.75
+    regions: Pool | None = None
+    influence: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """The nearest references of both banks together, ``of`` = how many voted."""
+
+    fake: int
+    real: int
+    of: int
+    bank_share_fake: float
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedView:
+    """What was judged of one re-encoding of an image; ``view`` names it: ``jpeg-72``."""
+
+    view: str
+    verdict: VerdictName
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """How far a verdict outlives re-encoding.
+
+    ``agree`` of ``of`` views got the verdict of the image as it is, ``verdict``; ``threshold`` : the
+    share that must, 0…1.
+    """
+
+    agree: int
+    of: int
+    threshold: float
+    verdict: VerdictName
+    views: tuple[JudgedView, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether enough views agree."""
+        return self.of > 0 and self.agree / self.of >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One crop of an image. ``score`` : positive = closer to the crops of fakes.
+
+    ``box`` : x and y of its upper left corner, width, height; in pixels of the upright original.
+    """
+
+    box: tuple[int, int, int, int]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """The crops of an image, each judged by itself.
+
+    ``score`` : theirs, pooled by ``pool``. ``p_max`` : of the ``photographs`` set aside that have as many
+    crops or more, the share whose highest crop scores as high (conformal); ``None`` where that was not
+    fitted (``photographs`` is ``None``), or there are none.
+    """
+
+    pool: Pool
+    score: float
+    p_max: float | None
+    photographs: int | None
+    heat_map: tuple[Region, ...]
+
+    @property
+    def highest(self) -> Region:
+        """The crop that is closest to the crops of fakes."""
+        return max(self.heat_map, key=lambda region: region.score)
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """What the score would be without some references: a change of the score, and no cause.
+
+    ``name`` : a generator (``label`` fake) or source, all of whose ``n_images`` are left out; with
+    ``row_id``, that one reference alone, of that name. ``score`` is ``None`` where nobody would be left
+    to vote.
+    """
+
+    label: Label
+    name: str
+    row_id: int | None
+    n_images: int
+    score: float | None
+    change: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRef:
+    """Which state of which index judged: enough to ask the same again."""
+
+    name: str
+    generation: int
+    fingerprint: str
+    n_real: int
+    n_fake: int
+    n_generators: int
+
+    @property
+    def share_fake(self) -> float:
+        """The fake bank's part of all references that can vote, 0…1."""
+        return self.n_fake / (self.n_real + self.n_fake)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer for one image, with its evidence. ``score`` : positive = fake.
+
+    ``verdict`` without a calibration says only which bank is nearer (score > 0 is fake-like).
+    Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are ``None``
+    where there is none. Serialised by ``report.verdict_json``.
+    """
+
+    input: str
+    sha256: str
+    verdict: VerdictName
+    score: float
+    method: str
+    k: int
+    votes: Votes
+    nearest: Mapping[str, float]
+    attribution: tuple[Attribution, ...]
+    evidence: tuple[Evidence, ...]
+    same_image: tuple[Evidence, ...]
+    warnings: tuple[str, ...]
+    index: IndexRef
+    encoder: str
+    engine: str
+    elapsed_s: float
+    p_values: Mapping[str, float] | None = None
+    alpha: Mapping[str, float] | None = None
+    calibration: Mapping[str, Any] | None = None
+    log10_lr: float | None = None
+    prior: float | None = None
+    probability: float | None = None
+    fdr: float | None = None
+    stability: Stability | None = None
+    regions: Regions | None = None
+    influence: tuple[Influence, ...] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)

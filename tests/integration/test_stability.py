@@ -1,0 +1,170 @@
+"""Whether a verdict outlives re-encoding: the same question, the same exclusions, the same views."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval_detect import Detector, Index
+from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.encoders.tiny import TinyEncoder
+from retrieval_detect.errors import UsageError
+from retrieval_detect.images.laundering import drawn_views, kind_of, render
+from retrieval_detect.images.sources import from_bytes
+from retrieval_detect.methods import Methods
+from retrieval_detect.verdicts import JudgedView, Question, Stability
+from tests.factories import embedded, picture, png
+
+
+def taught(folder, *, n=12, views=()):
+    index = Index.create(folder, encoder=TinyEncoder())
+    for label, seeds, facts in (
+        ("real", range(n), {"source": "camera"}),
+        ("fake", range(1000, 1000 + n), {"generator": "sdxl"}),
+    ):
+        items = [from_bytes(png(seed, fake=label == "fake"), f"{label}-{seed}.png") for seed in seeds]
+        index.apply(index.plan_add(items, label=label, views=views, **facts), encoder=TinyEncoder())
+    return index
+
+
+def jpeg(seed, *, quality=95):
+    buffer = io.BytesIO()
+    picture(seed).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return taught(tmp_path_factory.mktemp("stability") / "idx")
+
+
+@pytest.fixture
+def detector(index):
+    return Detector(index.snapshot(), encoder=TinyEncoder())
+
+
+def test_nothing_is_judged_beside_the_image_unless_asked(detector):
+    assert detector.query(png(5000)).stability is None
+
+
+def test_the_views_follow_from_the_image_and_so_does_the_answer(detector, index):
+    first = detector.query(png(5000), stability=16)
+    again = Detector(index.snapshot(), encoder=TinyEncoder()).query(png(5000), stability=16)
+    other = detector.query(png(5001), stability=16)
+    assert first.stability == again.stability
+    assert [v.view for v in first.stability.views] != [v.view for v in other.stability.views]
+    expected = drawn_views(16)(bytes.fromhex(first.sha256), 64, 64)[1:]
+    assert [v.view for v in first.stability.views] == expected
+    assert {kind_of(v.view) for v in first.stability.views} == {
+        "jpeg",
+        "webp",
+        "resize",
+        "crop",
+        "screenshot",
+    }
+
+
+def test_each_view_is_judged_as_the_picture_it_shows(detector):
+    """By sign here; the score is that of the laundered pixels asked about by themselves."""
+    verdict = detector.query(png(5003, fake=True), stability=6)
+    rgb = np.asarray(picture(5003, fake=True))
+    for view in verdict.stability.views:
+        assert view.verdict == ("fake-like" if view.score > 0 else "real-like")
+        buffer = io.BytesIO()
+        Image.fromarray(render(rgb, view.view)).save(buffer, "PNG")
+        assert detector.query(buffer.getvalue()).score == pytest.approx(view.score, abs=1e-4)
+
+
+def flipping(detector):
+    """An image of which some re-encodings, and not all, get another verdict."""
+    for seed in range(6000, 6060):
+        verdict = detector.query(png(seed, fake=True), stability=10, stable_at=0)
+        if 0 < verdict.stability.agree < 10:
+            return seed, verdict
+    raise AssertionError("no image flips")
+
+
+def test_too_few_that_agree_make_it_uncertain_and_the_threshold_is_met_by_equality(detector):
+    seed, loose = flipping(detector)
+    agree = sum(view.verdict == loose.stability.verdict for view in loose.stability.views)
+    assert (loose.stability.agree, loose.stability.of) == (agree, 10)
+    assert loose.verdict == loose.stability.verdict != "uncertain"
+    exact = detector.query(png(seed, fake=True), stability=10, stable_at=agree / 10)
+    strict = detector.query(png(seed, fake=True), stability=10, stable_at=agree / 10 + 0.01)
+    assert exact.verdict == loose.verdict
+    assert strict.verdict == "uncertain" and strict.stability.verdict == loose.verdict
+    assert (strict.score, strict.evidence) == (loose.score, loose.evidence)
+
+
+@pytest.mark.parametrize(("agree", "of", "threshold"), [(12, 16, 0.75), (7, 100, 0.07), (1, 1, 1.0)])
+def test_a_share_that_is_met_holds(agree, of, threshold):
+    views = (JudgedView("jpeg-72", "real-like", -1.0),)
+    assert Stability(agree, of, threshold, "real-like", views).holds
+    assert not Stability(agree - 1, of, threshold, "real-like", views).holds
+    assert not Stability(0, 0, 0.0, "real-like", ()).holds
+
+
+@pytest.mark.parametrize("given", [png(3), jpeg(3)], ids=["its own bytes", "a near-duplicate"])
+def test_what_may_not_vote_on_the_image_may_not_vote_on_its_views(index, detector, given, monkeypatch):
+    table = index.snapshot().scan(["row_id", "group", "uri"]).to_pylist()
+    own = next(row for row in table if row["uri"] == "real-3.png")
+    asked, ask = [], Methods.ask
+
+    def watched(self, image, vectors, question, *, own_groups):
+        answer = ask(self, image, vectors, question, own_groups=own_groups)
+        asked.append((image, own_groups, answer))
+        return answer
+
+    monkeypatch.setattr(Methods, "ask", watched)
+    verdict = detector.query(given, stability=16)
+    assert verdict.same_image[0].row_id == own["row_id"] and len(asked) == 17
+    phashes = {image.phash for image, _, _ in asked}
+    assert len(phashes) == 1  # of the image itself
+    for _, own_groups, answer in asked[1:]:
+        assert own["group"] in own_groups
+        assert own["row_id"] not in answer.voters["real"].row_ids
+
+
+def test_calibrated_views_are_judged_at_the_same_rate(tmp_path):
+    index = taught(tmp_path / "idx", n=150)
+    commit_calibration(index.store, fit_calibration(index.snapshot()))
+    detector = Detector(index.snapshot(), encoder=TinyEncoder())
+    calm, bold = (detector.query(png(7000), stability=8, stable_at=0, fpr=fpr) for fpr in (0.05, 0.3))
+    assert [v.score for v in calm.stability.views] == [v.score for v in bold.stability.views]
+    for verdict in (calm, bold):
+        for view in verdict.stability.views:
+            p_real = np.mean([1, *(s >= view.score for s in photographs(detector))])
+            assert p_real > 0 and view.verdict in ("fake-like", "real-like", "uncertain", "unknown")
+            if view.verdict == "real-like":
+                assert p_real > verdict.alpha["real"]
+            if view.verdict == "fake-like":
+                assert p_real <= verdict.alpha["real"]
+    with pytest.raises(UsageError, match="batch"):
+        detector.query(png(7000), stability=8, fdr=0.2)
+
+
+def photographs(detector):
+    return np.concatenate(list(detector.calibration(Question()).conformal.real.values()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [({"stability": 0}, "0 re-encodings"), ({"stability": 4, "stable_at": 1.5}, "not between 0 and 1")],
+)
+def test_what_cannot_be_asked(detector, asked, said):
+    with pytest.raises(UsageError, match=said):
+        detector.query(png(5000), **asked)
+
+
+def test_vectors_alone_cannot_be_laundered(detector):
+    with pytest.raises(UsageError, match="the image itself"):
+        detector.judge(embedded("a"), stability=4)
+
+
+def test_an_image_that_fails_fails_alone(detector):
+    results = list(detector.query_many([png(5000), b"no picture", png(5001)], stability=3))
+    assert [getattr(result, "stability", None) is not None for result in results] == [True, False, True]
+    assert results[1].reason == "not-an-image"
