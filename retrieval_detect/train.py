@@ -326,6 +326,11 @@ def member_scores(
     nested = [name for name, head in heads.items() if head.members]
     if nested:
         raise UsageError(f"{nested[0]!r} is an ensemble itself", hint="Name its members instead.")
+    if slow := [head.kind for head in heads.values() if head.needs_text]:
+        raise UsageError(
+            f"a {slow[0]} head cannot be trained again in passing, and so has no fair scores to learn from",
+            hint="Choose members among votes, linear, svm, layers and prototype heads.",
+        )
     layers = dict.fromkeys(layer for head in heads.values() for layer in head.layers)
     rows = load_training_set(snapshot, tuple(layers))
     scores: dict[str, Float32] = {}
@@ -350,11 +355,6 @@ def _fair_scores(snapshot: Snapshot, name: str, head: Head, rows: TrainingSet) -
     if record is not None and not record.strata:
         vectors = {layer: rows.as_encoded(layer) for layer in head.layers}
         return head.decision_function(vectors)[:, None].astype(np.float32)
-    if head.needs_text:
-        raise UsageError(
-            f"a {head.kind} head cannot be trained again in passing, and so has no fair scores to learn from",
-            hint="Choose members among votes, linear, svm, layers and prototype heads.",
-        )
     return _out_of_fold(head, rows)
 
 

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from retrieval_detect.search.projection import Affine
     from retrieval_detect.store.training import TrainingSet
-    from retrieval_detect.types import Float32
+    from retrieval_detect.types import Float32, Label
 
     Float64 = NDArray[np.float64]
 
 _NOTHING = 1e-8
+CONTENTS = ("known", "categories", "pairs", "shared", "photographs")
 
 _NOT_KNOWN = {
     "categories": ("no two categories of one label are known", "References have none, or all one."),
@@ -41,33 +42,50 @@ class Nullspace(Fitting):
     - ``categories`` : means of each label's categories, every image less its generator's or source's mean;
     - ``pairs`` : midpoints of fakes and photographs of one group, in which what they share remains;
     - ``shared`` : all images, each less its label's mean, the two covariances scaled to trace 1 and added.
+
+    ``photographs``, which is never chosen for you, takes those in which bank photographs vary most, and
+    m is their mean: no fake has a part in it, so that it stays as it is when generators are added.
     """
 
     kind: ClassVar[str] = "nullspace"
     directions: int = option(8, "Directions removed.", low=1)
-    content: str = option("known", "What tells content.", choices=("known", "categories", "pairs", "shared"))
+    content: str = option("known", "What tells content.", choices=CONTENTS)
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Both, or photographs alone."""
+        return ("real",) if self.content == "photographs" else ("real", "fake")
 
     def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         x = joined(rows, layers)
-        centred = x - class_means(x, rows.fake.astype(np.int64)).astype(np.float32)[rows.fake.astype(int)]
-        content, variation = self._variation(rows, x, centred)
-        values, vectors = np.linalg.eigh(variation)
-        rank = int((values > values[-1] * 1e-7).sum())
-        removed = min(self.directions, rank)
-        if removed >= x.shape[1]:
-            raise UsageError(
-                f"removing {removed} of {x.shape[1]} dimensions leaves nothing",
-                hint="Use fewer --directions.",
-            )
-        v = vectors[:, -removed:]
+        if self.content == "photographs":
+            mean = x[~rows.fake].mean(axis=0)
+            content, variation = self.content, second_moment(x[~rows.fake] - mean)
+        else:
+            means = class_means(x, rows.fake.astype(np.int64))
+            mean = means.mean(axis=0)
+            content, variation = self._variation(rows, x, x - means.astype(np.float32)[rows.fake.astype(int)])
+        v = self._leading(variation)
         return self.affine(
             [part(layer, rows) for layer in layers],
-            mean=(x[rows.fake].mean(axis=0) + x[~rows.fake].mean(axis=0)) / 2,
+            mean=mean,
             matrix=np.eye(len(v)) - v @ v.T,
             content=content,
-            removed=removed,
+            removed=v.shape[1],
         )
+
+    def _leading(self, variation: Float64) -> Float64:
+        """The directions to remove, float64 (d, r), orthonormal."""
+        values, vectors = np.linalg.eigh(variation)
+        removed = min(self.directions, int((values > values[-1] * 1e-7).sum()))
+        if removed >= len(values):
+            raise UsageError(
+                f"removing {removed} of {len(values)} dimensions leaves nothing",
+                hint="Use fewer --directions.",
+            )
+        leading: Float64 = vectors[:, -removed:]
+        return leading
 
     def _variation(self, rows: TrainingSet, x: Float32, centred: Float32) -> tuple[str, Float64]:
         """Which content was found, and its covariance, float64 (d, d)."""
