@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval_detect.report.more import agreement, influence_lines, region_lines, stability_lines
 from retrieval_detect.scoring.conformal import BETA
-from retrieval_detect.types import UNNAMED
+from retrieval_detect.types import METHODS, UNNAMED
 
 if TYPE_CHECKING:
     from retrieval_detect.regression import Change, Regression
@@ -91,8 +91,9 @@ def calibration_lines(calibration: Calibration) -> list[str]:
     real, fake = calibration.conformal.real, calibration.conformal.fake
     n_real, n_fake = (sum(map(len, strata.values())) for strata in (real, fake))
     least = 100 / (n_real + 1)
+    counting = f" (k {calibration.k})" if calibration.method in METHODS else ""
     return [
-        f"Calibrated {calibration.method} (k {calibration.k}) on {number(n_real, 'photograph')} of "
+        f"Calibrated {calibration.method}{counting} on {number(n_real, 'photograph')} of "
         f"{number(len(real), 'source')} and {number(n_fake, 'fake')} of {number(len(fake), 'generator')}",
         f"  smallest rate of false alarms that can be asked for: {least:.2g} %",
         f"  cost of its likelihood ratios, cross-fitted: Cllr {calibration.quality['cllr']:.2f} bits "

@@ -14,6 +14,7 @@ import numpy as np
 
 from retrieval_detect.errors import VectorError
 from retrieval_detect.scoring.vote import TEMPERATURE
+from retrieval_detect.store.layout import PROJECTION_ID, plain_id
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,8 +69,7 @@ class Identity:
     @property
     def id(self) -> str:
         """Depends on the kind and the layer."""
-        text = json.dumps({"kind": "identity", "layer": self.layer}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return plain_id(self.layer)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ class Affine:
     @cached_property
     def id(self) -> str:
         """Digest of its file."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()[:12]
+        return hashlib.sha256(self.to_bytes()).hexdigest()[:PROJECTION_ID]
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from retrieval_detect.errors import RdError
 from retrieval_detect.files import TEMPORARY
-from retrieval_detect.store.layout import BANKS, CANARIES, FITTED, MANIFESTS, SHARDS, STAGING, TOMBSTONES
+from retrieval_detect.store.layout import (
+    BANKS,
+    CANARIES,
+    FITTED,
+    MANIFESTS,
+    PROJECTION_ID,
+    SHARDS,
+    STAGING,
+    TOMBSTONES,
+    plain_id,
+)
 from retrieval_detect.store.manifest import Manifest, generations, manifest_path, read_manifest
 from retrieval_detect.store.snapshot import Snapshot
 
@@ -23,9 +33,9 @@ def kept_generations(folder: Path, current: Manifest) -> list[int]:
 
 
 def sweep(folder: Path, current: Manifest) -> None:
-    """Delete leftovers of crashed writers, generations past keeping, and derived files without a shard."""
+    """Delete leftovers of crashed writers, generations past keeping, and what derives from neither."""
     keep: set[Path] = set()
-    shard_ids: set[str] = set()
+    derived: set[tuple[str, str]] = set()
     for generation in kept_generations(folder, current):
         path = manifest_path(folder, generation)
         try:
@@ -33,12 +43,19 @@ def sweep(folder: Path, current: Manifest) -> None:
         except RdError:
             continue
         keep |= {path, *(file for file, _ in Snapshot(folder, manifest).files())}
-        shard_ids |= {record.id for record in manifest.shards}
+        derived |= {(shard.id, id_) for shard in manifest.shards for id_ in _projection_ids(manifest)}
     for path in _candidates(folder):
-        derived = path.parent.name == BANKS and path.name.split(".")[0] in shard_ids
-        if path.name.startswith(TEMPORARY) or (path not in keep and not derived):
+        of = tuple(path.name.split(".")[:2]) if path.parent.name == BANKS else None
+        if path.name.startswith(TEMPORARY) or (path not in keep and of not in derived):
             with suppress(OSError):  # a reader on a system that locks open files: the next sweep gets it
                 path.unlink()
+
+
+def _projection_ids(manifest: Manifest) -> Iterator[str]:
+    yield from map(plain_id, manifest.layers)
+    for record in manifest.fitted:
+        if record.kind == "projection":
+            yield record.files["safetensors"].sha256[:PROJECTION_ID]
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

@@ -345,3 +345,14 @@ def test_a_death_before_the_commit_leaves_the_old_generation(store, monkeypatch)
 
 def _dies(*_):
     raise KeyboardInterrupt
+
+
+def test_files_derived_through_a_projection_that_is_gone_are_swept(store):
+    fit(store, "white")
+    banks = store.folder / "banks"
+    stray = banks / f"{store.snapshot().shards()[0].record.id}.0123456789ab.faiss"
+    stray.write_bytes(b"of a projection that nobody knows")
+    add(store, [image("one more")], "fake", "sdxl")
+    Detector(store.snapshot()).open_banks()
+    left = {path.name.split(".")[1] for path in banks.iterdir()}
+    assert "0123456789ab" not in left and read_projection(store.snapshot(), "white").id in left
