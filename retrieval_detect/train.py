@@ -17,6 +17,7 @@ from retrieval_detect.methods import Methods, calibration_name, calibrations, lo
 from retrieval_detect.projections.inner import Trial, Vote
 from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.search.fitted import PLAIN, read_projection
+from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.manifest import BANK_ROWS, FITTED_NAME
 from retrieval_detect.store.training import TrainingSet, load_training_set, require_layers_stored
 from retrieval_detect.types import LABELS, METHODS, ORIGINAL_VIEW, SPLITS
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 TEMPERATURES = (0.05, 0.1, 0.2)
 KNOWN = (0, 5, 20)
 """How many references of a new generator there may be when a temperature is chosen."""
+DEFAULT, DIRECTIONS, FEWEST = "default", 32, 100
+"""Name of the projection a new index gets; directions of content it removes; references of each label that
+it wants in the banks."""
 ENSEMBLE_ROWS = 5000
 """References whose scores an ensemble is fitted on, at most."""
 LONGEST_NAME = 30
@@ -107,10 +111,30 @@ def commit_projection(
         s for s in BANK_ROWS if s[0] in projection.facts.get("labels", LABELS)
     )
     with store.writer() as writer:
-        rows = ((of or writer.snapshot).rows_digest(strata), strata)
+        seen = of or writer.snapshot
+        rows = (seen.rows_digest(strata), strata)
         files = {"safetensors": projection.to_bytes()}
         record = writer.write_fitted("projection", name, method=projection.kind, files=files, rows=rows)
+        record = replace(record, until=seen.manifest.next_row_id, n_rows=seen.n_rows(strata))
         return _commit_default(writer, name, [record], device=device)
+
+
+def fit_default(store: Store, *, device: str = "auto", progress: Say = _quiet) -> Manifest | None:
+    """Fit and commit the projection that a new index searches through, if there is enough to fit it on.
+
+    ``DEFAULT`` is what ``python -m bench.methods`` chose by its inner folds. Smaller indexes, and those with
+    a single generator or source, go on searching the stored vectors.
+    """
+    snapshot = store.snapshot()
+    counts = [snapshot.manifest.live_rows(label, "bank") for label in LABELS]
+    names = [len(snapshot.manifest.names(label)) for label in LABELS]
+    if min(counts) < FEWEST or min(names) < 2:
+        return None
+    layer = grouping_layer(snapshot.manifest.layers)
+    directions = min(DIRECTIONS, snapshot.manifest.encoder.layers[layer] // 16)
+    options = {"content": "shared", "directions": max(1, directions)}
+    projection = fitted_projection(snapshot, "nullspace", (layer,), options=options, progress=progress)
+    return commit_projection(store, DEFAULT, projection, of=snapshot, device=device)
 
 
 def use_projection(store: Store, name: str, *, device: str = "auto") -> Manifest:

@@ -105,6 +105,9 @@ def teach(
         if planned.failures:
             index.note(planned.failures)
         report = AddReport(index.snapshot().manifest, 0, 0, planned.failures)
+    new = snapshot is None or not any(snapshot.manifest.live_rows(label) for label in LABELS)
+    if new and report.added and not run.flags.get("plain"):
+        report = _with_default_projection(run, index, report)
     _open_banks(run, index)
     measured = review.report if review else None
     return _finish(run, index, planned, report, measured, time.monotonic() - started)
@@ -192,6 +195,13 @@ def _embed(
         )
 
 
+def _with_default_projection(run: Run, index: Index, report: AddReport) -> AddReport:
+    from retrieval_detect.train import fit_default
+
+    manifest = fit_default(index.store, device=run.settings.device, progress=run.output.detail)
+    return replace(report, manifest=manifest) if manifest else report
+
+
 def _open_banks(run: Run, index: Index) -> None:
     """Build the FAISS files of new shards now, not at the first query."""
     snapshot = index.snapshot()
@@ -258,6 +268,8 @@ def _finish(
         added = f"none of {number(planned.n_read, 'image')} could be used: nothing was added"
     lines = [*_state(index, manifest), f"  {added}"]
     refitted = [f.name for f in manifest.fitted if f.kind == "calibration" and report.changed]
+    if manifest.operation.kind == "fit":
+        lines.append(f"  searched through projection {manifest.projection}, fitted on them (rd index info)")
     lines += [f"  calibration of {', '.join(refitted)} fitted anew"] * bool(refitted)
     lines += _next_steps(report, same_index(run, index.folder))
     run.output.record(record, text=lines, essential=["generation"])
@@ -285,5 +297,10 @@ def _next_steps(report: AddReport, index_flag: str) -> list[str]:
         return [f"  The {empty[0]} bank is empty. Fill it: rd bank add DIR --label {empty[0]}{index_flag}"]
     if not report.changed:
         return []
-    ask = f"  Ask: rd query photo.jpg{index_flag}"
-    return [f"  Undo: rd bank rollback {manifest.parent}{index_flag}" if manifest.parent else ask]
+    fresh = not manifest.parent or manifest.operation.kind == "fit"
+    if not fresh:
+        return [f"  Undo: rd bank rollback {manifest.parent}{index_flag}"]
+    lines = [f"  Ask: rd query photo.jpg{index_flag}"]
+    if all(manifest.live_rows(label, "calib") for label in LABELS):
+        lines.append(f"  State error rates: rd fit calibration{index_flag}")
+    return lines

@@ -10,6 +10,7 @@ from retrieval_detect.cli._params import (
     computing_options,
     dry_run_option,
     encoder_option,
+    setting,
     views_option,
 )
 
@@ -31,6 +32,13 @@ from retrieval_detect.cli._params import (
     "--layers", metavar="LIST", help="Vectors to keep an image: proj, pre, blockNN (default: proj)."
 )
 @views_option
+@setting(
+    "--plain",
+    is_flag=True,
+    flag_value=True,
+    default=None,
+    help="Fit no projection: search vectors as stored.",
+)
 @click.option("--root", metavar="DIR", default=".", help="Where a recipe's relative paths begin.")
 @encoder_option
 @computing_options

@@ -63,6 +63,8 @@ class TombstoneRecord:
 FittedKind: TypeAlias = Literal["projection", "head", "calibration", "regions"]
 RowStratum: TypeAlias = tuple[Label, Split]
 ALL_ROWS: tuple[RowStratum, ...] = tuple((label, split) for label in LABELS for split in SPLITS)
+GROWTH = 0.2
+"""Share of new rows from which on a map of the old ones is out of date."""
 BANK_ROWS: tuple[RowStratum, ...] = tuple((label, "bank") for label in LABELS)
 
 
@@ -72,6 +74,9 @@ class FittedRecord:
 
     ``method`` says how; ``files`` : suffix → record; ``rows_digest`` names the rows of ``strata`` it
     was fitted with (``Snapshot.rows_digest``): where it differs from today's, the thing is stale.
+
+    What may lag behind additions names the first row id it has not seen, ``until``, and how many rows it
+    has, ``n_rows``: it is stale once one of those is removed, or more than ``GROWTH`` as many have come.
     """
 
     kind: FittedKind
@@ -80,6 +85,8 @@ class FittedRecord:
     files: Mapping[str, FileRecord]
     rows_digest: str
     strata: tuple[RowStratum, ...] = ALL_ROWS
+    until: int | None = None
+    n_rows: int = 0
 
     @property
     def digest(self) -> str:

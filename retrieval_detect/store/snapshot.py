@@ -16,6 +16,7 @@ from retrieval_detect.files import DigestCache
 from retrieval_detect.store.layout import CANARIES, TOMBSTONES
 from retrieval_detect.store.manifest import (
     ALL_ROWS,
+    GROWTH,
     FittedKind,
     FittedRecord,
     Manifest,
@@ -93,16 +94,34 @@ class Snapshot:
 
     def stale(self) -> list[FittedRecord]:
         """What was fitted on other rows than those that are live now."""
-        return [f for f in self.manifest.fitted if f.rows_digest != self.rows_digest(f.strata)]
+        return [f for f in self.manifest.fitted if self._outlived(f)]
 
-    def rows_digest(self, strata: Sequence[RowStratum] = ALL_ROWS) -> str:
-        """Hex sha256 over the ids of the live rows of some classes: what a fitted thing was fitted on."""
+    def _outlived(self, fitted: FittedRecord) -> bool:
+        if fitted.rows_digest != self.rows_digest(fitted.strata, until=fitted.until):
+            return True
+        return fitted.until is not None and self.n_rows(fitted.strata) > (1 + GROWTH) * fitted.n_rows
+
+    def rows_digest(self, strata: Sequence[RowStratum] = ALL_ROWS, *, until: int | None = None) -> str:
+        """Hex sha256 over the ids of the live rows of some classes: what a fitted thing was fitted on.
+
+        ``until`` : only of row ids below it.
+        """
         digest = hashlib.sha256()
         for label, split in strata:
-            ids = [shard.row_ids[self.live(shard)] for shard in self.shards(label, split)]
+            ids = self._row_ids(label, split)
             digest.update(f"{label}/{split}:".encode())
-            digest.update(np.sort(np.concatenate([np.empty(0, np.int64), *ids])).astype("<i8").tobytes())
+            seen = ids if until is None else ids[: np.searchsorted(ids, until)]
+            digest.update(seen.tobytes())
         return digest.hexdigest()
+
+    def n_rows(self, strata: Sequence[RowStratum]) -> int:
+        """Live rows of some classes, views included."""
+        return sum(len(self._row_ids(*stratum)) for stratum in strata)
+
+    def _row_ids(self, label: Label, split: Split) -> Int64:
+        """Live, ascending, little-endian."""
+        ids = [shard.row_ids[self.live(shard)] for shard in self.shards(label, split)]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *ids])).astype("<i8")
 
     def canaries(self) -> dict[str, np.ndarray]:
         """Layer → float32 (16, d), not unit norm."""
