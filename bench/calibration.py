@@ -24,6 +24,7 @@ from retrieval_detect.detector import Detector
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
 from retrieval_detect.store.store import Store
+from retrieval_detect.train import fit_default
 
 RATES = (0.05, 0.1)
 _VERDICTS = ("fake-like", "uncertain", "real-like", "unknown")
@@ -83,6 +84,7 @@ def judged(
 ) -> dict[str, Any]:
     """An index of ``references``, calibrated, and its verdicts on ``asked``, by name and rate."""
     store: Store = origin.create(folder, references)
+    fit_default(store, device="cpu")
     calibration = fit_calibration(store.snapshot(), device="cpu")
     commit_calibration(store, calibration)
     detector = Detector.load(folder, device="cpu")

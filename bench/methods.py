@@ -40,6 +40,26 @@ CHOSEN, CHOSEN_OF_ALL = (
     "chosen by the inner folds, of all",
 )
 PIXELS = "trivial pixel statistics"
+DEFAULT = "density, T=0.1: nullspace proj, directions=32"
+_SHORT = (
+    CHOSEN,
+    DEFAULT,
+    "density, T=0.1: whiten proj, shrinkage=0.5",
+    "density, T=0.1: whiten block05+proj, shrinkage=0.5",
+    "density, last layer, T=0.1",
+    "k-NN, last layer, k=5",
+    "logistic regression (linear)",
+    "logistic regression, standardised, unbalanced",
+    "svm",
+    "prototype, gaussian, shrinkage=0.5",
+    "prototype, vMF",
+    "density, T=0.1: lda proj",
+    "density, T=0.1: mask proj",
+    "density, T=0.1: nca proj",
+    "linear, UFD's optimiser",
+    "layers (RINE)",
+    PIXELS,
+)
 _BINS = 15
 
 
@@ -49,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="One seed, few images: tries the code.")
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the tables of FILE.")
+    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the table of FILE.")
+    parser.add_argument("--short", action="store_true", help="The README's lines of it.")
     options = parser.parse_args(arguments)
     if options.render:
-        print(tables(json.loads(options.render.read_text(encoding="utf-8"))))
+        print(tables(json.loads(options.render.read_text(encoding="utf-8")), short=options.short))
         return
     result = _rounded(measure(options.data, quick=options.quick))
     out = options.out or (None if options.quick else RESULTS / f"methods-{result['date'][:10]}.json")
@@ -218,8 +239,8 @@ def overall_choice(result: Mapping[str, Any]) -> list[tuple[str, float]]:
     return sorted(means.items(), key=lambda pair: -pair[1])
 
 
-def tables(result: Mapping[str, Any]) -> str:
-    """The result as Markdown, best inner AUC first."""
+def tables(result: Mapping[str, Any], *, short: bool = False) -> str:
+    """The result as Markdown, best inner AUC first; ``short`` : the lines that the README shows."""
     inner = dict(overall_choice(result))
     by_fold = chosen(result, eligible=True), chosen(result, eligible=False)
     rows = defaultdict(lambda: defaultdict(list))
@@ -227,6 +248,7 @@ def tables(result: Mapping[str, Any]) -> str:
         for name in _names(row, *by_fold):
             rows[name][row["n"]].append(row)
     order = sorted(rows, key=lambda name: (name not in (CHOSEN, CHOSEN_OF_ALL), -inner.get(name, 0)))
+    order = [name for name in order if not short or name in _SHORT]
     lines = [
         f"Encoder `{result['encoder']}`, no CLIP; {result['machine'].get('cpu', 'CPU')}; "
         f"{result['date'][:10]}, commit {result['git_commit'][:12]}, `{result['command']}`. "
