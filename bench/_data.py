@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench._pixels import statistics
 from retrieval_detect.encoders.pipeline import embed
+from retrieval_detect.evaluate.pixels import statistics
 from retrieval_detect.images.decode import decode
 from retrieval_detect.images.items import file_item
 from retrieval_detect.types import Embedded, Facts, Failure, ImageItem

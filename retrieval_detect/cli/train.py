@@ -138,7 +138,8 @@ def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[st
 
 
 def _rows(run: Run, snapshot: Snapshot, head: Head, extra: dict[str, Any]) -> TrainingSet:
-    from retrieval_detect.train import member_scores, scored_rows, training_set
+    from retrieval_detect.members import member_scores
+    from retrieval_detect.train import scored_rows, training_set
 
     if "members" in extra:
         return member_scores(snapshot, extra["members"], device=run.settings.device, progress=run.output.note)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from retrieval_detect.types import EncoderSpec, Float32, UInt8
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-CPU_PART = 16
-"""Images that one core passes through the network at once: enough to fill its arithmetic units, and few
-enough that what lies between two layers stays in its caches."""
+TOKENS_PART, MAPS_PART = 8, 4
+"""Images that one core passes through at once: a transformer, whose products of matrices are the better
+for being large, or a network of convolutions, whose first maps must not spill out of the core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class TorchEncoder:
         self._network = network.eval().requires_grad_(False).to(spec.device, self._dtype)
         # Convolutions run up to twice as fast on channels-last memory; transformers do not care.
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+        self._part = TOKENS_PART if convolutions <= 1 else MAPS_PART
         self._taps = dict(taps)
         self._lock = threading.Lock()
 
@@ -71,10 +73,9 @@ class TorchEncoder:
         name = f"{self._spec.name}@crop"
         return self._variant(replace(self._spec, name=name, preprocessing=preprocessing))
 
-    def resized_by_pillow(self) -> TorchEncoder:
-        """The same encoder on the reference path: each square is open_clip's own in every pixel."""
-        name = f"{self._spec.name}@pillow"
-        return self._variant(replace(self._spec, name=name, decoder="pillow"))
+    def resized_by(self, decoder: str) -> TorchEncoder:
+        """The same encoder with images brought to size by ``"pillow"`` or ``"torch"``; another engine."""
+        return self._variant(replace(self._spec, name=f"{self._spec.name}@{decoder}", decoder=decoder))
 
     def _variant(self, spec: EncoderSpec) -> TorchEncoder:
         other = TorchEncoder(spec, self._network, self._taps)
@@ -99,11 +100,13 @@ class TorchEncoder:
             ) from error
         return {layer: np.concatenate([rows[layer] for rows in passed]) for layer in layers}
 
-    def _side_by_side(self, work: Callable[[UInt8], dict[str, Float32]], batch: UInt8) -> list[dict[str, Float32]]:
+    def _side_by_side(
+        self, work: Callable[[UInt8], dict[str, Float32]], batch: UInt8
+    ) -> list[dict[str, Float32]]:
         cores = torch.get_num_threads()
         if self._spec.device != "cpu" or not 1 < cores <= len(batch):
             return [work(batch)]
-        parts = np.array_split(batch, cores * ceil(len(batch) / (cores * CPU_PART)))
+        parts = np.array_split(batch, cores * ceil(len(batch) / (cores * self._part)))
         try:
             with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 return list(pool.map(work, parts))
@@ -131,7 +134,8 @@ class TorchEncoder:
         """(n, 3, size, size) on the device. The order of operations is that of open_clip's transform."""
         preprocessing, device = self._spec.preprocessing, self._spec.device
         squares = torch.tensor(batch)
-        if device != "cpu":  # from pinned memory, of which torch keeps blocks at hand, the copy runs by itself
+        if device != "cpu":
+            # From pinned memory, of which torch keeps blocks at hand, the copy runs by itself.
             squares = squares.pin_memory().to(device, non_blocking=True)
         pixels = squares.permute(0, 3, 1, 2).float().div_(255)
         mean = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1)
@@ -200,6 +204,14 @@ def resolve_precision(precision: str, device: str, network: nn.Module) -> str:
     if device != "cpu":
         return "float16"
     return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
+
+
+def decoder_for(precision: str) -> str:
+    """Who brings images to size: torch where the network rounds more than torch's resize does, else Pillow.
+
+    In float32 the network is also so slow that nothing would be gained.
+    """
+    return "pillow" if precision == "float32" else "torch"
 
 
 def cpu_multiplies_bfloat16() -> bool:

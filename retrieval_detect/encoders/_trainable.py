@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from retrieval_detect.encoders import _weights, offline, openclip, timm_models
 from retrieval_detect.encoders._torch import TorchEncoder, _tapped
 from retrieval_detect.encoders._towers import _Projected
-from retrieval_detect.encoders.registry import CROP, OFFLINE_ENCODER, load_encoder
+from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder, plain_name
 from retrieval_detect.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def open_encoder(
 
     Without ``pretrained`` it starts at random, from torch's generator.
     """
-    base = name.removesuffix(CROP)
+    base = plain_name(name)
     with _start(base, weights, pretrained=pretrained) as path:
         encoder = load_encoder(
             name, weights=path, device=device, precision="float32", offline=from_cache_only

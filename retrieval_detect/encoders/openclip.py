@@ -309,6 +309,7 @@ def _encoder(
     (visual, embed_dim), (device, precision) = tower, engine
     preprocessing = _preprocessing(name, visual)
     network, taps = open_clip_tower(visual, embed_dim)
+    precision = _torch.resolve_precision(precision, device, network)
     spec = EncoderSpec(
         name=name,
         architecture=f"open_clip/{source.architecture}",
@@ -316,9 +317,9 @@ def _encoder(
         quick_gelu=_torch.has_quick_gelu(visual),
         preprocessing=preprocessing,
         layers={layer: tap.width for layer, tap in taps.items()},
-        precision=_torch.resolve_precision(precision, device, network),
+        precision=precision,
         device=device,
-        decoder="torch",
+        decoder=_torch.decoder_for(precision),
         is_clip=True,
         note=source.note,
     )

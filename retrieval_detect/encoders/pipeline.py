@@ -1,10 +1,11 @@
-"""Inputs → vectors, in order: threads read and decode while the network works on the batch before."""
+"""Inputs → vectors, in order: read and decoded, passed through the network, used, all three at a time."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from retrieval_detect.types import Float32, ImageItem, UInt8
 
 CPU_BATCH, GPU_BATCH = 8, 64
-"""On a CPU a batch of 8 fills the arithmetic units, and larger ones spill out of its caches."""
+"""Images given to the network at once: for each core of a CPU, or for the whole of a GPU."""
 MAX_WORKERS = 16
 BAD_VECTOR = "bad-vector"
 UNREADABLE = "unreadable"
@@ -66,9 +67,9 @@ def embed(
 ) -> Iterator[Embedded | Failure]:
     """Embed images; one result for each item, in their order.
 
-    Whatever is wrong with one input becomes a ``Failure`` with its uri. At most three batches and one
+    Whatever is wrong with one input becomes a ``Failure`` with its uri. At most five batches and one
     image a worker are held at a time. Closing the iterator, or Ctrl-C, drops what was only
-    planned and waits for the images being decoded, so that no thread outlives it.
+    planned and waits for the images and the batch being worked on, so that no thread outlives it.
 
     Parameters
     ----------
@@ -105,23 +106,30 @@ def embed_views(
 
 
 def _sizes(encoder: Encoder, batch_size: int | None, workers: int | None) -> tuple[int, int]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if batch_size is None:
-        batch_size = CPU_BATCH if encoder.spec.device == "cpu" else GPU_BATCH
+        batch_size = CPU_BATCH * cores if encoder.spec.device == "cpu" else GPU_BATCH
     if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError("batch size and number of workers must be at least 1")
-    return batch_size, workers or min(os.cpu_count() or 1, MAX_WORKERS)
+    return batch_size, workers or min(cores, MAX_WORKERS)
 
 
 def _embedded(
     items: Iterable[ImageItem], work: _Work, *, batch_size: int, workers: int
 ) -> Iterator[list[Embedded | Failure]]:
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="rd-decode")
     lengths: deque[int] = deque()
-    try:
-        prepared = _prepared(iter(items), work, pool, least=workers, most=2 * batch_size)
-        results = _encoded(_flat(prepared, lengths), work, batch_size)
+    with _threads("rd-decode", workers) as decoding, _threads("rd-encode", 1) as encoding:
+        prepared = _prepared(iter(items), work, decoding, least=workers, most=2 * batch_size)
+        results = _encoded(_flat(prepared, lengths), work, encoding, batch_size)
         for first in results:
             yield [first, *islice(results, lengths.popleft() - 1)]
+
+
+@contextmanager
+def _threads(name: str, n: int) -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(n, thread_name_prefix=name)
+    try:
+        yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -176,18 +184,30 @@ def _prepare(item: ImageItem, work: _Work) -> list[_Prepared | Failure]:
 
 
 def _encoded(
-    prepared: Iterator[_Prepared | Failure], work: _Work, batch_size: int
+    prepared: Iterator[_Prepared | Failure], work: _Work, pool: ThreadPoolExecutor, batch_size: int
 ) -> Iterator[Embedded | Failure]:
+    """While the caller works on one batch, the next is in the network: neither waits for the other."""
+    under_way: deque[Future[list[Embedded | Failure]]] = deque()
     while batch := list(islice(prepared, batch_size)):
-        squares = [result.square for result in batch if isinstance(result, _Prepared)]
-        vectors = work.encoder.encode(np.stack(squares), work.layers) if squares else {}
-        rows = count()
-        for result in batch:
-            if isinstance(result, Failure):
-                yield result
-            else:
-                row = next(rows)
-                yield _finished(result.image, {layer: vectors[layer][row] for layer in work.layers})
+        under_way.append(pool.submit(_with_vectors, batch, work))
+        if len(under_way) > 1:
+            yield from under_way.popleft().result()
+    for last in under_way:
+        yield from last.result()
+
+
+def _with_vectors(batch: Sequence[_Prepared | Failure], work: _Work) -> list[Embedded | Failure]:
+    squares = [result.square for result in batch if isinstance(result, _Prepared)]
+    vectors = work.encoder.encode(np.stack(squares), work.layers) if squares else {}
+    rows = count()
+
+    def finished(result: _Prepared | Failure) -> Embedded | Failure:
+        if isinstance(result, Failure):
+            return result
+        row = next(rows)
+        return _finished(result.image, {layer: vectors[layer][row] for layer in work.layers})
+
+    return [finished(result) for result in batch]
 
 
 def _finished(image: Embedded, vectors: Mapping[str, Float32]) -> Embedded | Failure:

@@ -24,7 +24,7 @@ def prepare(rgb: UInt8, preprocessing: Preprocessing, *, decoder: str = "pillow"
 
     ``"clip"`` and ``"squash"`` equal open_clip's own transform (torchvision's Resize and CenterCrop
     on a Pillow image) for sides up to 4 : 1: with decoder ``"pillow"`` in every pixel; with ``"torch"``,
-    which is several times as fast, to one or two of 255 steps in one pixel of several hundred. ``"crop"``
+    which is several times as fast, to a step or two of 255 in one pixel of several hundred. ``"crop"``
     takes the centre without resizing; sides shorter than ``size`` are filled by reflection, because
     black borders would tell small images from large ones.
     """
@@ -33,6 +33,8 @@ def prepare(rgb: UInt8, preprocessing: Preprocessing, *, decoder: str = "pillow"
         return _reflected(_centre(rgb, size, size), size)
     if preprocessing.mode == "squash":
         height, width = size, size
+        if rgb.shape[0] > rgb.shape[1]:  # Pillow may flatten before it narrows, and rounds in between
+            resize = _by_pillow
     else:
         rgb = _without_far_ends(rgb)
         # int() and not round(): torchvision's rule for the longer side.
@@ -51,10 +53,8 @@ def _by_torch(rgb: UInt8, height: int, width: int, interpolation: str) -> UInt8:
     """In 8-bit arithmetic throughout, on the pixels where they lie."""
     import torch
 
-    pixels = torch.from_numpy(np.require(rgb, requirements="CW")).permute(2, 0, 1)[None]
-    resized = torch.nn.functional.interpolate(
-        pixels, (height, width), mode=interpolation, antialias=True, align_corners=False
-    )
+    pixels = torch.from_numpy(np.require(rgb, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(pixels, (height, width), mode=interpolation, antialias=True)
     square: UInt8 = resized[0].permute(1, 2, 0).numpy()
     return square
 

@@ -20,7 +20,7 @@ TINY_ENCODER = "tiny"
 ENTRY_POINT_GROUP = "retrieval_detect.encoders"
 """A plug-in ``acme`` is asked for the names ``acme`` and ``acme:…``: its entry point is a function
 ``(name, *, weights: Path | None, device: str, precision: str, offline: bool) -> Encoder``."""
-CROP, PILLOW = "@crop", "@pillow"
+CROP, RESIZED_BY = "@crop", ("@pillow", "@torch")
 
 Factory = Callable[..., Encoder]
 
@@ -42,8 +42,8 @@ def load_encoder(
     ----------
     name : ``"model:tag"`` of open_clip (``DEFAULT_ENCODER``; see ``encoders.openclip.load`` for
         its other forms), ``"timm:model"``, ``OFFLINE_ENCODER``, ``"tiny"`` or a plug-in's name. With
-        ``@crop`` behind it, images are not resized: their centre is cut out. With ``@pillow``, they
-        are resized by Pillow, the slow reference: the same encoder, another engine.
+        ``@crop`` behind it, images are not resized: their centre is cut out. With ``@pillow`` or
+        ``@torch`` they are resized by that, whatever the precision: Pillow is the reference.
     weights : a local file or folder instead of the download.
     device : ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:n"``.
     precision : ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
@@ -51,7 +51,7 @@ def load_encoder(
 
     Raises ``EncoderError``, or its kind ``WeightsUnavailable`` where only the weights are missing.
     """
-    base = name.removesuffix(PILLOW).removesuffix(CROP)
+    base = plain_name(name)
     if base == TINY_ENCODER:
         from retrieval_detect.encoders.tiny import TinyEncoder
 
@@ -60,6 +60,13 @@ def load_encoder(
         path = None if weights is None else Path(weights)
         encoder = _built(base, weights=path, device=device, precision=precision, offline=offline)
     return encoder if base == name else _variant(encoder, name.removeprefix(base))
+
+
+def plain_name(name: str) -> str:
+    """``name`` without what says how its images are brought to size."""
+    for mark in RESIZED_BY:
+        name = name.removesuffix(mark)
+    return name.removesuffix(CROP)
 
 
 def known_encoders() -> tuple[str, ...]:
@@ -88,7 +95,8 @@ def _variant(encoder: Encoder, marks: str) -> Encoder:
         raise UsageError(f"{encoder.spec.name} has no variant {marks}")
     if marks.startswith(CROP):
         encoder = encoder.cropped()
-    return encoder.resized_by_pillow() if marks.endswith(PILLOW) else encoder
+    decoder = marks.removeprefix(CROP).removeprefix("@")
+    return encoder.resized_by(decoder) if decoder else encoder
 
 
 def _factory(name: str) -> Factory:

@@ -23,13 +23,14 @@ def load_text_tower(
     """The text tower that was trained beside the image encoder called ``name``.
 
     ``name``, ``weights``, ``device`` and ``offline`` as in ``encoders.registry.load_encoder``; ``@crop``
-    changes images only. Raises ``EncoderError`` where there is no text tower, or none that takes vectors.
+    and the like change images only. Raises ``EncoderError`` where there is no text tower, or none
+    that takes vectors.
     """
     from retrieval_detect.encoders import openclip
     from retrieval_detect.encoders._torch import resolve_device
-    from retrieval_detect.encoders.registry import CROP, DEFAULT_ENCODER, known_encoders
+    from retrieval_detect.encoders.registry import DEFAULT_ENCODER, known_encoders, plain_name
 
-    base = name.removesuffix(CROP)
+    base = plain_name(name)
     without = {"timm", *known_encoders()} - {DEFAULT_ENCODER}
     if base in without or base.partition(":")[0] in without:
         raise EncoderError(

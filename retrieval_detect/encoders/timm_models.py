@@ -57,6 +57,7 @@ def encoder(
 
     device, precision = engine
     taps = timm_taps(model)
+    precision = _torch.resolve_precision(precision, device, model)
     spec = EncoderSpec(
         name=name,
         architecture=f"timm/{model.pretrained_cfg['architecture']}",
@@ -64,9 +65,9 @@ def encoder(
         quick_gelu=_torch.has_quick_gelu(model),
         preprocessing=preprocessing,
         layers={layer: tap.width for layer, tap in taps.items()},
-        precision=_torch.resolve_precision(precision, device, model),
+        precision=precision,
         device=device,
-        decoder="torch",
+        decoder=_torch.decoder_for(precision),
         is_clip=not note,
         note=note,
     )

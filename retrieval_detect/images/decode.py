@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import simplejpeg
 from PIL import ExifTags, Image
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -26,6 +25,11 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from retrieval_detect.errors import ImageError
 from retrieval_detect.types import DecodedImage
+
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this machine: Pillow gives the same pixels, and overlooks some damage
+    simplejpeg = None
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -203,7 +207,7 @@ def _jpeg(image: ImageFile, data: bytes) -> UInt8 | None:
 
     ``None`` is left to Pillow: CMYK, and sampling factors that TurboJPEG does not know.
     """
-    if image.mode not in ("RGB", "L"):
+    if simplejpeg is None or image.mode not in ("RGB", "L"):
         return None
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)

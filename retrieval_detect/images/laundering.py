@@ -15,7 +15,6 @@ from math import ceil, sqrt
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import simplejpeg
 from PIL import Image, ImageFilter
 
 from retrieval_detect.errors import UsageError
@@ -192,6 +191,8 @@ def _draw_nothing(_uniforms: Sequence[float], _width: int, _height: int) -> Sequ
 
 
 def _jpeg(rgb: UInt8, quality: int) -> UInt8:
+    import simplejpeg  # only such views need it: images are decoded without it too
+
     decoded: UInt8 = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(rgb, quality, colorsubsampling="420"))
     return decoded
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from retrieval_detect.errors import EmptyBank, SearchError, VectorError
 from retrieval_detect.search._faiss import gpu_ordinal
+from retrieval_detect.search.blocks import block_scans
 from retrieval_detect.search.derived import BankFiles
 from retrieval_detect.search.exact import ShardVectors, check_k
 from retrieval_detect.search.projection import query_codes
@@ -26,8 +27,10 @@ __all__ = ["Bank", "BankFiles", "ShardVectors"]
 
 _log = logging.getLogger(__name__)
 
-_SPARE = 32
-"""Candidates beyond 5/4 of k: enough for most answers to stand at the first attempt."""
+_SPARE = 8
+"""Candidates beyond 17/16 of k: enough for most answers to stand at the first attempt."""
+_COARSE_ROWS = 8192
+"""Rows below which rough products save less than the candidates they cost."""
 _CANDIDATES_AT_ONCE = 1 << 18
 """Over all queries of one scan; bounds memory."""
 
@@ -35,9 +38,10 @@ _CANDIDATES_AT_ONCE = 1 << 18
 class Bank:
     """The references of one label, less the removed ones. Made by ``Bank.open``.
 
-    Neighbours are those of ``search.exact.search``, bit for bit: FAISS proposes candidates, their
+    Neighbours are those of ``search.exact.search``, bit for bit: a scan proposes candidates, their
     similarities are computed anew, and the answer stands if no other row can reach the k-th of them
-    (``BankState.attempt``). Where it does not, twice as many candidates are tried, in the end all rows.
+    (``BankState.attempt``). Where it does not, a finer scan and then twice as many candidates are tried,
+    in the end all rows.
 
     Any number of threads may search, add and remove at once.
     """
@@ -65,7 +69,7 @@ class Bank:
         """
         ordinal = gpu_ordinal(device)
         scans: list[Scan] = [] if ordinal is None else [gpu_scan(ordinal, files.projection.d_out)]
-        bank = cls(label, files, [*scans, CpuScan()])
+        bank = cls(label, files, [*scans, *block_scans(), CpuScan()])
         bank.extend(shards, dead=dead)
         return bank
 
@@ -103,7 +107,10 @@ class Bank:
 
     def _refuse_known(self, shard: ShardVectors, parts: Sequence[Part]) -> None:
         for part in parts:
-            known = shard.row_ids[_among(shard.row_ids, part.shard.row_ids)]
+            held = part.shard.row_ids
+            if shard.row_ids[-1] < held[0] or held[-1] < shard.row_ids[0]:
+                continue
+            known = shard.row_ids[_among(shard.row_ids, held)]
             if known.size:
                 raise VectorError(
                     f"row {known[0]} of shard {shard.shard_id} is in the {self.label} bank already",
@@ -142,9 +149,10 @@ class Bank:
 
     def _search(self, state: BankState, codes: Float32, k: int) -> Neighbours:
         found = Neighbours(np.empty((len(codes), k), np.int64), np.empty((len(codes), k), np.float32))
-        pending, c = np.arange(len(codes)), k + k // 4 + _SPARE
+        pending, c = np.arange(len(codes)), k + k // 16 + _SPARE
+        coarse = state.n >= _COARSE_ROWS
         while pending.size and c < state.n:
-            scan = next((scan for scan in self._scans if c <= scan.largest_c), None)
+            scan = self._scan_for(len(pending), c, coarse=coarse)
             if scan is None:
                 break
             step = max(1, _CANDIDATES_AT_ONCE // c)
@@ -154,10 +162,15 @@ class Bank:
             except SearchError as error:
                 self._drop(scan, error)
             else:
-                pending, c = pending[~np.concatenate(stands)], 2 * c
+                pending, c = pending[~np.concatenate(stands)], c if scan.coarse else 2 * c
+                coarse = False
         for i in pending:
             state.compare_all(codes, int(i), found=found)
         return found
+
+    def _scan_for(self, n_queries: int, c: int, *, coarse: bool) -> Scan | None:
+        fit = (s for s in self._scans if c <= s.largest_c and n_queries >= s.fewest)
+        return next((scan for scan in fit if coarse or not scan.coarse), None)
 
 
 def _among(values: Int64, known: Int64) -> Bool:

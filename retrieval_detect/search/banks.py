@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Bool, Embedded, Float16, Float32, Int64, Label, Probe
 
-_SPARE = 16
+SPARE = 16
 """Neighbours fetched beyond those wanted, so that dropping the query's own seldom means asking again."""
 _VERIFIED_K = 10
 
@@ -106,7 +106,7 @@ class Banks:
         ``vectors`` : layer → float32 (d,), any norm; the projection's layers and the one that tells
         near-duplicates. ``own_groups`` : groups known to hold the query's image.
         """
-        fetch = wanted + _SPARE
+        fetch = wanted + SPARE
         while True:
             found = {label: self._fetch(label, image, vectors, fetch) for label in LABELS}
             groups = own_groups | self.own_groups(found)
@@ -167,7 +167,7 @@ class Banks:
         positions = references.positions(row_ids)
         hamming = np.bitwise_count(references.phash[positions] ^ np.uint64(image.phash))
         own = same_image(
-            self._cosines(row_ids, similarities, vectors, hamming <= NEAR_HAMMING),
+            self.cosines(row_ids, similarities, vectors, hamming <= NEAR_HAMMING),
             hamming,
             same_content=references.content[positions] == _leading_word(image.content_id),
         )

@@ -1,8 +1,10 @@
 """What "nearest" means, in numpy: the oracle of the tests and the last word of every bank.
 
-Similarity is the cosine of two float16 codes in float32 arithmetic; neighbours are ordered by
-(-similarity, row id). A similarity depends on its two vectors alone, never on the rows beside them,
-so any search that ends in ``similarity`` and ``top`` agrees with this one bit for bit.
+Similarity is the cosine of two float16 codes, rounded to float32; neighbours are ordered by
+(-similarity, row id). Every float16 is a multiple of 2^-24, so products of two are multiples of 2^-48;
+sums of those below 32 fit the 53 bits of a float64. Dot products and squared norms of codes of about
+unit norm are therefore exact in float64, in any order and by any library, and any search that ends in
+``cosine`` and ``top`` agrees with this one bit for bit.
 """
 
 from __future__ import annotations
@@ -14,15 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.errors import EmptyBank, UsageError, VectorError
-from retrieval_detect.search.projection import query_codes, row_codes, unit
+from retrieval_detect.search.projection import query_codes, row_codes
 from retrieval_detect.types import Neighbours
 
 if TYPE_CHECKING:
-    from retrieval_detect.search.projection import Projection
+    from retrieval_detect.search.projection import Float64, Projection
     from retrieval_detect.types import Float16, Float32, Int64
 
 BLOCK_ROWS = 4096
-"""Rows widened to float32 at a time: some tens of MB, whatever the size of a bank."""
+"""Rows widened at a time: some tens of MB, whatever the size of a bank."""
+
+_QUERIES_AT_ONCE = 16
 
 
 class SideBySide:
@@ -68,18 +72,24 @@ class ShardVectors:
             raise VectorError(f"shard {self.shard_id}: row ids repeat or are out of order")
 
 
-def similarity(query: Float32, codes: Float16) -> Float32:
-    """Cosine of one query with each row.
+def cosine(dots: Float64, squares: Float64, query_squares: Float64) -> Float32:
+    """Similarities from dot products and the squared norms of rows and queries; shapes broadcast.
 
-    ``query`` : float32 (d,), unit. ``codes`` : float16 (m, d), m <= some thousands, no zero rows.
-    Returns float32 (m,), within -1…1. Sums run over the last, contiguous axis of one row, never
-    through BLAS, whose order of summation depends on shapes.
+    All float64, exact for float16 codes. Returns float32, within -1…1.
     """
-    rows = np.ascontiguousarray(codes, dtype=np.float32)
-    dots = (rows * query).sum(axis=1)
-    norms = np.sqrt((rows * rows).sum(axis=1))
-    cosine: Float32 = np.clip(dots / norms, -1, 1)
-    return cosine
+    similarities: Float32 = (dots / (np.sqrt(squares) * np.sqrt(query_squares))).astype(np.float32)
+    return np.clip(similarities, -1, 1)
+
+
+def similarity(query: Float32, codes: Float16) -> Float32:
+    """Cosine of one query, or of several, with each row.
+
+    ``query`` : floating point (d,) or (q, d), any norm; float16 codes widened, where bits matter.
+    ``codes`` : float16 (m, d), m <= some thousands, no zero rows. Returns float32 (m,) or (q, m), within
+    -1…1.
+    """
+    rows, wide = codes.astype(np.float64), query.astype(np.float64)
+    return cosine(wide @ rows.T, np.vecdot(rows, rows), np.vecdot(wide, wide)[..., None])
 
 
 def top(similarities: Float32, row_ids: Int64, k: int) -> Int64:
@@ -110,21 +120,22 @@ def search(
 ) -> Neighbours:
     """The k nearest live rows of ``shards``, by comparing each query with each row.
 
-    ``queries`` : see ``query_codes``. ``dead`` : row ids that do not count. Memory:
-    one block of rows, and twelve bytes a row.
+    ``queries`` : see ``query_codes``. ``dead`` : row ids that do not count. Memory: one block of rows,
+    and some eighty bytes a row.
     """
     check_k(k)
-    unit_queries = unit(query_codes(queries, projection).astype(np.float32))
+    codes = query_codes(queries, projection).astype(np.float32)
     all_ids = np.concatenate([shard.row_ids for shard in shards] or [np.empty(0, np.int64)])
     alive = ~np.isin(all_ids, dead) if dead is not None else np.ones(len(all_ids), bool)
     row_ids = all_ids[alive]
     if not row_ids.size:
         raise EmptyBank("there are no references to search", hint="add some: rd bank add")
     found = []
-    for query in unit_queries:
-        similarities = _all_similarities(query, shards, projection)[alive]
-        first = top(similarities, row_ids, min(k, len(row_ids)))
-        found.append((row_ids[first], similarities[first]))
+    for start in range(0, len(codes), _QUERIES_AT_ONCE):
+        several = _all_similarities(codes[start : start + _QUERIES_AT_ONCE], shards, projection)
+        for similarities in several[:, alive]:
+            first = top(similarities, row_ids, min(k, len(row_ids)))
+            found.append((row_ids[first], similarities[first]))
     shape = (len(found), min(k, len(row_ids)))
     return Neighbours(
         row_ids=np.array([ids for ids, _ in found], np.int64).reshape(shape),
@@ -132,10 +143,10 @@ def search(
     )
 
 
-def _all_similarities(query: Float32, shards: Sequence[ShardVectors], projection: Projection) -> Float32:
+def _all_similarities(queries: Float32, shards: Sequence[ShardVectors], projection: Projection) -> Float32:
     blocks = (
         shard.vectors[start : start + BLOCK_ROWS]
         for shard in shards
         for start in range(0, len(shard.vectors), BLOCK_ROWS)
     )
-    return np.concatenate([similarity(query, row_codes(block, projection)) for block in blocks])
+    return np.concatenate([similarity(queries, row_codes(block, projection)) for block in blocks], axis=1)

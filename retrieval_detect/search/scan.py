@@ -1,4 +1,4 @@
-"""Candidates: the rows FAISS holds for nearest, and a bound on all others.
+"""Candidates: the rows a device holds for nearest, and a bound on all others.
 
 A scan may round as its device does; ``Bank`` computes the similarities of the candidates anew and
 accepts them only if no excluded row can reach them. So a scan decides how fast an answer is, never
@@ -7,20 +7,19 @@ what it is.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from retrieval_detect.search import threads
 from retrieval_detect.search._faiss import faiss, faiss_errors
 from retrieval_detect.search.exact import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from retrieval_detect.search.derived import ShardCodes
+    from retrieval_detect.search.projection import Float64
     from retrieval_detect.types import Bool, Float32, Int64
 
 REBUILD_SHARE = 0.2
@@ -28,6 +27,8 @@ REBUILD_SHARE = 0.2
 
 _DEVICE_BLOCK_ROWS = 8 * BLOCK_ROWS
 """Each addition makes the device move all it holds, so blocks are larger than elsewhere."""
+_SLICE_ROWS = BLOCK_ROWS
+"""Fewest rows worth a thread."""
 _GPU_LARGEST_K = 2048
 _GPU_SCRATCH_BYTES = 256 << 20
 
@@ -48,7 +49,7 @@ class Part:
     @classmethod
     def of(cls, shard: ShardCodes, start: int, alive: Bool) -> Part:
         """A part, counted."""
-        return cls(shard, start, alive, int(alive.sum()))
+        return cls(shard, start, alive, int(np.count_nonzero(alive)))
 
     @property
     def end(self) -> int:
@@ -62,18 +63,24 @@ class Candidates:
 
     ``slots`` : int64 (q, c). ``products`` : float32 (q, c), inner products as the device computed them.
     ``cut`` : float32 (q,), no row left out had a larger product; -inf where none was left out.
+    A product p of query q is off the true one by |p|·``share`` + |q|·``slack`` or less; ``slack`` :
+    float64 (q,).
     """
 
     slots: Int64
     products: Float32
     cut: Float32
+    slack: Float64
+    share: float = 0.0
 
 
 class Scan(Protocol):
     """A way to find candidates."""
 
-    roundings: float
-    """Bound on the error of a product, in float32 roundings a term."""
+    coarse: bool
+    """Whether its products are so rough that a query it cannot settle should try another scan."""
+    fewest: int
+    """Queries below which another scan is faster."""
     largest_c: int
     """Most candidates that can be asked for."""
     shared: bool
@@ -92,10 +99,20 @@ class Scan(Protocol):
         """
 
 
-class CpuScan:
-    """One FAISS index a shard, mapped from disk; shards and queries are shared out to a thread a core."""
+def slack_of(d: int, n_queries: int, *, roundings: float) -> Float64:
+    """``Candidates.slack`` of sums of d products in float32, with so many roundings a term, float64 (q,)."""
+    # Two roundings and eight terms more than there are: norms, divisions, and second-order terms.
+    return np.full(n_queries, (roundings + 2) * (d + 8) * 2.0**-24)
 
-    roundings = 1.0
+
+class CpuScan:
+    """One FAISS index a shard, mapped from disk and read by a thread a core: fastest for a query or two.
+
+    The codes are read once a query, 2·d bytes a row, at what memory gives.
+    """
+
+    coarse = False
+    fewest = 1
     largest_c = 1 << 62
     shared = True
 
@@ -107,15 +124,12 @@ class CpuScan:
 
     def search(self, parts: Sequence[Part], codes: Float32, c: int) -> Candidates:
         """Scan every shard, keep the c best of all. Removed rows are never among them."""
-        parts = [part for part in parts if part.n_alive]
-        step = -(-len(codes) // _threads())
-        jobs = [(part, codes[i : i + step]) for i in range(0, len(codes), step) for part in parts]
-        found = list(_pool().map(lambda job: _search_part(job[0], job[1], c), jobs))
-        blocks = [_best(found[i : i + len(parts)], c) for i in range(0, len(found), len(parts))]
-        products = np.concatenate([products for products, _ in blocks])
-        slots = np.concatenate([slots for _, slots in blocks])
+        jobs = [(part, rows) for part in parts for rows in _slices(part, threads.count())]
+        found = threads.shared_out(lambda job: _search_slice(job[0], job[1], codes, c), jobs)
+        products, slots = _best(found, c)
         left_out = sum(part.n_alive for part in parts) > products.shape[1]
-        return Candidates(slots, products, _cut(products, left_out=left_out))
+        slack = slack_of(codes.shape[1], len(codes), roundings=1.0)
+        return Candidates(slots, products, cut_of(products, left_out=left_out), slack)
 
 
 class FlatScan:
@@ -130,6 +144,8 @@ class FlatScan:
     roundings : bound on the error of its products, in float32 roundings a term.
     """
 
+    coarse = False
+    fewest = 1
     largest_c = _GPU_LARGEST_K
     shared = False
 
@@ -163,7 +179,8 @@ class FlatScan:
         fetched = min(c + min(c, self._n_removed(parts)), n, self.largest_c)
         with faiss_errors("search on the device"):
             products, positions = self._flat.search(codes, fetched)
-        return Candidates(self._slots[positions], products, _cut(products, left_out=fetched < n))
+        slack = slack_of(codes.shape[1], len(codes), roundings=self.roundings)
+        return Candidates(self._slots[positions], products, cut_of(products, left_out=fetched < n), slack)
 
     def _n_removed(self, parts: Sequence[Part]) -> int:
         return len(self._slots) - sum(part.n_alive for part in parts)
@@ -190,21 +207,35 @@ def gpu_scan(ordinal: int, d: int) -> FlatScan:
     return FlatScan(flat, roundings=8.0)
 
 
-def _cut(products: Float32, *, left_out: bool) -> Float32:
+def cut_of(products: Float32, *, left_out: bool) -> Float32:
+    """``Candidates.cut``, where the products, float32 (q, c), are the largest."""
     if not left_out:
         return np.full(len(products), -np.inf, np.float32)
     smallest: Float32 = products.min(axis=1)
     return smallest
 
 
-def _search_part(part: Part, codes: Float32, c: int) -> tuple[Float32, Int64]:
+def _slices(part: Part, n_threads: int) -> list[slice]:
+    """Ranges of a part's rows with something alive in them, one a thread unless they became small."""
+    n = len(part.alive)
+    step = max(_SLICE_ROWS, -(-n // n_threads))
+    ranges = [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    return [rows for rows in ranges if part.alive[rows].any()]
+
+
+def _search_slice(part: Part, rows: slice, codes: Float32, c: int) -> tuple[Float32, Int64]:
     library = faiss()
+    n, n_alive = rows.stop - rows.start, int(np.count_nonzero(part.alive[rows]))
     parameters = None
-    if part.n_alive < len(part.alive):
-        selector = library.IDSelectorBitmap(np.packbits(part.alive, bitorder="little"))
+    if n_alive < n:
+        inside = np.zeros(len(part.alive), bool)
+        inside[rows] = part.alive[rows]
+        selector = library.IDSelectorBitmap(np.packbits(inside, bitorder="little"))
         parameters = library.SearchParameters(sel=selector)
+    elif n < len(part.alive):
+        parameters = library.SearchParameters(sel=library.IDSelectorRange(rows.start, rows.stop))
     with faiss_errors("search a shard"):
-        products, positions = part.shard.index.search(codes, min(c, part.n_alive), params=parameters)
+        products, positions = part.shard.index.search(codes, min(c, n_alive), params=parameters)
     return products, positions + part.start
 
 
@@ -216,16 +247,3 @@ def _best(found: Sequence[tuple[Float32, Int64]], c: int) -> tuple[Float32, Int6
         return products, slots
     best = np.argpartition(products, -c, axis=1)[:, -c:]
     return np.take_along_axis(products, best, 1), np.take_along_axis(slots, best, 1)
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    # FAISS's own threads share out queries but not shards, spin while they wait, and would be started
-    # by each of these anew; a process that forks after they ran hangs.
-    return ThreadPoolExecutor(
-        _threads(), thread_name_prefix="rd-search", initializer=lambda: faiss().omp_set_num_threads(1)
-    )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval_detect.errors import SearchError
-from retrieval_detect.search.exact import BLOCK_ROWS, similarity, top
-from retrieval_detect.search.projection import unit
+from retrieval_detect.search import threads
+from retrieval_detect.search.exact import BLOCK_ROWS, cosine, similarity, top
 
 if TYPE_CHECKING:
+    from retrieval_detect.search.projection import Float64
     from retrieval_detect.search.scan import Part, Scan
-    from retrieval_detect.types import Bool, Float32, Int64, Neighbours
+    from retrieval_detect.types import Bool, Float16, Float32, Int64, Neighbours
 
-_ROUNDING = 2.0**-24
-"""Relative error of one float32 operation."""
+_LAST_ROUNDING = 2.0**-23
+"""Similarities are rounded to float32; twice what that can do to a number up to 1."""
+_ROWS_AT_ONCE = 1024
+"""Rows widened to float64 at a time: they stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,58 +40,77 @@ class BankState:
         ``codes`` : float32 (q, d), float16 codes widened. Fills the rows of ``found`` whose answers
         stand and returns which they are, bool (len(block),).
 
-        An answer stands if its k-th similarity exceeds what any other row could reach. With codes q and v
-        of d terms, u = 2^-24 and a scan of r roundings a term, a product is off by r·d·u·|q||v| or less.
-        Similarity is q·v / (|q||v|); computing it is off by 2·d·u or less. So a row whose product is p has
-        a similarity within |p/|q||·spread + (r + 2)·(d + 8)·u of p/|q|, where spread = max |1/|v| - 1| and
-        the 8 pays for square roots and divisions. The candidates themselves are held to this bound too: a
-        device that rounds worse than it says is a ``SearchError``.
+        An answer stands if its k-th similarity exceeds what any other row could reach. Similarity is
+        q·v / (|q||v|) rounded to float32, and a scan says how far its products are off q·v
+        (``Candidates``). So a row whose product is p has a similarity within |p/|q||·share + slack of
+        p/|q|, where share grows by spread = max |1/|v| - 1| over the rows. The candidates themselves are
+        held to this bound too: a device that rounds worse than it says is a ``SearchError``.
         """
-        queries, norms = unit(codes[block]), _norms(codes[block])
+        queries = codes[block].astype(np.float64)
+        norms = np.sqrt(np.vecdot(queries, queries))[:, None]
         candidates = scan.search(self.parts, codes[block], c)
+        row_ids, similarities = self._measure(queries, candidates.slots)
         spread = max(part.shard.spread for part in self.parts)
-        slack = (scan.roundings + 2) * (codes.shape[1] + 8) * _ROUNDING
-        cut = candidates.cut / norms
-        reach = np.maximum(cut * (1 + spread), cut * (1 - spread)) + slack
+        share = candidates.share + (1 + candidates.share) * spread
+        slack = candidates.slack[:, None] * (1 + spread) + _LAST_ROUNDING
+        cosines, live = candidates.products / norms, similarities > -np.inf
+        if (np.abs(cosines - similarities) > np.abs(cosines) * share + slack)[live].any():
+            raise SearchError("this device computes less exactly than it must")
+        cut = candidates.cut[:, None] / norms
+        reach = np.maximum(cut * (1 + share), cut * (1 - share)) + slack
         k = found.row_ids.shape[1]
-        stands = np.zeros(len(block), bool)
-        for j, query in enumerate(queries):
-            order = np.argsort(candidates.slots[j])
-            row_ids, similarities = self._measure(query, candidates.slots[j][order])
-            cosines = candidates.products[j][order] / norms[j]
-            live = similarities > -np.inf
-            if (np.abs(cosines - similarities) > np.abs(cosines) * spread + slack)[live].any():
-                raise SearchError("FAISS computes less exactly here than it must")
-            stands[j] = np.count_nonzero(similarities > reach[j]) >= k
-            if stands[j]:
-                _keep(found, int(block[j]), row_ids, similarities)
+        stands: Bool = np.count_nonzero(similarities > reach, axis=1) >= k
+        first = np.lexsort((row_ids[stands], -similarities[stands]), axis=-1)[:, :k]
+        found.row_ids[block[stands]] = np.take_along_axis(row_ids[stands], first, 1)
+        found.similarities[block[stands]] = np.take_along_axis(similarities[stands], first, 1)
         return stands
 
     def compare_all(self, codes: Float32, i: int, *, found: Neighbours) -> None:
-        """Answer query ``i`` by its similarity to every row, without FAISS."""
-        slots = np.arange(self.parts[-1].end)
-        _keep(found, i, *self._measure(unit(codes[i : i + 1])[0], slots))
+        """Answer query ``i`` by its similarity to every row, without any scan."""
+        parts = [part for part in self.parts if part.n_alive]
+        similarities = np.concatenate([_compared(codes[i], part) for part in parts])
+        row_ids = np.concatenate([part.shard.row_ids[part.alive] for part in parts])
+        first = top(similarities, row_ids, found.row_ids.shape[1])
+        found.row_ids[i], found.similarities[i] = row_ids[first], similarities[first]
 
-    def _measure(self, query: Float32, slots: Int64) -> tuple[Int64, Float32]:
-        """Row ids and similarities of ``slots``, int64 (c,), ascending; -inf for removed rows."""
-        row_ids = np.empty(len(slots), np.int64)
-        similarities = np.empty(len(slots), np.float32)
-        for part in self.parts:
-            first, last = np.searchsorted(slots, (part.start, part.end))
-            for start in range(first, last, BLOCK_ROWS):
-                block = slice(start, min(start + BLOCK_ROWS, last))
-                rows = slots[block] - part.start
-                row_ids[block] = part.shard.row_ids[rows]
-                values = similarity(query, part.shard.codes[rows])
-                similarities[block] = np.where(part.alive[rows], values, -np.inf)
+    def _measure(self, queries: Float64, slots: Int64) -> tuple[Int64, Float32]:
+        """Row ids and similarities of ``slots``, int64 (q, c), for ``queries``; -inf for removed rows."""
+        row_ids, similarities = np.empty_like(slots), np.empty(slots.shape, np.float32)
+        step = max(1, _ROWS_AT_ONCE // slots.shape[1])
+
+        def measure(at: tuple[int, int]) -> None:
+            here = slice(at[0], at[0] + step), slice(at[1], at[1] + _ROWS_AT_ONCE)
+            row_ids[here], similarities[here] = self._measured(queries[here[0]], slots[here])
+
+        corners = product(range(0, len(slots), step), range(0, slots.shape[1], _ROWS_AT_ONCE))
+        threads.shared_out(measure, corners)
         return row_ids, similarities
 
+    def _measured(self, queries: Float64, slots: Int64) -> tuple[Int64, Float32]:
+        import torch
 
-def _norms(codes: Float32) -> Float32:
-    norms: Float32 = np.sqrt((codes.astype(np.float64) ** 2).sum(axis=1))
-    return norms
+        row_ids, rows, alive = self._rows(slots.ravel())
+        wide = torch.from_numpy(rows).to(torch.float64).view(*slots.shape, -1).numpy()
+        squares = np.vecdot(queries, queries)[:, None]
+        similarities = cosine(np.vecdot(wide, queries[:, None]), np.vecdot(wide, wide), squares)
+        similarities[~alive.reshape(slots.shape)] = -np.inf
+        return row_ids.reshape(slots.shape), similarities
+
+    def _rows(self, slots: Int64) -> tuple[Int64, Float16, Bool]:
+        """Row ids, codes and whether they are alive, of ``slots``, int64 (m,)."""
+        row_ids, alive = np.empty_like(slots), np.empty(len(slots), bool)
+        rows = np.empty((len(slots), self.parts[0].shard.codes.shape[1]), np.float16)
+        owner = np.searchsorted([part.end for part in self.parts], slots, side="right")
+        for i in np.unique(owner):
+            part, at = self.parts[i], np.flatnonzero(owner == i)
+            inside = slots[at] - part.start
+            row_ids[at], rows[at] = part.shard.row_ids[inside], part.shard.codes[inside]
+            alive[at] = part.alive[inside]
+        return row_ids, rows, alive
 
 
-def _keep(found: Neighbours, i: int, row_ids: Int64, similarities: Float32) -> None:
-    first = top(similarities, row_ids, found.row_ids.shape[1])
-    found.row_ids[i], found.similarities[i] = row_ids[first], similarities[first]
+def _compared(query: Float32, part: Part) -> Float32:
+    """Similarity of a query to each live row of a part."""
+    starts = range(0, len(part.alive), BLOCK_ROWS)
+    blocks = [similarity(query, part.shard.codes[start : start + BLOCK_ROWS]) for start in starts]
+    return np.concatenate(blocks)[part.alive]

@@ -327,7 +327,8 @@ def test_ctrl_c_and_again(pictures, run_rd, embedded):
     assert read_current(pictures / "index" / "default").generation == 0
     result = build(run_rd, "--json")
     assert json.loads(result.stdout)["references"] == {"real": 12, "fake": 11}
-    assert 0 < sum(embedded) <= 23 - 2 * (seen - 1)
+    # The batch that was being encoded is lost, and the one before it may not have been taken yet.
+    assert 0 < sum(embedded) <= 23 - 2 * (seen - 2)
     assert run_rd("index", "verify").exit_code == 0
 
 

@@ -107,13 +107,17 @@ def test_a_dry_run_writes_nothing(index, run_rd, contents, args):
     assert "generation" not in json.loads(fit(run_rd, *args, "--dry-run", "--json").stdout)
 
 
-def test_fakes_keep_a_whitening_fresh_and_photographs_make_it_stale(index, run_rd):
+def test_additions_keep_a_whitening_fresh_and_removing_a_photograph_makes_it_stale(index, run_rd):
     fit(run_rd, "white", "--kind", "whiten", *LAYERS)
     go = ("--accept-unmeasured", "--label")
     assert run_rd("bank", "add", "new", *go, "fake", "--generator", "new").exit_code == 0
     assert info(run_rd)["projections"]["white"]["stale"] is False
     assert not any("rd fit" in w for v in verdicts(run_rd) for w in v["warnings"])
     assert run_rd("bank", "add", "drone", *go, "real", "--source", "drone").exit_code == 0
+    assert info(run_rd)["projections"]["white"]["stale"] is False
+    rows = json.loads(run_rd("bank", "list", "--by", "row", "--json").stdout)
+    first = next(row["row_id"] for row in rows if (row["label"], row["split"]) == ("real", "bank"))
+    assert run_rd("bank", "remove", "--row", str(first), "--yes").exit_code == 0
     assert info(run_rd)["projections"]["white"]["stale"] is True
     assert "white (whiten, stale)" in run_rd("index", "info").stdout
     for verdict in verdicts(run_rd):

@@ -243,9 +243,9 @@ def test_every_model_of_open_clip_has_the_layers_it_claims():
         size = model.visual.preprocess_cfg["size"]
         pixels = torch.zeros(2, 3, *(size if isinstance(size, tuple) else (size, size)), device="meta")
         network, taps = open_clip_tower(model.visual, open_clip.get_model_config(name)["embed_dim"])
-        with torch.inference_mode(), _tapped(taps) as vectors:
+        with torch.inference_mode(), _tapped(taps) as taken:
             network.eval()(pixels)
-        assert {layer: tuple(rows.shape) for layer, rows in vectors.items()} == {
+        assert {layer: tuple(rows.shape) for layer, rows in taken.vectors.items()} == {
             layer: (2, tap.width) for layer, tap in taps.items()
         }, name
         assert len(taps) >= 5, name

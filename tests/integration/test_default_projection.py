@@ -26,7 +26,9 @@ def test_it_is_fitted_where_there_is_enough(tmp_path):
     assert not store.snapshot().stale()
 
 
-@pytest.mark.parametrize("few", [{"each": 20}, {"sources": ("camera",), "each": 200}, {"generators": ("sdxl",)}])
+@pytest.mark.parametrize(
+    "few", [{"each": 20}, {"sources": ("camera",), "each": 200}, {"generators": ("sdxl",)}]
+)
 def test_where_there_is_too_little_the_vectors_are_searched_as_they_are(tmp_path, few):
     store = taught(tmp_path, **few)
     assert fit_default(store) is None

@@ -14,6 +14,7 @@ from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.heads.layers import LayersHead
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.svm import SvmHead
+from retrieval_detect.members import member_scores
 from retrieval_detect.methods import Methods, as_stored, calibrations, load_head, read_calibration
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
@@ -22,7 +23,6 @@ from retrieval_detect.train import (
     commit_head,
     commit_projection,
     fitted_projection,
-    member_scores,
     training_set,
 )
 from retrieval_detect.types import METHODS

@@ -18,6 +18,7 @@ from retrieval_detect.heads.layers import LayersHead
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.heads.svm import SvmHead
+from retrieval_detect.members import member_scores
 from retrieval_detect.methods import Methods, load_head
 from retrieval_detect.regression import Reviewer
 from retrieval_detect.store import training
@@ -29,7 +30,6 @@ from retrieval_detect.train import (
     commit_head,
     commit_projection,
     fitted_projection,
-    member_scores,
     remove_head,
     training_set,
 )

@@ -13,15 +13,16 @@ from retrieval_detect.search import bank as bank_module
 from retrieval_detect.search import exact
 from retrieval_detect.search._faiss import faiss
 from retrieval_detect.search.bank import Bank, BankFiles
-from retrieval_detect.search.projection import query_codes, unit
+from retrieval_detect.search.blocks import BlockScan
+from retrieval_detect.search.projection import query_codes
 from retrieval_detect.search.scan import CpuScan, FlatScan
 from tests.strategies import QUICK, search_cases
 
 
 @pytest.fixture(autouse=True, scope="module")
 def eager_faiss():
-    """Start with hardly more than k candidates, so that small cases reach FAISS and retry."""
-    with mock.patch.object(bank_module, "_SPARE", 0):
+    """Start with hardly more than k candidates, so that small cases reach every scan and retry."""
+    with mock.patch.multiple(bank_module, _SPARE=0, _COARSE_ROWS=0):
         yield
 
 
@@ -32,9 +33,17 @@ def stand_in(d):
     return scan
 
 
+def eager_blocks():
+    """Both precisions, whatever this CPU has, for a single query too."""
+    scans = [BlockScan(coarse=True), BlockScan(coarse=False)]
+    for scan in scans:
+        scan.fewest = 1
+    return scans
+
+
 def make_bank(case, *, device, shards=(), dead=None):
-    scans = [stand_in(case.projection.d_out), CpuScan()] if device == "flat" else [CpuScan()]
-    bank = Bank("fake", BankFiles(None, case.projection), scans)
+    scans = {"flat": [stand_in(case.projection.d_out)], "blocks": eager_blocks()}.get(device, [])
+    bank = Bank("fake", BankFiles(None, case.projection), [*scans, CpuScan()])
     bank.extend(shards, dead=dead)
     return bank
 
@@ -50,7 +59,7 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(found.similarities.view(np.uint32), expected.similarities.view(np.uint32))
 
 
-devices = pytest.mark.parametrize("device", ["cpu", "flat"])
+devices = pytest.mark.parametrize("device", ["cpu", "flat", "blocks"])
 
 
 @devices
@@ -60,7 +69,17 @@ def test_a_bank_equals_the_oracle_bit_for_bit(device, case):
     bank = make_bank(case, device=device, shards=case.shards(), dead=case.dead)
     assert_same(bank.search(case.queries, case.k), oracle(case))
     assert bank.n == len(case.row_ids) - len(case.dead)
-    assert len(bank._scans) == (2 if device == "flat" else 1), "a scan was found to be inexact"
+    assert len(bank._scans) == {"cpu": 1, "flat": 2, "blocks": 3}[device], "a scan was found to be inexact"
+
+
+@QUICK
+@given(case=search_cases(), data=st.data())
+def test_similarities_are_the_same_bits_in_any_order_of_summation(case, data):
+    query = query_codes(case.queries[:1], case.projection)[0].astype(np.float32)
+    order = data.draw(st.permutations(range(case.vectors.shape[1])))
+    one = exact.similarity(query, case.vectors)
+    other = exact.similarity(query[order], case.vectors[:, order])
+    assert one.tolist() == other.tolist()
 
 
 @QUICK
@@ -81,7 +100,7 @@ def test_the_oracle_is_the_cosine_of_the_rounded_vectors(case):
 @QUICK
 @given(case=search_cases())
 def test_similarity_does_not_depend_on_the_rows_beside(case):
-    query = unit(case.queries[:1])[0]
+    query = query_codes(case.queries[:1], case.projection)[0].astype(np.float32)
     together = exact.similarity(query, case.vectors)
     alone = np.concatenate([exact.similarity(query, case.vectors[i : i + 1]) for i in range(len(together))])
     shifted = exact.similarity(query, case.vectors[1:]) if len(together) > 1 else together[1:]

@@ -12,11 +12,13 @@ import pytest
 
 from retrieval_detect.errors import EmptyBank, FaissUnavailable, SearchError, UsageError, VectorError
 from retrieval_detect.search import bank as bank_module
-from retrieval_detect.search import exact, scan
+from retrieval_detect.search import exact, scan, threads
 from retrieval_detect.search._faiss import distribution_status, faiss
 from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
+from retrieval_detect.search.blocks import BlockScan
 from retrieval_detect.search.projection import Identity, query_codes, unit
 from retrieval_detect.search.scan import CpuScan, FlatScan
+from retrieval_detect.search.state import BankState
 
 TASKS = Path("/proc/self/task")
 D = 32
@@ -153,18 +155,20 @@ def test_equal_rows_are_ordered_by_id_even_across_the_cut():
 # ---------------------------------------------------------------- what lies behind
 
 
-def test_normally_faiss_answers_and_hardly_any_row_is_compared(monkeypatch):
+@pytest.mark.parametrize("queries", [QUERIES[:1], QUERIES], ids=["one query", "a batch"])
+def test_normally_hardly_any_row_is_compared(monkeypatch, queries):
     compared = []
-    similarity = exact.similarity
+    measure = BankState._measure
 
-    def counting(query, codes):
-        compared.append(len(codes))
-        return similarity(query, codes)
+    def counting(self, queries, slots):
+        compared.append(slots.size)
+        return measure(self, queries, slots)
 
     bank = open_bank()
-    monkeypatch.setattr("retrieval_detect.search.state.similarity", counting)
-    bank.search(QUERIES, 10)
-    assert sum(compared) <= len(QUERIES) * 50
+    monkeypatch.setattr(BankState, "_measure", counting)
+    monkeypatch.setattr(BankState, "compare_all", lambda *_, **__: pytest.fail("all rows were compared"))
+    bank.search(queries, 10)
+    assert sum(compared) <= len(queries) * 80
 
 
 @pytest.mark.skipif(not TASKS.exists(), reason="threads are counted in /proc")
@@ -175,13 +179,13 @@ def test_many_shards_start_few_threads(queries):
     bank = open_bank(shards)
     before = len(list(TASKS.iterdir()))
     assert_exact(bank, shards, queries=queries)
-    assert len(list(TASKS.iterdir())) - before <= scan._threads()
+    assert len(list(TASKS.iterdir())) - before <= threads.count()
 
 
 def test_however_queries_are_shared_out_the_answer_is_the_same(monkeypatch):
     bank = open_bank()
-    for threads in (1, 2, 3, 100):
-        monkeypatch.setattr(scan, "_threads", lambda threads=threads: threads)
+    for n in (1, 2, 3, 20):
+        monkeypatch.setattr(threads, "count", lambda n=n: n)
         assert_exact(bank, k=5)
 
 
@@ -306,7 +310,8 @@ def test_without_any_scan_all_rows_are_compared(monkeypatch, caplog):
         raise SearchError("broken")
 
     bank = open_bank()
-    monkeypatch.setattr(CpuScan, "search", broken)
+    for kind in (CpuScan, BlockScan):
+        monkeypatch.setattr(kind, "search", broken)
     assert_exact(bank)
     assert "broken" in caplog.text
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,11 +14,13 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
+from retrieval_detect.images import decode as decode_module
 from retrieval_detect.images.decode import decode
 from tests.copies import saved as encoded
 from tests.scenes import picture, reference
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
 
 
 def with_orientation(image, kind, orientation, **options):
@@ -96,6 +100,34 @@ def test_real_jpegs_equal_pillow():
     for file in files:
         data = file.read_bytes()
         np.testing.assert_array_equal(decode(data).rgb, reference(data), err_msg=str(file))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_without_simplejpeg_the_pixels_are_the_same(mode, monkeypatch):
+    data = encoded(picture().convert(mode), "JPEG")
+    fast = decode(data)
+    monkeypatch.setattr(decode_module, "simplejpeg", None)
+    slow = decode(data)
+    np.testing.assert_array_equal(slow.rgb, fast.rgb)
+    assert slow.notes == fast.notes
+    assert slow.rgb.flags.writeable
+
+
+def test_rd_embeds_where_simplejpeg_cannot_be_imported():
+    program = (
+        "import sys; sys.modules['simplejpeg'] = None\n"
+        "import io; from PIL import Image\n"
+        "from retrieval_detect.encoders.pipeline import embed\n"
+        "from retrieval_detect.encoders.tiny import TinyEncoder\n"
+        "from retrieval_detect.images.items import from_bytes\n"
+        "Image.new('RGB', (40, 40)).save(file := io.BytesIO(), 'JPEG')\n"
+        "(found,) = embed([from_bytes(file.getvalue(), 'x')], TinyEncoder(), layers=['proj'])\n"
+        "print(found.format)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "JPEG\n"
 
 
 # ---------------------------------------------------------------- what is made of it

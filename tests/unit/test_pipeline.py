@@ -6,6 +6,7 @@ import hashlib
 import io
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -47,8 +48,8 @@ def failing(number, error):
     return item(number, read)
 
 
-def no_decoding_threads():
-    return not [thread for thread in threading.enumerate() if thread.name.startswith("rd-decode")]
+def no_threads():
+    return not [thread for thread in threading.enumerate() if thread.name.startswith(("rd-decode", "rd-encode"))]
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (7, 3), (32, None), (100, 8)])
@@ -70,7 +71,7 @@ def test_results_are_what_the_encoder_gives_in_the_order_of_the_inputs(batch_siz
         assert result.phash == phash(PICTURES[i])
         assert (result.height, result.width) == PICTURES[i].shape[:2]
         assert result.format == "PNG"
-    assert no_decoding_threads()
+    assert no_threads()
 
 
 def test_bad_inputs_are_failures_in_their_place():
@@ -144,7 +145,7 @@ def test_inputs_are_taken_only_a_little_ahead():
         next(results)
         assert len(taken) <= given + 1 + 4 * 4
     results.close()
-    assert no_decoding_threads()
+    assert no_threads()
 
 
 def test_threads_work_while_the_network_does():
@@ -168,6 +169,64 @@ def test_threads_work_while_the_network_does():
     assert ahead[0] >= 7
 
 
+def test_the_network_works_while_results_are_used():
+    """While the caller is busy with one batch, the next passes through the network."""
+    encoded = []
+
+    class Noting(TinyEncoder):
+        def encode(self, batch, layers):
+            encoded.append(len(batch))
+            return super().encode(batch, layers)
+
+    results = embed(map(item, range(16)), Noting(), layers=LAYERS, batch_size=4, workers=2)
+    next(results)
+    deadline = time.monotonic() + 5
+    while len(encoded) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert encoded == [4, 4]
+    results.close()
+
+
+def test_one_slow_input_holds_up_no_other_and_keeps_its_place():
+    released = threading.Event()
+    read = []
+
+    def slow():
+        released.wait(5)
+        return FILES[0]
+
+    def quick(number):
+        read.append(number)
+        if len(read) == 7:
+            released.set()
+        return FILES[number]
+
+    inputs = [item(0, slow), *(item(i, lambda i=i: quick(i)) for i in range(1, 12))]
+    results = list(embed(inputs, TinyEncoder(), layers=LAYERS, batch_size=4, workers=2))
+    assert released.is_set()
+    assert [result.item.uri for result in results] == [f"file-{i}" for i in range(12)]
+
+
+def test_a_long_run_holds_no_more_than_a_short_one():
+    """Squares that are alive at a time, over hundreds of batches: decoded images are not piled up."""
+    made, gone, alive = [], [], []
+
+    class Watched(TinyEncoder):
+        def prepare(self, rgb):
+            square = super().prepare(rgb)
+            made.append(1)
+            weakref.finalize(square, gone.append, 1)
+            return square
+
+        def encode(self, batch, layers):
+            alive.append(len(made) - len(gone))
+            return super().encode(batch, layers)
+
+    results = embed(map(item, range(2000)), Watched(), layers=LAYERS, batch_size=4, workers=2)
+    assert sum(isinstance(result, Embedded) for result in results) == 2000
+    assert 4 <= max(alive) <= 5 * 4 + 2
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
 @pytest.mark.parametrize("where", ["inputs", "encoder"])
 def test_an_interruption_ends_the_threads(error, where):
@@ -186,7 +245,7 @@ def test_an_interruption_ends_the_threads(error, where):
     started = time.monotonic()
     with pytest.raises(error):
         list(embed(inputs(), Interrupted(), layers=LAYERS, batch_size=8, workers=4))
-    assert no_decoding_threads()
+    assert no_threads()
     assert time.monotonic() - started < 10
 
 
@@ -203,7 +262,7 @@ def test_closing_drops_what_was_only_planned():
     next(results)
     results.close()
     assert len(begun) <= 6
-    assert no_decoding_threads()
+    assert no_threads()
 
 
 def test_impossible_sizes_and_layers():

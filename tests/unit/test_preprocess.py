@@ -1,4 +1,4 @@
-"""The Pillow path equals open_clip's own transform in every pixel, and odd shapes cost little."""
+"""Pillow gives open_clip's own pixels, torch the same but for rounding, and odd shapes cost little."""
 
 from __future__ import annotations
 
@@ -73,18 +73,35 @@ def test_other_filters_and_squashing(ours, theirs, shape):
     assert np.array_equal(prepare(rgb, ours), open_clip_pixels(rgb, 64, **theirs))
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("mode", ["clip", "squash"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_torch_differs_from_pillow_by_rounding_alone(shape, mode, interpolation):
+    rgb, asked = photo(*shape, seed=sum(shape)), recipe(mode, 224, interpolation)
+    reference = prepare(rgb, asked)
+    difference = np.abs(prepare(rgb, asked, decoder="torch").astype(int) - reference)
+    assert difference.max() <= 2 and difference.mean() < 0.02
+
+
+def test_torch_and_pillow_are_not_the_same_path():
+    """Or the test above would hold of anything."""
+    rgb = photo(640, 427)
+    assert not np.array_equal(prepare(rgb, recipe()), prepare(rgb, recipe(), decoder="torch"))
+
+
+@pytest.mark.parametrize("decoder", ["pillow", "torch"])
 @pytest.mark.parametrize("mode", ["clip", "crop", "squash"])
 @pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (3, 2000), (16, 321)])
-def test_long_images_cost_a_bounded_number_of_pixels(mode, shape, monkeypatch):
+def test_long_images_cost_a_bounded_number_of_pixels(mode, shape, decoder, monkeypatch):
     computed = []
-    resized = preprocess._resized
+    resized = preprocess._RESIZERS[decoder]
 
-    def counted(rgb, height, width, resample):
+    def counted(rgb, height, width, interpolation):
         computed.append(height * width)
-        return resized(rgb, height, width, resample)
+        return resized(rgb, height, width, interpolation)
 
-    monkeypatch.setattr(preprocess, "_resized", counted)
-    prepared = prepare(photo(*shape), recipe(mode))
+    monkeypatch.setitem(preprocess._RESIZERS, decoder, counted)
+    prepared = prepare(photo(*shape), recipe(mode), decoder=decoder)
     assert prepared.shape == (224, 224, 3)
     assert sum(computed) <= MAX_ASPECT * 224 * 224
 
@@ -113,13 +130,14 @@ def test_crop_mode_never_adds_black(shape):
     assert (prepare(np.full((*shape, 3), 200, np.uint8), recipe("crop")) == 200).all()
 
 
-def test_views_and_read_only_arrays_are_accepted_and_left_alone():
+@pytest.mark.parametrize("decoder", ["pillow", "torch"])
+def test_views_and_read_only_arrays_are_accepted_and_left_alone(decoder):
     rgb = photo(80, 90)
     view = rgb[::-1, ::-1]
     view.flags.writeable = False
     kept = view.copy()
     for mode in ("clip", "crop", "squash"):
-        prepared = prepare(view, recipe(mode, 50))
-        assert np.array_equal(prepared, prepare(kept, recipe(mode, 50)))
+        prepared = prepare(view, recipe(mode, 50), decoder=decoder)
+        assert np.array_equal(prepared, prepare(kept, recipe(mode, 50), decoder=decoder))
         assert prepared.flags.c_contiguous
     assert np.array_equal(view, kept)

@@ -1,0 +1,1 @@
+"""How fast: ratios measured in one run, beside peers and physical limits."""
