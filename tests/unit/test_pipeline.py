@@ -49,7 +49,8 @@ def failing(number, error):
 
 
 def no_threads():
-    return not [thread for thread in threading.enumerate() if thread.name.startswith(("rd-decode", "rd-encode"))]
+    ours = ("rd-decode", "rd-encode")
+    return not [thread for thread in threading.enumerate() if thread.name.startswith(ours)]
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (7, 3), (32, None), (100, 8)])
