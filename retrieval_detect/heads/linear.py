@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from retrieval_detect.errors import UsageError
+from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.base import Head, checked, normalised, option, quiet, require_both
 from retrieval_detect.heads.stopping import split_for_stopping
 from retrieval_detect.scoring.weights import reference_weights
@@ -113,11 +113,12 @@ class LinearHead(LinearScore):
     def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head``."""
         require_both(rows)
-        x = encoded(rows, self.layer)
         match self.optimizer:
             case "lbfgs":
-                weight, bias, self._course = self._optimum(normalised(x) if self.unit else x, rows)
+                x = unit_rows(rows, self.layer) if self.unit else encoded(rows, self.layer)
+                weight, bias, self._course = self._optimum(x, rows)
             case "adamw":
+                x = encoded(rows, self.layer)
                 weight, bias, self._course = _trained(x, rows, seed=self.seed, progress=progress)
             case other:
                 raise UsageError(f"there is no optimizer {other!r}", hint="Choose lbfgs or adamw.")
@@ -138,9 +139,10 @@ class LinearHead(LinearScore):
         inputs = x.astype(np.float64)
         mean, spread = np.zeros(x.shape[1]), np.ones(x.shape[1])
         if self.normalise:
-            mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
-            spread[spread == 0] = 1.0
+            mean = inputs.mean(axis=0)
             inputs -= mean
+            spread = np.sqrt(np.einsum("ij,ij->j", inputs, inputs) / len(inputs))
+            spread[spread == 0] = 1.0
             inputs /= spread
         model = LogisticRegression(C=self.c, tol=TOLERANCE, max_iter=2000)
         counted = balanced_weights(rows) if self.balanced else None
@@ -161,6 +163,15 @@ def encoded(rows: TrainingSet, layer: str) -> Float32:
         raise UsageError(f"layer {layer!r} is not among the vectors to train on")
     x = rows.as_encoded(layer)
     return checked({layer: x}, layer, x.shape[1])
+
+
+def unit_rows(rows: TrainingSet, layer: str) -> Float32:
+    """One layer of the rows, float32 (n, d), unit norm; a row that was zero raises ``VectorError``."""
+    if layer not in rows.vectors:
+        raise UsageError(f"layer {layer!r} is not among the vectors to train on")
+    if not rows.norms[layer].all():
+        raise VectorError("a stored vector is zero", hint="See: rd index verify")
+    return rows.vectors[layer]
 
 
 def balanced_weights(rows: TrainingSet) -> Float64:
