@@ -173,7 +173,7 @@ class Banks:
         )
         return Near(row_ids, similarities, positions, own)
 
-    def _cosines(
+    def cosines(
         self, row_ids: Int64, similarities: Float32, vectors: Mapping[str, Float32], asked: Bool
     ) -> Float32:
         """Cosines of stored vectors where ``asked``, whatever the projection does to them."""
