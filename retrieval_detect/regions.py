@@ -28,9 +28,10 @@ from retrieval_detect.types import LABELS, Probe
 from retrieval_detect.verdicts import POOLS, Question, Region, Regions
 
 if TYPE_CHECKING:
-    from retrieval_detect.store.manifest import Manifest, RowStratum
+    from retrieval_detect.store.manifest import FittedRecord, Manifest, RowStratum
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
+    from retrieval_detect.store.writer import Writer
     from retrieval_detect.types import Embedded, Float32
     from retrieval_detect.verdicts import Pool
 
@@ -234,6 +235,24 @@ def _photographs(snapshot: Snapshot, layers: Sequence[str]) -> Iterator[_Photogr
         )
 
 
+def write_regions(writer: Writer, fitted: HighestCrops) -> FittedRecord:
+    """It as a file of the index; it counts once it is committed."""
+    name = calibration_name(fitted.method, fitted.projection)
+    files = {"json": json.dumps(fitted.to_json(), sort_keys=True).encode()}
+    rows = (fitted.rows_digest, _FITTED_ON)
+    return writer.write_fitted("regions", name, method="conformal", files=files, rows=rows)
+
+
+def regions_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
+    """Those of the generation to be whose crops are of other references by now, judged again."""
+    stale = [record for record in to_be.stale() if record.kind == "regions"]
+    known = [found for record in stale if (found := _read(to_be, record.name))]
+    return [
+        write_regions(writer, fit_regions(to_be, Question(f.method, f.k, f.projection), device=device))
+        for f in known
+    ]
+
+
 def commit_regions(store: Store, fitted: HighestCrops) -> Manifest:
     """Make it the one in force for its method; refuses if the references have changed since."""
     with store.writer() as writer:
@@ -241,7 +260,4 @@ def commit_regions(store: Store, fitted: HighestCrops) -> Manifest:
             raise UsageError(
                 "the references changed while their crops were judged", hint="Run rd fit regions again."
             )
-        name = calibration_name(fitted.method, fitted.projection)
-        files = {"json": json.dumps(fitted.to_json(), sort_keys=True).encode()}
-        rows = (fitted.rows_digest, _FITTED_ON)
-        return writer.fit([writer.write_fitted("regions", name, method="conformal", files=files, rows=rows)])
+        return writer.fit([write_regions(writer, fitted)])

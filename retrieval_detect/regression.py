@@ -16,6 +16,7 @@ import numpy as np
 from retrieval_detect.calibrate import CalibrationScores, Chosen, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.methods import calibrations
+from retrieval_detect.regions import regions_anew
 from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
@@ -196,7 +197,8 @@ class Reviewer:
         if known and measurable(old):
             self.report = compare(old, after, known[0], alpha=self.alpha, device=self.device)
             self._refuse(self.report)
-        return [*heads, *calibrated_anew(writer, after, device=self.device)]
+        anew = calibrated_anew(writer, after, device=self.device)
+        return [*heads, *anew, *regions_anew(writer, after, device=self.device)]
 
     def _refuse(self, report: Regression) -> None:
         n = report.photographs.n

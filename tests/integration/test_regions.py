@@ -16,6 +16,7 @@ from retrieval_detect.images.decode import decode
 from retrieval_detect.images.laundering import crop_boxes
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.regions import CropMethods, HighestCrops, commit_regions, fit_regions, pooled
+from retrieval_detect.regression import Reviewer
 from retrieval_detect.report.heatmap import heat_map_png
 from retrieval_detect.store.verify import findings
 from retrieval_detect.verdicts import Question
@@ -241,3 +242,17 @@ def test_the_picture_is_red_where_the_piece_is(index):
     inside[y + 4 : y + h - 4, x + 4 : x + w - 4] = True
     assert redder[inside].mean() > redder[~inside].mean() + 20
     np.testing.assert_array_equal(drawn[y, x : x + w], 255)  # its frame
+
+
+# ---------------------------------------------------------------- additions
+
+
+def test_they_are_judged_again_when_references_come(tmp_path):
+    index = taught(tmp_path / "idx", n=60, views=("crops",))
+    commit_regions(index.store, fit_regions(index.snapshot()))
+    items = [from_bytes(png(seed, fake=True), f"new-{seed}.png") for seed in range(3000, 3006)]
+    planned = index.plan_add(items, label="fake", generator="newgen", views=("crops",))
+    index.apply(planned, encoder=TinyEncoder(), review=Reviewer())
+    assert not [record for record in index.snapshot().stale() if record.kind == "regions"]
+    found = detector(index).query(png(5000), regions="max")
+    assert found.regions.photographs and not any("rd fit regions" in w for w in found.warnings)
