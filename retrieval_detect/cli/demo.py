@@ -59,8 +59,10 @@ def _tour(output: Output, folder: Path, *, kept: Path | None) -> None:
     _taught(output, tour, before, after, taught_s)
     photographs_after = tour.ask(tour.pictures.real_queries)
     _unharmed(output, photographs, photographs_after)
+    found = _audited(output, tour)
     output.lines(_closing(kept))
-    output.record(_record(tour, (photographs, photographs_after), fakes, (before, after)), text=[])
+    record = _record(tour, (photographs, photographs_after), fakes, (before, after))
+    output.record(record | {"audit": found}, text=[])
 
 
 _INTRODUCTION: Sequence[Line] = (
@@ -166,6 +168,19 @@ def _unharmed(output: Output, before: Sequence[Verdict], after: Sequence[Verdict
             "   rd bank rollback takes the lesson back; rd bank remove unlearns any one reference.",
         ]
     )
+
+
+def _audited(output: Output, tour: Tour) -> dict[str, Any]:
+    """The toy index is no evidence, and rd says so itself."""
+    from retrieval_detect.evaluate.audit import audit
+    from retrieval_detect.evaluate.material import look_through, of_index
+    from retrieval_detect.report.audit import audit_json, audit_lines
+
+    found = audit(look_through(of_index(tour.index.snapshot())))
+    output.lines(
+        ["", [("4  Audit", "strong"), "   rd audit"], *(f"   {line}".rstrip() for line in audit_lines(found))]
+    )
+    return audit_json(found)
 
 
 def _closing(kept: Path | None) -> list[Line]:

@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Entry] = {
     "fit": Entry("Build and teach", "fit", "Fit what verdicts need: calibration, projections"),
     "train": Entry("Build and teach", "train", "Train a head on the stored references; no image is opened"),
     "head": Entry("Build and teach", "head", "List, import and remove trained heads"),
+    "audit": Entry("Look inside", "audit", "Say whether an index, or a set of images, is evidence"),
     "index": Entry("Look inside", "index", "List, describe and check indexes"),
     "embed": Entry("Look inside", "embed", "Write embeddings of images to a Parquet file"),
     "doctor": Entry("Set up", "doctor", "Say what is installed, what is missing and how to mend it"),
@@ -217,8 +218,8 @@ def _complain(error: BaseException) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``rd``; returns its exit code.
 
-    0 done, 1 failed, 2 usage, 3 some inputs failed, 130 interrupted; ``query --exit-code`` adds 10
-    and 11.
+    0 done, 1 failed, 2 usage, 3 some inputs failed, 130 interrupted; ``audit`` adds 4 and 5,
+    ``query --exit-code`` 10 and 11.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that the terminal's encoding lacks must not stop a run.

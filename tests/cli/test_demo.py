@@ -70,6 +70,7 @@ def test_the_tour(run_rd, no_network, bare_folder):
     told = " ".join(result.stdout.split())
     assert "the numbers prove nothing" in told and "no CLIP" in told
     assert "1 Build" in told and "2 Ask" in told and "3 Teach" in told
+    assert "4 Audit rd audit Usable with care: toy" in told
     assert "rd build-index --real photos/ --fake fakes/" in told and "rd query suspect.jpg" in told
     assert max(map(len, result.stdout.splitlines())) <= 100
     again = run_rd("query", "kept/images/fake/flux", "--index", "kept/toy", "--json")

@@ -1,0 +1,353 @@
+"""What an audit looks at: references of an index, or images of a folder, with all that one reading shows."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from retrieval_detect.encoders.pipeline import embed
+from retrieval_detect.errors import ImageError, RdError, UsageError
+from retrieval_detect.evaluate.jpeg import JpegFacts, comb, jpeg_facts
+from retrieval_detect.evaluate.pixels import statistics
+from retrieval_detect.images.content_id import content_id, phash
+from retrieval_detect.images.decode import decode
+from retrieval_detect.images.sources import scan
+from retrieval_detect.store.append import grouping_layer
+from retrieval_detect.store.groups import group_rows
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Failure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.types import Bool, Float16, Float32, ImageItem, Int64, Label, UInt8, UInt64
+
+AT_MOST = 2000
+"""Images of a label that are looked at, if not said otherwise."""
+_THUMBNAIL = 16
+_PIXELS_SIDE = 1024
+_BATCH = 256
+_OF_ALL = frozenset({"subject", "layer", "total", "failures", "snapshot"})
+"""What ``Material`` says of all images together."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What reading one file shows.
+
+    ``statistics`` : float32 (18,), of at most the central 1024 × 1024 pixels. ``thumbnail`` : float16
+    (768,), unit norm, colours about their mean. ``comb`` : trace of earlier compression. The rest is said
+    in ``images`` and ``jpeg``.
+    """
+
+    content_id: bytes
+    phash: int
+    width: int
+    height: int
+    format: str
+    n_bytes: int
+    exif: bool
+    profile: bool
+    jpeg: JpegFacts | None
+    comb: float
+    statistics: Float32
+    thumbnail: Float16
+
+
+def look_at(item: ImageItem) -> Look | Failure:
+    """Read and decode one file."""
+    try:
+        return _look(item.read())
+    except ImageError as error:
+        return Failure(item.uri, error.reason, error.message)
+    except OSError as error:
+        return Failure(item.uri, "unreadable", f"the file cannot be read: {error.strerror or error}")
+
+
+def _look(data: bytes) -> Look:
+    decoded = decode(data)
+    with Image.open(io.BytesIO(data), formats=[decoded.format]) as image:
+        exif, facts = bool(image.info.get("exif")), jpeg_facts(image)
+    return Look(
+        content_id(data),
+        phash(decoded.rgb),
+        decoded.width,
+        decoded.height,
+        decoded.format,
+        len(data),
+        exif=exif,
+        profile="icc-ignored" in decoded.notes,
+        jpeg=facts,
+        comb=comb(data),
+        statistics=statistics(_centre(decoded.rgb)),
+        thumbnail=thumbnail(decoded.rgb),
+    )
+
+
+def _centre(rgb: UInt8) -> UInt8:
+    top, left = (max(side - _PIXELS_SIDE, 0) // 2 for side in rgb.shape[:2])
+    return rgb[top : top + _PIXELS_SIDE, left : left + _PIXELS_SIDE]
+
+
+def thumbnail(rgb: UInt8) -> Float16:
+    """The picture as 16 × 16 colours about their mean, float16 (768,), unit norm; zeros if it is flat."""
+    small = Image.fromarray(rgb).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX, reducing_gap=3.0)
+    colours = np.asarray(small, np.float32).reshape(-1, 3)
+    centred = (colours - colours.mean(axis=0)).ravel()
+    unit: Float16 = (centred / (np.linalg.norm(centred) + 1e-3)).astype(np.float16)
+    return unit
+
+
+# ---------------------------------------------------------------- what is audited
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """Images that will be looked at. ``total`` : how many there are of each label.
+
+    ``items`` : ``None`` where an index no longer knows its file. ``rows`` : what the store knows of each,
+    empty for a folder.
+    """
+
+    subject: str
+    items: tuple[ImageItem | None, ...]
+    labels: tuple[Label, ...]
+    names: tuple[str, ...]
+    total: dict[Label, int]
+    rows: tuple[dict[str, Any], ...] = ()
+    snapshot: Snapshot | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """n images that were looked at, or of which a store knows enough.
+
+    ``fake`` : bool (n,). ``names`` : generators of fakes, sources of photographs. ``groups`` : int64 (n,),
+    near-duplicates share one. ``row_ids`` : int64 (n,), -1 in a folder. ``sizes`` : int64 (n, 2), width and
+    height. ``looks`` : ``None`` where a file cannot be read or has changed. ``vectors`` : float32 (n, d),
+    unit norm, of the encoder's layer ``layer``; ``None`` without an encoder.
+    """
+
+    subject: str
+    items: tuple[ImageItem | None, ...]
+    uris: tuple[str, ...]
+    fake: Bool
+    names: NDArray[np.str_]
+    categories: NDArray[np.str_]
+    pair_ids: NDArray[np.str_]
+    groups: Int64
+    row_ids: Int64
+    content_ids: tuple[bytes, ...]
+    phashes: UInt64
+    sizes: Int64
+    formats: NDArray[np.str_]
+    looks: tuple[Look | None, ...]
+    vectors: Float32 | None
+    layer: str
+    total: dict[Label, int]
+    failures: tuple[Failure, ...]
+    snapshot: Snapshot | None = None
+
+    def __len__(self) -> int:
+        return len(self.fake)
+
+    def take(self, chosen: Bool) -> Material:
+        """Some of the images."""
+        places = np.flatnonzero(chosen).tolist()
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_ALL}
+        kept: dict[str, Any] = {
+            name: tuple(value[i] for i in places) if isinstance(value, tuple) else value[chosen]
+            for name, value in own.items()
+            if value is not None
+        }
+        return replace(self, **kept)
+
+    @property
+    def read(self) -> Bool:
+        """Whose files could be read: bool (n,)."""
+        return np.array([look is not None for look in self.looks], bool)
+
+
+def of_index(snapshot: Snapshot, *, at_most: int = AT_MOST) -> Listing:
+    """``at_most`` references of each label, drawn by content id: the same ones whenever it is asked."""
+    columns = ["row_id", "content_id", "group", "phash", "view", "label", "generator", "source", "category"]
+    rows = snapshot.scan([*columns, "pair_id", "uri", "width", "height", "format"]).to_pylist()
+    rows = [row for row in rows if row["view"] == ORIGINAL_VIEW]
+    total = {label: sum(row["label"] == label for row in rows) for label in LABELS}
+    chosen = [
+        row
+        for label in LABELS
+        for row in sorted((r for r in rows if r["label"] == label), key=_by_content)[:at_most]
+    ]
+    return Listing(
+        snapshot.folder.resolve().name,
+        tuple(_stored_item(row["uri"]) for row in chosen),
+        tuple(row["label"] for row in chosen),
+        tuple(row["generator" if row["label"] == "fake" else "source"] for row in chosen),
+        total,
+        tuple(chosen),
+        snapshot,
+    )
+
+
+def _by_content(row: dict[str, Any]) -> bytes:
+    return bytes(row["content_id"])
+
+
+def _stored_item(uri: str) -> ImageItem | None:
+    try:
+        return next(islice(scan([uri]), 1), None)
+    except RdError:
+        return None
+
+
+def of_folder(folder: Path, *, at_most: int = AT_MOST) -> Listing:
+    """``at_most`` images each of ``real/`` and ``fake/``, whose sub-folders name sources and generators."""
+    items: list[ImageItem] = []
+    labels: list[Label] = []
+    total: dict[Label, int] = {}
+    for label in LABELS:
+        if not (folder / label).is_dir():
+            raise UsageError(
+                f"'{folder}' has no folder {label}/",
+                hint="Give a folder with real/SOURCE/… and fake/GENERATOR/…, or name an index: --index NAME",
+            )
+        found = list(scan([folder / label]))
+        total[label] = len(found)
+        drawn = sorted(found, key=lambda item: hashlib.sha256(item.relative.encode()).digest())[:at_most]
+        items += drawn
+        labels += [label] * len(drawn)
+    names = tuple(item.relative.rpartition("/")[0].partition("/")[0] for item in items)
+    return Listing(str(folder), tuple(items), tuple(labels), names, total)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def look_through(listing: Listing, *, progress: Callable[[int], None] = lambda _: None) -> Material:
+    """Read every file of a listing once."""
+    looks: list[Look | None] = []
+    failures = []
+    for seen in looked_at(listing.items, progress=progress):
+        if isinstance(seen, Failure):
+            failures.append(seen)
+        looks.append(seen if isinstance(seen, Look) else None)
+    if listing.snapshot:  # the store knows enough: that a file is gone is no failure
+        return _stored(listing, listing.snapshot, looks)
+    return replace(_found(listing, looks), failures=tuple(failures))
+
+
+def looked_at(
+    items: Iterable[ImageItem | None], *, progress: Callable[[int], None] = lambda _: None
+) -> Iterable[Look | Failure | None]:
+    """A look at each, in order; at most some hundred files are held at a time."""
+    remaining = iter(items)
+    with ThreadPoolExecutor() as pool:
+        while batch := list(islice(remaining, _BATCH)):
+            for seen in pool.map(lambda item: item and look_at(item), batch):
+                progress(1)
+                yield seen
+
+
+def with_vectors(
+    material: Material, encoder: Encoder, *, progress: Callable[[int], None] = lambda _: None
+) -> Material:
+    """The same images with an encoder's vectors, for a folder that no index knows."""
+    layer = grouping_layer(list(encoder.spec.layers))
+    vectors = []
+    for result in embed([item for item in material.items if item], encoder, layers=[layer]):
+        if isinstance(result, Failure):
+            raise ImageError(result.message, reason=result.reason, uri=result.uri)
+        vectors.append(result.vectors[layer] / np.linalg.norm(result.vectors[layer]))
+        progress(1)
+    return replace(material, vectors=np.stack(vectors), layer=layer)
+
+
+def _stored(listing: Listing, snapshot: Snapshot, looks: Sequence[Look | None]) -> Material:
+    rows = listing.rows
+    layer = grouping_layer(snapshot.manifest.layers)
+    same = [
+        look if look and look.content_id == row["content_id"] else None
+        for look, row in zip(looks, rows, strict=True)
+    ]
+    row_ids = np.array([row["row_id"] for row in rows], np.int64)
+
+    def text(column: str) -> NDArray[np.str_]:
+        return np.array([row[column] for row in rows], np.str_)
+
+    return Material(
+        listing.subject,
+        listing.items,
+        tuple(str(row["uri"]) for row in rows),
+        np.array([label == "fake" for label in listing.labels], bool),
+        np.array(listing.names, np.str_),
+        text("category"),
+        text("pair_id"),
+        np.array([row["group"] for row in rows], np.int64),
+        row_ids,
+        tuple(row["content_id"] for row in rows),
+        np.array([row["phash"] for row in rows], np.uint64),
+        np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2),
+        text("format"),
+        tuple(same),
+        snapshot.gather(row_ids.tolist(), layer),
+        layer,
+        listing.total,
+        (),
+        snapshot,
+    )
+
+
+def _found(listing: Listing, looks: Sequence[Look | None]) -> Material:
+    """A folder: what cannot be read is left out, and groups are found here."""
+    kept = [i for i, look in enumerate(looks) if look is not None]
+    seen = [look for look in looks if look is not None]
+    items = [item for i, item in enumerate(listing.items) if looks[i] is not None and item is not None]
+    phashes = np.array([look.phash for look in seen], np.uint64)
+    thumbnails = np.stack([look.thumbnail for look in seen]) if seen else np.empty((0, 768), np.float16)
+    nothing = np.full(len(kept), "", np.str_)
+    return Material(
+        listing.subject,
+        tuple(items),
+        tuple(item.uri for item in items),
+        np.array([listing.labels[i] == "fake" for i in kept], bool),
+        np.array([listing.names[i] for i in kept], np.str_),
+        nothing,
+        nothing,
+        _groups(seen, phashes, thumbnails),
+        np.full(len(kept), -1, np.int64),
+        tuple(look.content_id for look in seen),
+        phashes,
+        np.array([(look.width, look.height) for look in seen], np.int64).reshape(-1, 2),
+        np.array([look.format for look in seen], np.str_),
+        tuple(seen),
+        None,
+        "",
+        listing.total,
+        (),
+    )
+
+
+def _groups(looks: Sequence[Look], phashes: UInt64, thumbnails: Float16) -> Int64:
+    """Near-duplicates by the rule of the store, thumbnails standing for vectors; equal files always."""
+    if not looks:
+        return np.empty(0, np.int64)
+    near = group_rows(phashes, thumbnails, (), "").cluster
+    first: dict[bytes, int] = {}
+    for look, group in zip(looks, near.tolist(), strict=True):
+        first.setdefault(look.content_id, group)
+    return np.array([first[look.content_id] for look in looks], np.int64)
