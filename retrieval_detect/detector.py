@@ -17,6 +17,7 @@ from retrieval_detect.methods import ATTRIBUTION_K, Answer, Methods, calibration
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, size_class
 from retrieval_detect.scoring.conformal import verdict as verdict_name
+from retrieval_detect.search.approximate import caveat
 from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
@@ -150,7 +151,7 @@ class Detector:
         """
         from retrieval_detect.encoders.pipeline import embed_views
 
-        question = self._checked(Question(**asked))
+        question = self.checked(Question(**asked))
         items = (_item(image) for image in images)
         embedded = embed_views(
             items,
@@ -187,7 +188,7 @@ class Detector:
     def judge(self, embedded: Embedded, **asked: Any) -> Verdict:
         """The verdict for an image that is embedded already; no encoder is needed."""
         started = time.perf_counter()
-        question = self._checked(Question(**asked))
+        question = self.checked(Question(**asked))
         if question.stability or question.regions:
             raise UsageError("stability and regions need the image itself", hint="Use query().")
         verdict = self._judge(embedded, question)
@@ -230,7 +231,7 @@ class Detector:
     def _crop_methods(self) -> regions.CropMethods:
         return regions.CropMethods(self.snapshot, device=self._device)
 
-    def _checked(self, question: Question) -> Question:
+    def checked(self, question: Question) -> Question:
         """The question with its k and projection, or a ``UsageError`` before an image is looked at."""
         checked = self.methods.checked(question)
         stability.require(checked)
@@ -278,8 +279,10 @@ class Detector:
         fits = calibration.fits_generators(densities)
         return tuple(replace(a, p=fits.get(a.generator)) for a in verdict.attribution)
 
-    def _stale_parts(self, question: Question) -> Iterator[str]:
-        """What the answer rests on that was fitted on other references than there are now."""
+    def stale_parts(self, question: Question) -> Iterator[str]:
+        """What the answer rests on that is less than it could be: approximate search, or fitted long ago."""
+        if tuned := self.methods.banks(question.projection).tuned:
+            yield caveat(tuned)
         used = {("head", question.method), ("projection", question.projection)}
         if question.regions:
             used.add(("regions", calibration_name(question.method, question.projection or PLAIN)))
@@ -338,7 +341,7 @@ class Detector:
             warnings=(
                 *doubts(embedded, own, encoder),
                 *result.warnings,
-                *self._stale_parts(question),
+                *self.stale_parts(question),
             ),
             index=index,
             encoder=encoder.name,

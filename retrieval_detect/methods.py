@@ -97,7 +97,7 @@ class Methods:
                 hint=f"Votes: {', '.join(METHODS)}. Heads: {', '.join(heads) or 'none (rd train)'}."
                 + (f" Did you mean {near[0]}?" if near else ""),
             )
-        default = DEFAULT_K[_vote_of(question.method)]
+        default = DEFAULT_K[vote_of(question.method)]
         k = default if question.k is None else question.k
         if k < 1 or (question.method in heads and k != default):
             why = "a head counts no neighbours" if question.method in heads else "give 1 or more"
@@ -108,7 +108,7 @@ class Methods:
 
     def scorer(self, question: Question) -> str:
         """Digest of all that makes scores comparable: another means that a calibration does not hold."""
-        parts = [self.banks(question.projection).projection.id]
+        parts = [self.banks(question.projection).id]
         if question.method not in METHODS:
             parts += map(self._digest, self._parts(question.method))
         return "-".join(parts)
@@ -154,12 +154,12 @@ class Methods:
         ``question`` : ``checked``. ``own_groups`` : groups that are known to hold the image itself; their
         references do not vote.
         """
-        banks, k = self.banks(question.projection), question.k or DEFAULT_K[_vote_of(question.method)]
+        banks, k = self.banks(question.projection), question.k or DEFAULT_K[vote_of(question.method)]
         near = banks.nearest(image, vectors, wanted=max(k, ATTRIBUTION_K), own_groups=own_groups)
         voters = banks.voters(near)
         temperature = banks.projection.temperature
         result = vote(
-            voters["fake"], voters["real"], method=_vote_of(question.method), k=k, temperature=temperature
+            voters["fake"], voters["real"], method=vote_of(question.method), k=k, temperature=temperature
         )
         if question.method not in METHODS:
             score = self._head_score(question.method, vectors, voters, temperature)
@@ -189,7 +189,7 @@ class Methods:
             return float(head.decision_function(given)[0])
         scores = {
             member: vote(
-                voters["fake"], voters["real"], method=_vote_of(member), temperature=temperature
+                voters["fake"], voters["real"], method=vote_of(member), temperature=temperature
             ).score
             if member in METHODS
             else self._head_score(member, vectors, voters, temperature)
@@ -199,9 +199,9 @@ class Methods:
         return float(head.decision_function(given)[0])
 
 
-def as_stored(vector: Float32) -> Float32:
-    """A query's vector, float32 (d,), as heads are trained on it: rounded as stored, float32 (1, d)."""
-    codes, norms = normalise(vector[None, :])
+def as_stored(vectors: Float32) -> Float32:
+    """Queries' vectors, float32 (d,) or (q, d), as heads are trained on them: rounded as stored, (q, d)."""
+    codes, norms = normalise(np.atleast_2d(vectors))
     rounded = codes.astype(np.float32)
     stored: Float32 = rounded / np.linalg.norm(rounded, axis=1, keepdims=True) * norms[:, None]
     return stored
@@ -263,6 +263,6 @@ def calibrations(snapshot: Snapshot) -> list[Calibration]:
     return sorted(found, key=lambda c: (c.projection != default, c.method != Question().method, c.method))
 
 
-def _vote_of(method: str) -> Method:
+def vote_of(method: str) -> Method:
     """The vote that gives the evidence of a method: itself, or the default."""
     return next((vote for vote in METHODS if vote == method), "density")

@@ -12,6 +12,8 @@ from retrieval_detect.detector import Detector
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.sources import scan
+from retrieval_detect.search.approximate import caveat
+from retrieval_detect.search.banks import Banks
 from retrieval_detect.store.verify import findings
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, ImageItem
 
@@ -30,12 +32,13 @@ class Findings:
     """Problems in words; none means the index is whole.
 
     ``compared`` : how many of the ``sampled`` references were embedded again; the files of the others
-    are gone or have changed.
+    are gone or have changed. ``left_out`` : what cannot be compared, in words.
     """
 
     problems: tuple[str, ...]
     sampled: int = 0
     compared: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 def verify(
@@ -46,11 +49,13 @@ def verify(
     if damage:
         return Findings(damage)
     detector = Detector(snapshot, weights=weights, offline=offline, device="cpu")
+    # Approximate banks may answer otherwise; what they measure candidates by is compared all the same.
+    banks = Banks(snapshot, device="cpu", exact=True)
     wrong = [
         problem
         for label in LABELS
         if snapshot.manifest.live_rows(label, "bank")
-        for problem in detector.banks.disagreements(label, _PROBES)
+        for problem in banks.disagreements(label, _PROBES)
     ]
     rows = snapshot.scan(["row_id", "content_id", "uri", "view"]).to_pylist() if sample else []
     rows = [row for row in rows if row["view"] == ORIGINAL_VIEW]
@@ -61,7 +66,9 @@ def verify(
         for row_id, uri, distance in distances
         if not distance <= CANARY_TOLERANCE
     ]
-    return Findings(tuple(wrong), len(chosen), len(distances))
+    tuned = detector.banks.tuned
+    left_out = (f"only exact search was compared; banks use {caveat(tuned)}",) if tuned else ()
+    return Findings(tuple(wrong), len(chosen), len(distances), left_out)
 
 
 def _distances(detector: Detector, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval_detect.cli._params import Group, Run, encoder_weights_option, offline_option
+from retrieval_detect.cli._tune import search_line, tune
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 @click.group("index", cls=Group, examples="rd index list\nrd index info\nrd index verify --index default")
 def command() -> None:
     """List, describe and check indexes."""
+
+
+command.add_command(tune)
 
 
 @command.command("list", examples="rd index list")
@@ -83,6 +87,7 @@ def info(run: Run) -> None:
 def _info(snapshot: Snapshot) -> dict[str, Any]:
     from retrieval_detect.store.failures import read_failures
     from retrieval_detect.store.select import size_on_disk
+    from retrieval_detect.tune import describe
     from retrieval_detect.types import LABELS
 
     manifest = snapshot.manifest
@@ -100,6 +105,7 @@ def _info(snapshot: Snapshot) -> dict[str, Any]:
         "weights_sha256": spec.weights_sha256,
         "layers": {layer: spec.layers[layer] for layer in manifest.layers},
         "projection": manifest.projection,
+        "search": describe(snapshot),
         "references": {
             label: {"bank": manifest.live_rows(label, "bank"), "calib": manifest.live_rows(label, "calib")}
             for label in LABELS
@@ -161,6 +167,7 @@ def _info_text(record: dict[str, Any]) -> list[str]:
         ("removed", f"{record['removed']:,} (purged for good: {record['purged']:,})"),
         ("failures", f"{number(record['failures'], 'input')} could not be used"),
         ("projection", _projections(record)),
+        ("search", search_line(record["search"])),
         ("heads", _named(record["heads"], "none")),
         (
             "calibration",
@@ -197,6 +204,7 @@ def verify(run: Run, sample: int) -> int | None:
         "sampled": found.sampled,
         "compared": found.compared,
         "problems": list(found.problems),
+        "left_out": list(found.left_out),
     }
     if found.problems:
         lines = [f"{folder}: {number(len(found.problems), 'problem')}"]
@@ -212,5 +220,6 @@ def verify(run: Run, sample: int) -> int | None:
         lines.append(f"  {found.compared} of {images} embedded again: they agree")
     if found.compared < found.sampled:
         lines.append(f"  {found.sampled - found.compared} could not be: their files are gone or have changed")
+    lines += [f"  {what}" for what in found.left_out]
     run.output.record(record, text=lines)
     return None

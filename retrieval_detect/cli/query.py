@@ -25,6 +25,7 @@ from retrieval_detect.cli._params import (
 if TYPE_CHECKING:
     from retrieval_detect.cli._output import Output
     from retrieval_detect.detector import Detector
+    from retrieval_detect.rescore import Tally
     from retrieval_detect.types import Failure, ImageItem
     from retrieval_detect.verdicts import Verdict
 
@@ -55,6 +56,7 @@ class _Query(Command):
         rd query inbox/ --format jsonl > verdicts.jsonl
         curl -s https://example.org/a.jpg | rd query -
         find . -name '*.png' -print0 | rd query --from-file - -0
+        rd query --vectors embedded/ --out verdicts/ --changed-since 7
     """,
 )
 @click.argument("images", nargs=-1, metavar="IMAGE...")
@@ -128,6 +130,24 @@ class _Query(Command):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the image with the scores of its regions laid over it.",
 )
+@click.option(
+    "--vectors",
+    metavar="FILE|DIR",
+    type=click.Path(exists=True, path_type=Path),
+    help="Judge stored embeddings (rd embed), in one file or a folder of them, without opening an image.",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --vectors: write verdicts as Parquet files; goes on where it was interrupted.",
+)
+@click.option(
+    "--changed-since",
+    metavar="GENERATION",
+    type=int,
+    help="With --vectors: only the verdicts that differ from that generation's.",
+)
 @computing_options
 @click.pass_obj
 def command(
@@ -151,6 +171,8 @@ def command(
     from retrieval_detect.detector import Detector
     from retrieval_detect.errors import UsageError
 
+    if tally := _of_vectors(run, images, asked):
+        return _exit_code(tally.verdicts, tally.failed, asked=exit_code)
     settings = run.settings
     _one_rate(asked)
     _settle_views(asked)
@@ -184,6 +206,19 @@ def command(
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
         _sum_up(run, detector, counts, failed, rate=rate, asked=asked)
     return _exit_code(counts, failed, asked=exit_code)
+
+
+def _of_vectors(run: Run, images: tuple[str, ...], asked: dict[str, Any]) -> Tally | None:
+    """What came of stored embeddings, where they are what is asked about."""
+    from retrieval_detect.cli._rescore import judge_vectors
+    from retrieval_detect.errors import UsageError
+
+    vectors, out, since = (asked.pop(name) for name in ("vectors", "out", "changed_since"))
+    if vectors is not None:
+        return judge_vectors(run, vectors, images=images, out=out, since=since, asked=asked)
+    if out or since is not None:
+        raise UsageError("--out and --changed-since mean nothing without --vectors")
+    return None
 
 
 def _given(name: str) -> bool:

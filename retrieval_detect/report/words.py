@@ -40,7 +40,7 @@ def name_of(name: str) -> str:
 # ---------------------------------------------------------------- one verdict
 
 
-_FITS: Mapping[str, Line] = {
+FITS: Mapping[str, Line] = {
     "fake-like": ["closer to the ", ("FAKE", "fake"), " bank"],
     "real-like": ["closer to the ", ("REAL", "real"), " bank"],
     "uncertain": [("UNCERTAIN", "warning"), ": fits both banks"],
@@ -50,7 +50,7 @@ _FITS: Mapping[str, Line] = {
 
 def headline(verdict: Verdict) -> Line:
     """``closer to the FAKE bank     log10 likelihood ratio +1.1``, in styled parts."""
-    fits, stability = _FITS[verdict.verdict], verdict.stability
+    fits, stability = FITS[verdict.verdict], verdict.stability
     if stability and not stability.holds:
         fits = [("UNCERTAIN", "warning"), f": {agreement(stability)}"]
     if verdict.log10_lr is None:

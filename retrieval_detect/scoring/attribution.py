@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.errors import EmptyBank
-from retrieval_detect.scoring.neighbours import BankNeighbours, nearest_images
+from retrieval_detect.scoring.neighbours import BankNeighbours, NearestImages, nearest_images
 from retrieval_detect.scoring.vote import TEMPERATURE
 from retrieval_detect.verdicts import Attribution
 
@@ -34,6 +34,20 @@ def generator_densities(
             np.bincount(codes, weights=np.exp(terms - largest), minlength=n_names)
         )
     return found
+
+
+def top_names(near: NearestImages, *, names: Sequence[str], temperature: float) -> NDArray[np.int64]:
+    """What ``attribute`` puts first, for each of q queries: codes into ``names``, int64 (q,).
+
+    ``near`` : the nearest fakes, one at least a query.
+    """
+    terms = near.similarities / temperature + near.log_weights
+    parts = np.exp(terms - terms.max(axis=1, keepdims=True))
+    by_name = np.argsort(np.array(names))
+    place = np.argsort(by_name)[near.names] + len(names) * np.arange(len(parts))[:, None]
+    shares = np.bincount(place.ravel(), parts.ravel(), minlength=len(names) * len(parts))
+    first: NDArray[np.int64] = by_name[shares.reshape(len(parts), len(names)).argmax(axis=1)]
+    return first
 
 
 def attribute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,25 @@ from retrieval_detect.verdicts import Question
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retrieval_detect.verdicts import VerdictName
+
     Float64 = NDArray[np.float64]
 
 FORMAT = "retrieval-detect/calibration"
 VERSION = 1
 LOWEST = -1e9
 """In the place of -inf, which JSON does not have."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What a calibration says of q images: their verdicts' names, and each float64 (q,)."""
+
+    names: Sequence[VerdictName]
+    p_real: Float64
+    p_fake: Float64
+    p_typical: Float64
+    log10_lr: Float64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +108,28 @@ class Calibration:
         if question.confidence is None:
             return question.fpr
         return confident_alpha(question.fpr, n, confidence=question.confidence)
+
+    def judge_many(
+        self, scores: Float64, typical: Float64, question: Question, *, traits: Mapping[str, Sequence[str]]
+    ) -> Judged:
+        """What ``judge`` says of q images at once.
+
+        ``scores``, ``typical`` : float64 (q,). ``traits`` : each of ``conformal.TRAITS`` → every image's own.
+        """
+        p_real, alpha = np.ones(len(scores)), np.ones(len(scores))
+        by_trait = question.within in traits and question.source is None
+        own = np.asarray(traits[question.within or ""]) if by_trait else np.full(len(scores), "")
+        for value in np.unique(own):
+            rows = own == value
+            compared = self._compared(question, {question.within or "": str(value)})
+            alphas = np.array([self._alpha(question, len(known)) for known in compared.values()])
+            p = np.array([at_least(known, scores[rows]) for known in compared.values()])
+            closest = (p / alphas[:, None]).argmax(axis=0)
+            p_real[rows], alpha[rows] = p[closest, np.arange(p.shape[1])], alphas[closest]
+        p_values = self.conformal.p_values(scores, typical)
+        columns = (column.tolist() for column in (p_real, p_values.fake, p_values.typical, alpha))
+        names = [verdict(*p, alpha=a) for *p, a in zip(*columns, strict=True)]
+        return Judged(names, p_real, p_values.fake, p_values.typical, self.likelihood(scores))
 
     def judge(
         self, score: float, typical: float, question: Question, *, traits: Mapping[str, str]

@@ -48,13 +48,33 @@ class NearestImages:
     row_ids: Int64
     n: Int64
 
+    def first(self, k: int) -> NearestImages:
+        """The k nearest of these."""
+        return NearestImages(
+            self.similarities[:, :k],
+            self.log_weights[:, :k],
+            self.names[:, :k],
+            self.row_ids[:, :k],
+            np.minimum(self.n, k),
+        )
+
+    def take(self, queries: NDArray[np.bool_] | Int64) -> NearestImages:
+        """Those of some queries."""
+        return NearestImages(
+            self.similarities[queries],
+            self.log_weights[queries],
+            self.names[queries],
+            self.row_ids[queries],
+            self.n[queries],
+        )
+
 
 def nearest_images(bank: BankNeighbours, k: int) -> NearestImages:
     """The k nearest images of ``bank``, each by its nearest view; fewer where there are fewer."""
     similarities, row_ids = np.atleast_2d(bank.similarities), np.atleast_2d(bank.row_ids)
     order = np.lexsort((row_ids, -similarities), axis=-1)
-    seen_before = _seen_before(np.take_along_axis(np.atleast_2d(bank.content), order, 1))
-    usable = ~seen_before & (np.take_along_axis(similarities, order, 1) > -np.inf)
+    again = seen_before(np.take_along_axis(np.atleast_2d(bank.content), order, 1))
+    usable = ~again & (np.take_along_axis(similarities, order, 1) > -np.inf)
     first = np.argsort(~usable, axis=1, kind="stable")[:, :k]
     columns = np.take_along_axis(order, first, 1)
     chosen = np.take_along_axis(usable, first, 1)
@@ -67,7 +87,7 @@ def nearest_images(bank: BankNeighbours, k: int) -> NearestImages:
     )
 
 
-def _seen_before(content: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+def seen_before(content: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Which entries of (q, k) occur earlier in their row."""
     order = np.argsort(content, axis=1, kind="stable")
     ordered = np.take_along_axis(content, order, 1)

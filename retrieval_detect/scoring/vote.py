@@ -24,7 +24,10 @@ __all__ = [
     "BankNeighbours",
     "VoteResult",
     "density",
+    "nobody_left",
+    "scores",
     "typicality",
+    "typicality_of",
     "vote",
     "vote_batch",
 ]
@@ -104,10 +107,7 @@ def vote_batch(
         score, used = d_fake - d_real, np.maximum(near_fake.n, near_real.n)
     elif method == "majority":
         d_fake, d_real = votes_fake / fake.n_bank, votes_real / real.n_bank
-        mean_fake, mean_real = _means(near_fake, near_real)
-        # (a - b) / 2(a + b) = a/(a + b) - 1/2, and changes its sign exactly when the banks change places.
-        score = (d_fake - d_real) / (2 * (d_fake + d_real)) + _TIE * np.tanh(mean_fake - mean_real)
-        used = votes_fake + votes_real
+        score, used = _majority(near_fake, near_real, d_fake, d_real), votes_fake + votes_real
     else:
         d_fake, d_real = _means(near_fake, near_real)
         score, used = d_fake - d_real, np.minimum(near_fake.n, near_real.n)
@@ -116,11 +116,38 @@ def vote_batch(
     return [VoteResult(*values) for values in zip(*columns, warnings, strict=True)]
 
 
+def scores(
+    fake: NearestImages,
+    real: NearestImages,
+    *,
+    method: Method,
+    k: int,
+    temperature: float,
+    n_banks: tuple[int, int],
+) -> Float64:
+    """The scores of ``vote_batch`` alone, float64 (q,), of images found and ordered already.
+
+    ``fake``, ``real`` : at least one image a query. ``n_banks`` : images in each bank.
+    """
+    _check(method, k, temperature)
+    fake, real = fake.first(k), real.first(k)
+    if method == "density":
+        return density(fake, temperature) - density(real, temperature)
+    if method == "majority":
+        d_fake, d_real = (n / of for n, of in zip(_merged_counts(fake, real, k), n_banks, strict=True))
+        return _majority(fake, real, d_fake, d_real)
+    mean_fake, mean_real = _means(fake, real)
+    return mean_fake - mean_real
+
+
 def typicality(fake: BankNeighbours, real: BankNeighbours) -> Float64:
     """A of design §9: the larger of the mean similarities to the 9 nearest of each bank. float64 (q,)."""
-    means = [
-        _mean(near, near.n) for near in (nearest_images(bank, DEFAULT_K["mean"]) for bank in (fake, real))
-    ]
+    return typicality_of(*(nearest_images(bank, DEFAULT_K["mean"]) for bank in (fake, real)))
+
+
+def typicality_of(fake: NearestImages, real: NearestImages) -> Float64:
+    """``typicality`` of images found and ordered already."""
+    means = [_mean(near, near.n) for near in (bank.first(DEFAULT_K["mean"]) for bank in (fake, real))]
     larger: Float64 = np.maximum(*means)
     return larger
 
@@ -131,6 +158,13 @@ def density(near: NearestImages, temperature: float = TEMPERATURE) -> Float64:
     largest = terms.max(axis=1)
     total: Float64 = largest + np.log(np.exp(terms - largest[:, None]).sum(axis=1))
     return total
+
+
+def _majority(fake: NearestImages, real: NearestImages, d_fake: Float64, d_real: Float64) -> Float64:
+    mean_fake, mean_real = _means(fake, real)
+    # (a - b) / 2(a + b) = a/(a + b) - 1/2, and changes its sign exactly when the banks change places.
+    score: Float64 = (d_fake - d_real) / (2 * (d_fake + d_real)) + _TIE * np.tanh(mean_fake - mean_real)
+    return score
 
 
 def _means(fake: NearestImages, real: NearestImages) -> tuple[Float64, Float64]:
@@ -163,12 +197,17 @@ def _check(method: Method, k: int, temperature: float) -> None:
         raise UsageError(f"a temperature of {temperature} is not positive")
 
 
+def nobody_left(label: Label) -> EmptyBank:
+    """The error where every reference of a bank is a copy of the query's image."""
+    return EmptyBank(
+        f"no reference of the {label} bank is left to vote",
+        hint=f"add references of other images: rd bank add PATH --label {label}",
+    )
+
+
 def _refuse_empty(near: NearestImages, label: Label) -> None:
     if not near.n.all():
-        raise EmptyBank(
-            f"no reference of the {label} bank is left to vote",
-            hint=f"add references of other images: rd bank add PATH --label {label}",
-        )
+        raise nobody_left(label)
 
 
 def _warnings(fake: NearestImages, real: NearestImages, *, k: int, quiet: bool) -> list[tuple[str, ...]]:

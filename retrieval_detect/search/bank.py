@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from retrieval_detect.search.state import BankState
 from retrieval_detect.types import Neighbours
 
 if TYPE_CHECKING:
-    from retrieval_detect.types import Bool, Float32, Int64, Label
+    from retrieval_detect.types import Bool, Float16, Float32, Int64, Label
 
 __all__ = ["Bank", "BankFiles", "ShardVectors"]
 
@@ -62,7 +62,7 @@ class Bank:
         files: BankFiles,
         dead: Int64 | None = None,
         device: str = "cpu",
-    ) -> Bank:
+    ) -> Self:
         """A bank of all rows of ``shards`` but those whose id is in ``dead``, int64 (m,).
 
         ``device`` : ``auto`` (a GPU where FAISS has one), ``cpu``, ``cuda`` or ``cuda:n``.
@@ -135,8 +135,11 @@ class Bank:
 
         ``queries`` : see ``projection.query_codes``.
         """
+        return self.search_codes(query_codes(queries, self._files.projection), k)
+
+    def search_codes(self, codes: Float16, k: int) -> Neighbours:
+        """``search`` for queries that are bank codes already, float16 (q, d_out)."""
         check_k(k)
-        codes = query_codes(queries, self._files.projection)
         with self._turn():
             state = self._state
             if state.n == 0:

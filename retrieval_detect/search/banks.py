@@ -12,7 +12,8 @@ import numpy as np
 from retrieval_detect.files import DigestCache
 from retrieval_detect.scoring.near import same_image
 from retrieval_detect.scoring.neighbours import BankNeighbours
-from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
+from retrieval_detect.search.approximate import ApproximateBank, open_bank
+from retrieval_detect.search.bank import BankFiles, ShardVectors
 from retrieval_detect.search.exact import SideBySide, search, similarity
 from retrieval_detect.search.fitted import PLAIN, read_projection
 from retrieval_detect.search.projection import query_codes
@@ -22,8 +23,10 @@ from retrieval_detect.store.layout import BANKS
 from retrieval_detect.types import LABELS, NEAR_HAMMING
 
 if TYPE_CHECKING:
+    from retrieval_detect.search.bank import Bank
     from retrieval_detect.search.projection import Projection
     from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.store.tuned import Tuned
     from retrieval_detect.types import Bool, Embedded, Float16, Float32, Int64, Label, Probe
 
 SPARE = 16
@@ -49,8 +52,9 @@ class Banks:
     """The real and the fake bank of a generation through one projection, opened when first needed.
 
     ``projection`` : its name in the index; ``None`` is the index's default. ``device`` : see
-    ``Bank.open``. ``view_kind`` : only the views of this kind are references. Missing or damaged derived
-    files are rebuilt.
+    ``Bank.open``. ``view_kind`` : only the views of this kind are references. ``exact`` : whatever the index
+    was tuned to; banks that hold less than all references always are. Missing or damaged derived files are
+    rebuilt.
     """
 
     def __init__(
@@ -60,12 +64,14 @@ class Banks:
         projection: str | None = None,
         device: str = "auto",
         view_kind: str | None = None,
+        exact: bool = False,
     ) -> None:
         self.projection = read_projection(snapshot, projection)
         self._snapshot = snapshot
         self._device = device
         self._view_kind = view_kind
         self._partial = view_kind is not None
+        self._exact = exact
         self._banks: dict[Label, Bank] = {}
         self._references: dict[Label, References] = {}
 
@@ -73,12 +79,34 @@ class Banks:
         """The bank of one label."""
         if label not in self._banks:
             digests = DigestCache.for_user()
-            files = BankFiles(self._snapshot.folder / BANKS, self.projection, digests=digests)
-            self._banks[label] = Bank.open(
-                self._shards(label), label=label, files=files, dead=self._left_out(label), device=self._device
+            self._banks[label] = open_bank(
+                self._shards(label),
+                self._files(digests),
+                label=label,
+                dead=self._left_out(label),
+                device=self._device,
+                tuned=self.tuned,
             )
             digests.save()
         return self._banks[label]
+
+    def untuned(self, label: Label) -> ApproximateBank:
+        """A bank to build approximate indexes over; it answers exactly until it relies on one."""
+        dead = self._left_out(label)
+        files = self._files(DigestCache.for_user())
+        return ApproximateBank.open(self._shards(label), label=label, files=files, dead=dead)
+
+    @property
+    def tuned(self) -> Tuned | None:
+        """How these banks are searched approximately; ``None`` where every answer is exact."""
+        tuned = self._snapshot.manifest.tuned
+        applies = tuned is not None and tuned.projection == self.projection.id
+        return tuned if applies and not (self._exact or self._partial) else None
+
+    @property
+    def id(self) -> str:
+        """Short digest of all that decides which neighbours are found."""
+        return f"{self.projection.id}-{self.tuned.digest}" if self.tuned else self.projection.id
 
     def references(self, label: Label) -> References:
         """What is known about the rows of one bank."""
@@ -142,6 +170,9 @@ class Banks:
 
     # ------------------------------------------------------------ parts
 
+    def _files(self, digests: DigestCache) -> BankFiles:
+        return BankFiles(self._snapshot.folder / BANKS, self.projection, digests=digests)
+
     def _shards(self, label: Label) -> list[ShardVectors]:
         return [
             ShardVectors(
@@ -176,18 +207,22 @@ class Banks:
     def cosines(
         self, row_ids: Int64, similarities: Float32, vectors: Mapping[str, Float32], asked: Bool
     ) -> Float32:
-        """Cosines of stored vectors where ``asked``, whatever the projection does to them."""
+        """Cosines of one query with stored vectors where ``asked``, whatever the projection does to them.
+
+        ``row_ids``, ``similarities``, ``asked`` : (m,), of the neighbours found.
+        """
         layer = grouping_layer(self._snapshot.manifest.layers)
-        if self.projection.id == self._plain.id or not asked.any():
+        if self.projection.id == self.plain.id or not asked.any():
             return similarities
         cosines = similarities.copy()
-        query = query_codes(vectors[layer][None, :], self._plain)[0].astype(np.float32)
+        query = query_codes(vectors[layer][None, :], self.plain)[0].astype(np.float32)
         stored = self._snapshot.gather(row_ids[asked].tolist(), layer)
         cosines[asked] = similarity(query / np.linalg.norm(query), stored.astype(np.float16))
         return cosines
 
     @property
-    def _plain(self) -> Projection:
+    def plain(self) -> Projection:
+        """The stored vectors that tell near-duplicates, as they are."""
         return read_projection(self._snapshot, PLAIN)
 
     def _without(self, label: Label, near: Near, groups: set[int]) -> Near:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +38,12 @@ _LARGEST_SPREAD = 2.0**-8
 class ShardCodes:
     """One shard, ready to search.
 
-    ``row_ids`` : int64 (n,), strictly increasing. ``codes`` : float16 (n, d), a view into ``index``,
-    the FAISS index over them. ``spread`` : max of |1/norm - 1| over the rows of ``codes``.
+    ``shard_id`` : see ``ShardVectors``. ``row_ids`` : int64 (n,), strictly increasing. ``codes`` : float16
+    (n, d), a view into ``index``, the FAISS index over them. ``spread`` : max of |1/norm - 1| over the
+    rows of ``codes``.
     """
 
+    shard_id: str
     row_ids: Int64
     codes: Float16
     index: Any
@@ -62,7 +65,7 @@ class BankFiles:
     ) -> None:
         self.folder = folder
         self.projection = projection
-        self._sha256 = digests.sha256 if digests else files.sha256_file
+        self.sha256 = digests.sha256 if digests else files.sha256_file
 
     def open(self, shard: ShardVectors) -> ShardCodes:
         """Codes of ``shard`` from its derived file, which is rebuilt if it cannot be trusted.
@@ -93,31 +96,15 @@ class BankFiles:
             return built
 
     def _read(self, path: Path, shard: ShardVectors) -> ShardCodes:
-        record = json.loads(path.with_suffix(".json").read_bytes())
-        facts = record["facts"]
-        if record["sha256"] != _digest(facts):
-            raise ValueError("its record is damaged")
         expected = self._identity(shard)
-        if {key: facts[key] for key in expected} != expected:
-            raise ValueError("it was made for another shard or projection")
-        if self._sha256(path) != facts["sha256"]:
-            raise ValueError("its checksum differs")
-        index = _map(path)
+        facts = vouched(path, expected, self.sha256)
+        index = mapped(path, [_FOURCC])
         if (index.ntotal, index.d) != (expected["rows"], expected["d"]):
             raise ValueError("its shape differs")
-        return ShardCodes(shard.row_ids, _view(index), index, float(facts["spread"]))
+        return ShardCodes(shard.shard_id, shard.row_ids, _view(index), index, float(facts["spread"]))
 
     def _write(self, path: Path, shard: ShardVectors, built: ShardCodes) -> None:
-        path.parent.mkdir(exist_ok=True)
-        with faiss_errors(f"serialise {path.name}"):
-            data = faiss().serialize_index(built.index)
-        facts = self._identity(shard) | {
-            "faiss": faiss().__version__,
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "spread": built.spread,
-        }
-        files.write_atomically(path, lambda file: _write_all(file, data))
-        files.write_json(path.with_suffix(".json"), {"facts": facts, "sha256": _digest(facts)})
+        write_index(path, built.index, self._identity(shard) | {"spread": built.spread})
 
     def _identity(self, shard: ShardVectors) -> dict[str, Any]:
         return {
@@ -139,7 +126,33 @@ class BankFiles:
             spread = max(spread, _spread(codes, shard, start))
             with faiss_errors(f"add shard {shard.shard_id}"):
                 index.add_sa_codes(np.ascontiguousarray(codes).view(np.uint8))
-        return ShardCodes(shard.row_ids, _view(index), index, spread)
+        return ShardCodes(shard.shard_id, shard.row_ids, _view(index), index, spread)
+
+
+def vouched(path: Path, expected: dict[str, Any], sha256: Callable[[Path], str]) -> dict[str, Any]:
+    """What the record beside a derived file says of it, if both are what they were written as.
+
+    ``expected`` : what the record must say. Raises ``OSError``, ``KeyError``, ``TypeError``, ``ValueError``.
+    """
+    record = json.loads(path.with_suffix(".json").read_bytes())
+    facts: dict[str, Any] = record["facts"]
+    if record["sha256"] != _digest(facts):
+        raise ValueError("its record is damaged")
+    if {key: facts[key] for key in expected} != expected:
+        raise ValueError("it was made for another shard or projection")
+    if sha256(path) != facts["sha256"]:
+        raise ValueError("its checksum differs")
+    return facts
+
+
+def write_index(path: Path, index: Any, facts: dict[str, Any]) -> None:
+    """Write a FAISS index, and beside it the record that vouches for it."""
+    path.parent.mkdir(exist_ok=True)
+    with faiss_errors(f"serialise {path.name}"):
+        data = faiss().serialize_index(index)
+    facts = facts | {"faiss": faiss().__version__, "sha256": hashlib.sha256(data).hexdigest()}
+    files.write_atomically(path, lambda file: _write_all(file, data))
+    files.write_json(path.with_suffix(".json"), {"facts": facts, "sha256": _digest(facts)})
 
 
 def _spread(codes: Float16, shard: ShardVectors, start: int) -> float:
@@ -156,10 +169,11 @@ def _spread(codes: Float16, shard: ShardVectors, start: int) -> float:
     return float(deviation.max())
 
 
-def _map(path: Path) -> Any:
+def mapped(path: Path, fourcc: Sequence[bytes]) -> Any:
+    """A FAISS index mapped from its file, which must begin with one of the ``fourcc``."""
     with path.open("rb") as file:
-        if file.read(len(_FOURCC)) != _FOURCC:
-            raise ValueError("it is no float16 FAISS index")
+        if file.read(4) not in fourcc:
+            raise ValueError("it is a FAISS index of another kind, or none")
     library = faiss()
     with faiss_errors(f"read {path.name}"):
         return library.read_index(str(path), library.IO_FLAG_MMAP_IFC)

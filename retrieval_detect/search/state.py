@@ -11,11 +11,12 @@ import numpy as np
 from retrieval_detect.errors import SearchError
 from retrieval_detect.search import threads
 from retrieval_detect.search.exact import BLOCK_ROWS, cosine, similarity, top
+from retrieval_detect.types import Neighbours
 
 if TYPE_CHECKING:
     from retrieval_detect.search.projection import Float64
     from retrieval_detect.search.scan import Part, Scan
-    from retrieval_detect.types import Bool, Float16, Float32, Int64, Neighbours
+    from retrieval_detect.types import Bool, Float16, Float32, Int64
 
 _LAST_ROUNDING = 2.0**-23
 """Similarities are rounded to float32; twice what that can do to a number up to 1."""
@@ -72,6 +73,16 @@ class BankState:
         row_ids = np.concatenate([part.shard.row_ids[part.alive] for part in parts])
         first = top(similarities, row_ids, found.row_ids.shape[1])
         found.row_ids[i], found.similarities[i] = row_ids[first], similarities[first]
+
+    def rank(self, codes: Float32, slots: Int64, k: int) -> Neighbours:
+        """The k best of some rows for each query; where fewer than k are live, similarities end in -inf.
+
+        ``codes`` : float32 (q, d), float16 codes widened. ``slots`` : int64 (q, c), c >= k; -1 is no row.
+        """
+        row_ids, similarities = self._measure(codes.astype(np.float64), np.maximum(slots, 0))
+        similarities[slots < 0] = -np.inf
+        first = np.lexsort((row_ids, -similarities), axis=-1)[:, :k]
+        return Neighbours(np.take_along_axis(row_ids, first, 1), np.take_along_axis(similarities, first, 1))
 
     def _measure(self, queries: Float64, slots: Int64) -> tuple[Int64, Float32]:
         """Row ids and similarities of ``slots``, int64 (q, c), for ``queries``; -inf for removed rows."""

@@ -16,6 +16,7 @@ from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, IndexNotFou
 from retrieval_detect.files import sha256_bytes, sha256_file, write_bytes, write_json
 from retrieval_detect.store.layout import CURRENT, FITTED, MANIFESTS
 from retrieval_detect.store.schema import FORMAT, VERSION
+from retrieval_detect.store.tuned import Tuned
 from retrieval_detect.types import LABELS, SPLITS, EncoderSpec, Label, Split
 
 _NAME = re.compile(r"[0-9a-f]{16}")
@@ -156,6 +157,7 @@ class Manifest:
     projection: str = "identity"
     purge: Purge = field(default_factory=Purge)
     fitted: tuple[FittedRecord, ...] = ()
+    tuned: Tuned | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
 
     def live_rows(self, label: Label, split: Split | None = None) -> int:
@@ -204,6 +206,7 @@ class Manifest:
                 "generators": {k: GeneratorFacts(**v) for k, v in data["generators"].items()},
                 "purge": Purge(**data["purge"] | {"digests": tuple(data["purge"]["digests"])}),
                 "fitted": tuple(_fitted(record) for record in data.get("fitted", ())),
+                "tuned": Tuned.from_json(data["tuned"]) if data.get("tuned") else None,
             }
         )
 

@@ -44,6 +44,9 @@ def sweep(folder: Path, current: Manifest) -> None:
             continue
         keep |= {path, *(file for file, _ in Snapshot(folder, manifest).files())}
         derived |= {(shard.id, id_) for shard in manifest.shards for id_ in _projection_ids(manifest)}
+        if tuned := manifest.tuned:
+            present = {shard.id for shard in manifest.shards}
+            derived |= {(tuned.stem(label, present), tuned.projection) for label in tuned.banks}
     for path in _candidates(folder):
         of = tuple(path.name.split(".")[:2]) if path.parent.name == BANKS else None
         if path.name.startswith(TEMPORARY) or (path not in keep and of not in derived):

@@ -48,6 +48,7 @@ from retrieval_detect.store.sweep import sweep
 from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
+    from retrieval_detect.store.tuned import Tuned
     from retrieval_detect.types import Failure
 
 Review: TypeAlias = Callable[[Snapshot], Sequence[FittedRecord]]
@@ -171,6 +172,7 @@ class Writer:
             strata=back.strata,
             generators=back.generators,
             fitted=back.fitted,
+            tuned=back.tuned,
             projection=back.projection,
         )
 
@@ -206,6 +208,13 @@ class Writer:
         ``projection`` : the one that banks are searched through from now on.
         """
         return self._commit_manifest(self._fitted(records, projection))
+
+    def tune(self, tuned: Tuned | None, *, review: Review) -> Manifest:
+        """Commit how banks are searched from now on; ``None`` is exactly. ``review`` : see ``add``."""
+        detail = {"kind": tuned.kind if tuned else "exact"}
+        manifest = self._next(Operation("tune", detail=detail), tuned=tuned)
+        records = review(Snapshot(self.folder, manifest))
+        return self._commit_manifest(replace(manifest, fitted=with_records(manifest.fitted, records)))
 
     def preview(self, records: Sequence[FittedRecord], *, projection: str | None = None) -> Snapshot:
         """The generation that ``fit`` would commit."""

@@ -173,7 +173,7 @@ def test_faiss_is_never_shown_another_kind_of_file(files, shard, caplog):
     files.open(shard)
     replace_by_foreign_with_record(the_file(files))
     files.open(shard)
-    assert "it is no float16 FAISS index" in caplog.text
+    assert "it is a FAISS index of another kind, or none" in caplog.text
 
 
 def test_a_file_of_another_shard_under_this_name_is_rebuilt(files, shard):
