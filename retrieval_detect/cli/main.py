@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Entry] = {
     "train": Entry("Build and teach", "train", "Train a head on the stored references; no image is opened"),
     "head": Entry("Build and teach", "head", "List, import and remove trained heads"),
     "audit": Entry("Look inside", "audit", "Say whether an index, or a set of images, is evidence"),
+    "eval": Entry("Look inside", "eval", "Measure an index on images whose labels are known"),
     "index": Entry("Look inside", "index", "List, describe and check indexes"),
     "embed": Entry("Look inside", "embed", "Write embeddings of images to a Parquet file"),
     "doctor": Entry("Set up", "doctor", "Say what is installed, what is missing and how to mend it"),

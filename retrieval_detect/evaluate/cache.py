@@ -1,0 +1,245 @@
+"""Images of a set as vectors and as pixel statistics: computed once, kept on disk, by content.
+
+Vectors lie in the exchange format (``rd embed`` writes it too), a folder for each encoder, set of layers and
+chain of changes; a run that is interrupted loses at most one file of ``_AT_ONCE`` images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from retrieval_detect.encoders.pipeline import embed
+from retrieval_detect.errors import ImageError, UsageError
+from retrieval_detect.evaluate.pixels import statistics
+from retrieval_detect.files import sha256_bytes, write_atomically
+from retrieval_detect.images.content_id import content_id
+from retrieval_detect.images.labelled import pixels
+from retrieval_detect.images.laundering import render
+from retrieval_detect.store.exchange import EmbeddingsFile, write_embeddings
+from retrieval_detect.types import Embedded, Failure
+
+if TYPE_CHECKING:
+    from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.types import EncoderSpec, Float32, ImageItem, UInt8
+
+Chain: TypeAlias = tuple[str, ...]
+"""What is done to an image before the encoder sees it, step by step: names of ``images.laundering``, and
+``side-N`` (shorter side to N pixels) and ``longest-N`` (longer side to N pixels, if it is longer)."""
+
+UNIFIED: Chain = ("side-256", "jpeg-96")
+"""Both labels get one size and one compression, so that neither can tell them apart."""
+_AT_ONCE = 256
+_SMALLEST = 6
+"""Pixels a side that statistics need."""
+
+T = TypeVar("T")
+Progress: TypeAlias = Callable[[int], None]
+
+
+def _quiet(_: int) -> None:
+    pass
+
+
+def rendered(rgb: UInt8, chain: Chain) -> UInt8:
+    """The image after all steps, uint8 (h, w, 3), C order."""
+    for step in chain:
+        kind, _, number = step.partition("-")
+        if kind in ("side", "longest"):
+            height, width = rgb.shape[:2]
+            factor = int(number) / (min if kind == "side" else max)(height, width)
+            rgb = _scaled(rgb, factor if kind == "side" else min(1.0, factor))
+        else:
+            rgb = render(rgb, step)
+    return rgb
+
+
+def _scaled(rgb: UInt8, factor: float) -> UInt8:
+    height, width = (max(1, round(side * factor)) for side in rgb.shape[:2])
+    if (height, width) == rgb.shape[:2]:
+        return rgb
+    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
+
+
+class _Chained:
+    """An encoder that sees images after a chain of steps. See ``encoders.base.Encoder``."""
+
+    def __init__(self, encoder: Encoder, chain: Chain) -> None:
+        self._encoder = encoder
+        self._chain = chain
+
+    @property
+    def spec(self) -> EncoderSpec:
+        return self._encoder.spec
+
+    def prepare(self, rgb: UInt8) -> UInt8:
+        return self._encoder.prepare(rendered(rgb, self._chain))
+
+    def encode(self, batch: UInt8, layers: Sequence[str]) -> Mapping[str, Float32]:
+        return self._encoder.encode(batch, layers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One image of the cache. ``vectors`` : layer → float32 (d,), as the network gave them."""
+
+    phash: int
+    width: int
+    height: int
+    format: str
+    vectors: Mapping[str, Float32]
+
+
+def user_folder() -> Path:
+    """Where embeddings are kept, if no other place is named."""
+    from platformdirs import user_cache_path
+
+    place = os.environ.get("RD_CACHE")
+    return (Path(place) if place else user_cache_path("retrieval-detect")) / "embeddings"
+
+
+def content_ids(items: Sequence[ImageItem], *, progress: Progress = _quiet) -> list[bytes | Failure]:
+    """The content id of each file, or why it cannot be read."""
+    found = []
+    with ThreadPoolExecutor() as pool:
+        for result in pool.map(_content_id, items):
+            progress(1)
+            found.append(result)
+    return found
+
+
+def _content_id(item: ImageItem) -> bytes | Failure:
+    try:
+        return content_id(item.read())
+    except ImageError as error:
+        return Failure(item.uri, error.reason, error.message)
+    except OSError as error:
+        return Failure(item.uri, "unreadable", f"the file cannot be read: {error.strerror or error}")
+
+
+class Cache:
+    """What is known of images, by content id. ``encoder`` is asked for only if something is missing."""
+
+    def __init__(
+        self, folder: Path, spec: EncoderSpec, encoder: Callable[[], Encoder], layers: Sequence[str]
+    ) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._encoder = encoder
+        self._layers = tuple(layers)
+
+    # ------------------------------------------------------------ vectors
+
+    def rows(
+        self, items: Mapping[bytes, ImageItem], chain: Chain = (), *, progress: Progress = _quiet
+    ) -> tuple[dict[bytes, Row], list[Failure]]:
+        """Embed what is not there yet; content id → row, and what could not be used.
+
+        ``items`` : content id → where the image is, each once.
+        """
+        folder = self._place(chain)
+        known = self._stored(folder, set(items))
+        progress(len(known))
+        missing = [identity for identity in items if identity not in known]
+        failures: list[Failure] = []
+        if missing:
+            folder.mkdir(parents=True, exist_ok=True)
+            encoder = _Chained(self._encoder(), chain)
+            results = embed([items[identity] for identity in missing], encoder, layers=self._layers)
+            for batch in _batches(results):
+                failures += [result for result in batch if isinstance(result, Failure)]
+                good = [result for result in batch if isinstance(result, Embedded)]
+                known |= self._keep(folder, good)
+                progress(len(batch))
+        return {identity: row for identity, row in known.items() if identity in items}, failures
+
+    def _place(self, chain: Chain) -> Path:
+        layers = sha256_bytes("\0".join(self._layers).encode())[:8]
+        return self._folder / self._spec.fingerprint[:16] / layers / ("+".join(chain) or "original")
+
+    def _keep(self, folder: Path, good: Sequence[Embedded]) -> dict[bytes, Row]:
+        """Write, and read back: so that a second run sees the very numbers of the first."""
+        if not good:
+            return {}
+        name = sha256_bytes(b"".join(row.content_id for row in good))[:16]
+        path = folder / f"{name}.parquet"
+        write_embeddings(path, good, spec=self._spec, layers=self._layers)
+        return dict(self._read(path))
+
+    def _stored(self, folder: Path, wanted: set[bytes]) -> dict[bytes, Row]:
+        found: dict[bytes, Row] = {}
+        for path in sorted(folder.glob("*.parquet")):
+            found |= {identity: row for identity, row in self._read(path) if identity in wanted}
+        return found
+
+    def _read(self, path: Path) -> Iterator[tuple[bytes, Row]]:
+        file = EmbeddingsFile(path)
+        file.require(self._spec, self._layers)
+        for rows in file.rows(range(len(file.row_groups)), self._layers, at_once=4096):
+            sizes = zip(rows.phash.tolist(), rows.width.tolist(), rows.height.tolist(), strict=True)
+            for i, (identity, facts) in enumerate(zip(rows.content_ids.to_pylist(), sizes, strict=True)):
+                if i not in rows.wrong:
+                    vectors = {layer: x[i] for layer, x in rows.vectors.items()}
+                    yield identity, Row(*facts, rows.formats[i], vectors)
+
+    # ------------------------------------------------------------ statistics
+
+    def statistics(
+        self, items: Mapping[bytes, ImageItem], chain: Chain = (), *, progress: Progress = _quiet
+    ) -> dict[bytes, Float32]:
+        """``pixels.statistics`` of the images that can be read, by content id: float32 (18,) each."""
+        folder = self._folder / "pixels" / ("+".join(chain) or "original")
+        known: dict[bytes, Float32] = {}
+        for path in sorted(folder.glob("*.npz")):
+            known |= {i: x for i, x in _read_statistics(path) if i in items}
+        progress(len(known))
+        missing = [identity for identity in items if identity not in known]
+        folder.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor() as pool:
+            for batch in _batches(iter(missing)):
+                seen = pool.map(lambda identity: _statistics(items[identity], chain), batch)
+                found = {i: x for i, x in zip(batch, seen, strict=True) if x is not None}
+                _write_statistics(folder, found)
+                known |= found
+                progress(len(batch))
+        return known
+
+
+def _batches(values: Iterator[T]) -> Iterator[list[T]]:
+    while batch := list(islice(values, _AT_ONCE)):
+        yield batch
+
+
+def _statistics(item: ImageItem, chain: Chain) -> Float32 | None:
+    try:
+        rgb = rendered(pixels(item), chain)
+    except ImageError:
+        return None
+    return statistics(rgb) if min(rgb.shape[:2]) >= _SMALLEST else None
+
+
+def _write_statistics(folder: Path, found: Mapping[bytes, Float32]) -> None:
+    if not found:
+        return
+    identities = np.frombuffer(b"".join(found), np.uint8).reshape(len(found), -1)
+    path = folder / f"{sha256_bytes(b''.join(found))[:16]}.npz"
+    write_atomically(path, lambda file: np.savez(file, identities=identities, values=[*found.values()]))
+
+
+def _read_statistics(path: Path) -> Iterator[tuple[bytes, Float32]]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            identities, values = data["identities"], data["values"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{path} is no file of pixel statistics", hint="Delete it; it is made anew."
+        ) from error
+    yield from ((row.tobytes(), x) for row, x in zip(identities, values, strict=True))

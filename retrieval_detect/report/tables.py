@@ -1,0 +1,91 @@
+"""Results of evaluations as JSON, CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrieval_detect.evaluate.context import Result
+
+SCHEMA = 1
+
+
+def result_json(result: Result, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything, plain JSON types. ``about`` : index, data, question: what the numbers are of."""
+    return {
+        "schema": SCHEMA,
+        "protocol": result.protocol,
+        "about": dict(about),
+        "rows": list(result.rows),
+        "notes": list(result.lines),
+        "detail": result.detail,
+    }
+
+
+def result_csv(result: Result) -> str:
+    """The table, a header and a row each, all digits that the result has."""
+    return _csv(result.columns, result.rows)
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def result_markdown(result: Result, about: Mapping[str, Any]) -> str:
+    """The table with what must be read beside it."""
+    facts = ", ".join(f"{key}: {value}" for key, value in about.items() if isinstance(value, str | int))
+    parts = [f"## {result.title}", facts, markdown_table(result.columns, result.rows), *result.lines]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table; shares to three decimals, nothing for what is not known."""
+    lines = [_line(heading(column) for column in columns)]
+    numeric = [all(isinstance(r.get(c), int | float | None) for r in rows) for c in columns]
+    lines.append(_line("---:" if right else "---" for right in numeric))
+    lines += [_line(cell(row.get(column)) for column in columns) for row in rows]
+    return "\n".join(lines)
+
+
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(str(text).replace("|", "\\|") for text in cells) + " |"
+
+
+def heading(column: str) -> str:
+    """A column's name for people."""
+    return column.replace("_", " ")
+
+
+def cell(value: Any) -> str:
+    """A value for people: ``0.912``, ``1,495``, nothing for what is not known."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+# ---------------------------------------------------------------- published numbers beside
+
+
+def compared_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """``published.compared`` as flat rows: ours, each published row in percent, and the difference to it."""
+    flat = []
+    for row in rows:
+        own: dict[str, Any] = {"column": row["column"], "metric": row["metric"]}
+        own |= {f"{name} (ours)": round(value, 2) for name, value in row["ours"].items()}
+        for other, value in row["published"].items():
+            own[other] = value
+            for name in row["ours"]:
+                own[f"{name} less {other}"] = row["difference"][name].get(other)
+        flat.append(own)
+    return flat
