@@ -76,7 +76,6 @@ def votes_of(
 def _voters(detector: Detector, query: Embedded) -> tuple[BankNeighbours, BankNeighbours]:
     stored = [row_id for _, row_id, _, _ in detector.snapshot.find([query.content_id])]
     groups = {row["group"] for row in detector.snapshot.take(stored, ["group"])}
-    vector = query.vectors[detector.layer][None, :]
-    near = detector.banks.nearest(query, vector, wanted=_WANTED, own_groups=groups)
+    near = detector.banks.nearest(query, query.vectors, wanted=_WANTED, own_groups=groups)
     voters = detector.banks.voters(near)
     return voters["fake"], voters["real"]
