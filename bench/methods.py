@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = _rounded(measure(options.data, quick=options.quick))
     out = options.out or (None if options.quick else RESULTS / f"methods-{result['date'][:10]}.json")
     if out:
-        out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(result, ensure_ascii=False, separators=(",", ":")).replace("},{", "},\n{")
+        out.write_text(text + "\n", encoding="utf-8")
     print(tables(result))
 
 
@@ -158,7 +159,8 @@ def _judged(
 def _inner(
     world: World, outer: Fold, taking_part: Sequence[Entry], seconds: dict[str, float]
 ) -> Iterator[dict[str, Any]]:
-    """AUC of each entry in the inner folds: what choices are made by."""
+    """Mean AUC of each entry over the inner folds and the numbers known: what choices are made by."""
+    found: dict[str, list[float]] = defaultdict(list)
     for fold in inner_folds(world, outer):
         contest = Contest(world, fold)
         fake = world.rows.fake[fold.queries]
@@ -169,14 +171,9 @@ def _inner(
                     started = time.perf_counter()
                     scores = contest.scores(entry, references, fold.queries)
                     seconds[entry.name] += time.perf_counter() - started
-                    value = auc(scores[fake], scores[~fake])
-                    yield {
-                        "fold": _key(outer),
-                        "inner": fold.family,
-                        "n": n,
-                        "entry": entry.name,
-                        "auc": value,
-                    }
+                    found[entry.name].append(auc(scores[fake], scores[~fake]))
+    for name, values in found.items():
+        yield {"fold": _key(outer), "entry": name, "auc": float(np.mean(values))}
 
 
 def _key(fold: Fold) -> str:
