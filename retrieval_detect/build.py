@@ -14,6 +14,7 @@ from retrieval_detect.encoders.pipeline import embed_views
 from retrieval_detect.errors import ImageError, LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.laundering import CROPS, MAX_CROPS, stored_views
+from retrieval_detect.progress import quiet
 from retrieval_detect.store.failures import record_failures
 from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.purge import keyed_digest
@@ -38,10 +39,6 @@ STAGE_ROWS = 256
 
 Progress = Callable[[int], None]
 Review: TypeAlias = "Callable[[Writer, Snapshot], Sequence[FittedRecord]]"
-
-
-def _quiet(_: int) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,7 @@ def plan(
     snapshot: Snapshot | None,
     *,
     views: Sequence[str] = (),
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
 ) -> UpdatePlan:
     """Hash every input and compare with what is stored (``snapshot=None``: nothing yet).
 
@@ -269,7 +266,7 @@ class Index:
         *,
         encoder: Encoder,
         review: Review | None = None,
-        progress: Progress = _quiet,
+        progress: Progress = quiet,
         workers: int | None = None,
         batch_size: int | None = None,
     ) -> AddReport:

@@ -16,6 +16,7 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.methods import Answer, Methods, calibration_name
+from retrieval_detect.progress import quiet
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
 from retrieval_detect.scoring.conformal import TRAITS, Conformal, size_class
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
@@ -41,10 +42,6 @@ _FOLDS = 5
 _COLUMNS = ["content_id", "phash", "group", "generator", "source", "width", "height", "format"]
 
 Progress = Callable[[int], None]
-
-
-def _quiet(_: int) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,7 @@ def score_rows(
     chosen: Chosen = Chosen(),
     judge: Snapshot | None = None,
     device: str = "auto",
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
 ) -> CalibrationScores:
     """Ask ``judge`` (default: ``rows`` itself) about rows, in an order of ``rows`` alone.
 
@@ -174,7 +171,7 @@ def fit_calibration(
     *,
     likelihood: LikelihoodMethod = "logistic",
     device: str = "auto",
-    progress: Progress = _quiet,
+    progress: Progress = quiet,
 ) -> Calibration:
     """Fit on the rows that a generation has set aside.
 

@@ -11,6 +11,7 @@ import numpy as np
 from retrieval_detect.calibrate import Chosen, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.methods import load_head
+from retrieval_detect.progress import quiet
 from retrieval_detect.store.training import TrainingSet, load_training_set
 from retrieval_detect.types import METHODS
 from retrieval_detect.verdicts import Question
@@ -25,16 +26,12 @@ ENSEMBLE_ROWS = 5000
 _FOLDS = 3
 
 
-def _quiet(_: str) -> None:
-    pass
-
-
 def member_scores(
     snapshot: Snapshot,
     members: Sequence[str],
     *,
     device: str = "auto",
-    progress: Callable[[str], None] = _quiet,
+    progress: Callable[[str], None] = quiet,
 ) -> TrainingSet:
     """What each member says of bank rows that it has not learnt from.
 

@@ -18,6 +18,7 @@ import numpy as np
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import CROPS, crop_box, kind_of
 from retrieval_detect.methods import Methods, calibration_name
+from retrieval_detect.progress import quiet
 from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.search.banks import Banks
 from retrieval_detect.search.fitted import PLAIN
@@ -168,16 +169,12 @@ def _read(snapshot: Snapshot, name: str) -> HighestCrops | None:
 # ---------------------------------------------------------------- fitting
 
 
-def _quiet(_: int) -> None:
-    pass
-
-
 def fit_regions(
     snapshot: Snapshot,
     question: Question | None = None,
     *,
     device: str = "auto",
-    progress: Callable[[int], None] = _quiet,
+    progress: Callable[[int], None] = quiet,
 ) -> HighestCrops:
     """Judge the crops of every photograph set aside, its own group left out; no image is opened.
 

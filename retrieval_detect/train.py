@@ -14,6 +14,7 @@ import numpy as np
 from retrieval_detect.calibrate import fit_calibration, write_calibration
 from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.methods import Methods, calibration_name, calibrations, load_head
+from retrieval_detect.progress import quiet
 from retrieval_detect.projections.inner import Trial, Vote
 from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.search.fitted import PLAIN, read_projection
@@ -44,10 +45,6 @@ LONGEST_NAME = 30
 _NAMES = f"Use lower-case letters, digits, '-' (never two) and '_', at most {LONGEST_NAME} characters."
 
 
-def _quiet(_: str) -> None:
-    pass
-
-
 # ---------------------------------------------------------------- projections
 
 
@@ -71,7 +68,7 @@ def fitted_projection(
     layers: Sequence[str],
     *,
     options: Mapping[str, Any] | None = None,
-    progress: Say = _quiet,
+    progress: Say = quiet,
 ) -> Affine:
     """Fit a projection on bank rows, and the temperature of the density vote through it.
 
@@ -115,7 +112,7 @@ def commit_projection(
         return _commit_default(writer, name, [record], device=device)
 
 
-def fit_default(store: Store, *, device: str = "auto", progress: Say = _quiet) -> Manifest | None:
+def fit_default(store: Store, *, device: str = "auto", progress: Say = quiet) -> Manifest | None:
     """Fit and commit the projection that a new index searches through, if there is enough to fit it on.
 
     ``DEFAULT`` is what ``python -m bench.methods`` chose by its inner folds. Smaller indexes, and those with

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from retrieval_detect.cli._params import Run
+    from retrieval_detect.store.manifest import Manifest
 
 
 def same_index(run: Run, folder: Path) -> str:
@@ -20,3 +21,9 @@ def same_index(run: Run, folder: Path) -> str:
     if folder.parent == index_home(plain):
         return f" --index {shlex.quote(folder.name)}"
     return f" --index {shlex.quote(str(folder))}"
+
+
+def committed(run: Run, folder: Path, manifest: Manifest) -> str:
+    """The line that says what was made, and how to go back."""
+    undo = f"rd bank rollback {manifest.parent}{same_index(run, folder)}"
+    return f"  Committed as generation {manifest.generation}. Undo: {undo}"

@@ -19,12 +19,14 @@ from retrieval_detect.cli._params import (
     method_option,
     projection_option,
 )
+from retrieval_detect.cli._table_file import check_table_file, write_table_file
 
 if TYPE_CHECKING:
     from retrieval_detect.check import Check
     from retrieval_detect.detector import Detector
     from retrieval_detect.discover import Candidate, Discovery
 
+_COLUMNS = ("input", "cluster", "rank", "verdict", "score", "sha256")
 _MOST_NAMED = 20
 """Images written out in a proposed command; a shell line with hundreds helps nobody."""
 
@@ -155,7 +157,7 @@ def discover(
     from retrieval_detect.verdicts import Question
 
     settings = run.settings
-    _check_out(out)
+    check_table_file(out)
     detector = Detector.load(
         index_path(settings),
         weights=settings.encoder_weights,
@@ -174,7 +176,9 @@ def discover(
     for failure in found.failures:
         run.output.warning(f"{failure.uri}: {failure.message}")
     if out is not None:
-        _write(out, found)
+        from retrieval_detect.report.review import listing
+
+        write_table_file(out, listing(found), _COLUMNS)
     _show_discovery(run, found, min_size)
     return SOME_FAILED if found.failures else None
 
@@ -208,7 +212,7 @@ def _show_discovery(run: Run, found: Discovery, min_size: int) -> None:
 
     output = run.output
     if output.format in ("csv", "quiet"):
-        output.table(listing(found), ["input", "cluster", "rank", "verdict", "score", "sha256"])
+        output.table(listing(found), _COLUMNS)
         return
     lines = discovery_lines(found, min_size=min_size)
     record = discovery_json(found)
@@ -229,32 +233,3 @@ def _command(run: Run, candidate: Candidate) -> str:
     more = ["..."] * (len(candidate.images) > _MOST_NAMED)
     flag = same_index(run, index_path(run.settings))
     return f"rd bank add {' '.join([*named, *more])} --label LABEL{flag}   # LABEL: real or fake"
-
-
-def _check_out(out: Path | None) -> None:
-    from retrieval_detect.errors import UsageError
-
-    if out is None:
-        return
-    if out.suffix.lower() not in (".csv", ".json"):
-        raise UsageError(f"{out.name} ends in neither .csv nor .json")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
-
-
-def _write(out: Path, found: Discovery) -> None:
-    import csv
-    import io
-
-    from retrieval_detect.files import write_bytes, write_json
-    from retrieval_detect.report.review import listing
-
-    rows = listing(found)
-    if out.suffix.lower() == ".json":
-        write_json(out, rows)
-        return
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ["input", "cluster", "rank", "verdict", "score", "sha256"])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(out, text.getvalue().encode())

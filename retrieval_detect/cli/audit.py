@@ -15,6 +15,7 @@ from retrieval_detect.cli._params import (
     encoder_weights_option,
     offline_option,
 )
+from retrieval_detect.cli._table_file import check_table_file, write_table_file
 
 if TYPE_CHECKING:
     from retrieval_detect.evaluate.audit import Audit
@@ -79,13 +80,15 @@ def command(
     from retrieval_detect.cli._progress import progress
     from retrieval_detect.evaluate.audit import audit
 
-    _check_out(out)
+    check_table_file(out)
     test = _test_items(against)
     material = _material(run, folder, at_most)
     with progress(len(test), "Test images", run.output) as meter:
         found = audit(material, against=test, rebalance=rebalance, progress=meter.advance)
     if out is not None:
-        _write(out, found)
+        from retrieval_detect.report.audit import drop_rows
+
+        write_table_file(out, drop_rows(found), ["row_id", "uri", "label", "reason"])
     _show(run, found, out)
     failed = SOME_FAILED if found.failures or (found.leak and found.leak.failures) else 0
     return EXIT_CODES[found.level] or failed
@@ -142,32 +145,3 @@ def _show(run: Run, found: Audit, out: Path | None) -> None:
     run.output.note(NO_PROOF)
     if out is not None:
         run.output.success(f"{out}: {len(found.drop):,} images better left out")
-
-
-def _check_out(out: Path | None) -> None:
-    from retrieval_detect.errors import UsageError
-
-    if out is None:
-        return
-    if out.suffix.lower() not in (".csv", ".json"):
-        raise UsageError(f"{out.name} ends in neither .csv nor .json")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
-
-
-def _write(out: Path, found: Audit) -> None:
-    import csv
-    import io
-
-    from retrieval_detect.files import write_bytes, write_json
-    from retrieval_detect.report.audit import drop_rows
-
-    rows = drop_rows(found)
-    if out.suffix.lower() == ".json":
-        write_json(out, rows)
-        return
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ["row_id", "uri", "label", "reason"])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(out, text.getvalue().encode())

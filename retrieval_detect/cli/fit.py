@@ -48,7 +48,7 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
     and a likelihood ratio. It holds for images like those set aside, and for no other cameras or sites.
     """
     from retrieval_detect.calibrate import commit_calibration, fit_calibration
-    from retrieval_detect.cli._again import same_index
+    from retrieval_detect.cli._again import committed
     from retrieval_detect.cli._progress import progress
     from retrieval_detect.config import index_path
     from retrieval_detect.report.words import calibration_lines
@@ -81,10 +81,7 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
         run.output.record(record, text=[*lines, "  Nothing was written."])
         return
     manifest = commit_calibration(store, fitted)
-    flag = same_index(run, store.folder)
-    lines.append(
-        f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}{flag}"
-    )
+    lines.append(committed(run, store.folder, manifest))
     run.output.record(record | {"generation": manifest.generation}, text=lines)
 
 
@@ -101,7 +98,7 @@ def regions(run: Run, dry_run: bool) -> None:
     A query of regions then says how many photographs have a crop as high. It needs an index with crops:
     rd build-index --views crops, or rd bank add --views crops.
     """
-    from retrieval_detect.cli._again import same_index
+    from retrieval_detect.cli._again import committed
     from retrieval_detect.cli._progress import progress
     from retrieval_detect.config import index_path
     from retrieval_detect.regions import commit_regions, fit_regions
@@ -126,10 +123,7 @@ def regions(run: Run, dry_run: bool) -> None:
         run.output.record(record, text=[*lines, "  Nothing was written."])
         return
     manifest = commit_regions(store, fitted)
-    flag = same_index(run, store.folder)
-    lines.append(
-        f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}{flag}"
-    )
+    lines.append(committed(run, store.folder, manifest))
     run.output.record(record | {"generation": manifest.generation}, text=lines)
 
 

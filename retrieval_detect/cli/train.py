@@ -100,7 +100,7 @@ def _command(kind: str) -> click.Command:
 
 
 def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[str, Any]) -> None:
-    from retrieval_detect.cli._again import same_index
+    from retrieval_detect.cli._again import committed, same_index
     from retrieval_detect.config import index_path
     from retrieval_detect.report.words import training_lines
     from retrieval_detect.store.store import Store
@@ -129,9 +129,7 @@ def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[st
     manifest = commit_head(store, name, head, of=snapshot, device=run.settings.device)
     flag = same_index(run, store.folder)
     lines = training_lines(record)
-    lines.append(
-        f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}{flag}"
-    )
+    lines.append(committed(run, store.folder, manifest))
     if head.kind != "quality":
         lines.append(f"  Use it: rd query photo.jpg --method {name}{flag}")
     run.output.record(record | {"generation": manifest.generation}, text=lines)

@@ -24,6 +24,7 @@ from retrieval_detect.files import sha256_bytes, write_atomically
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.labelled import pixels
 from retrieval_detect.images.laundering import render
+from retrieval_detect.progress import quiet
 from retrieval_detect.store.exchange import EmbeddingsFile, write_embeddings
 from retrieval_detect.types import Embedded, Failure
 
@@ -43,10 +44,6 @@ _SMALLEST = 6
 
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[int], None]
-
-
-def _quiet(_: int) -> None:
-    pass
 
 
 def rendered(rgb: UInt8, chain: Chain) -> UInt8:
@@ -106,7 +103,7 @@ def user_folder() -> Path:
     return (Path(place) if place else user_cache_path("retrieval-detect")) / "embeddings"
 
 
-def content_ids(items: Sequence[ImageItem], *, progress: Progress = _quiet) -> list[bytes | Failure]:
+def content_ids(items: Sequence[ImageItem], *, progress: Progress = quiet) -> list[bytes | Failure]:
     """The content id of each file, or why it cannot be read."""
     found = []
     with ThreadPoolExecutor() as pool:
@@ -139,7 +136,7 @@ class Cache:
     # ------------------------------------------------------------ vectors
 
     def rows(
-        self, items: Mapping[bytes, ImageItem], chain: Chain = (), *, progress: Progress = _quiet
+        self, items: Mapping[bytes, ImageItem], chain: Chain = (), *, progress: Progress = quiet
     ) -> tuple[dict[bytes, Row], list[Failure]]:
         """Embed what is not there yet; content id → row, and what could not be used.
 
@@ -193,7 +190,7 @@ class Cache:
     # ------------------------------------------------------------ statistics
 
     def statistics(
-        self, items: Mapping[bytes, ImageItem], chain: Chain = (), *, progress: Progress = _quiet
+        self, items: Mapping[bytes, ImageItem], chain: Chain = (), *, progress: Progress = quiet
     ) -> dict[bytes, Float32]:
         """``pixels.statistics`` of the images that can be read, by content id: float32 (18,) each."""
         folder = self._folder / "pixels" / ("+".join(chain) or "original")

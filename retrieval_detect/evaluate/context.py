@@ -18,6 +18,7 @@ from retrieval_detect.evaluate.intervals import Scored
 from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.evaluate.shortcuts import LEAST_IMAGES, MODELS, group_folds, out_of_fold
 from retrieval_detect.files import sha256_bytes, write_json
+from retrieval_detect.progress import quiet
 from retrieval_detect.search.bulk import Asked
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.groups import group_rows
@@ -41,10 +42,6 @@ Json: TypeAlias = Any
 """Plain JSON types."""
 _AT_MOST = 1000
 """References of each label whose pixels teach the trivial baseline."""
-
-
-def _quiet(_: int) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,7 +194,7 @@ class Plan:
     finish: Callable[[dict[str, Json]], Result]
 
 
-def run(plan: Plan, folder: Path | None, key: str, *, progress: Progress = _quiet) -> Result:
+def run(plan: Plan, folder: Path | None, key: str, *, progress: Progress = quiet) -> Result:
     """Carry a plan out. With a folder, finished steps are kept there, so that none is done twice.
 
     ``key`` : digest of all that the outcome depends on.

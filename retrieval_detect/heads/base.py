@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from retrieval_detect.errors import UsageError, VectorError
-from retrieval_detect.options import option as option  # noqa: PLC0414 - kinds of heads take it from here
+from retrieval_detect.options import option as option  # noqa: PLC0414 - heads import it from here
+from retrieval_detect.progress import quiet as quiet  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,10 +31,6 @@ Progress = Callable[[str], None]
 
 _FEW = 64
 """Rows that nearly always show that not all are equal."""
-
-
-def quiet(_: str) -> None:
-    """Tell nobody."""
 
 
 @dataclass(eq=False)
