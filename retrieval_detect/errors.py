@@ -16,6 +16,7 @@
     │   ├── FormatUnsupported     written by a newer rd
     │   ├── LabelConflict         the same image under both labels
     │   └── EmptyBank             a vote needs references of both labels
+    ├── CaseDamaged           an examiner's log is not what was written
     └── SearchError
         ├── VectorError           NaN, zero, wrong shape or dtype
         └── FaissUnavailable      none or several FAISS distributions, or no such device
@@ -107,6 +108,10 @@ class LabelConflict(IndexStateError, ValueError):
 
 class EmptyBank(IndexStateError, ValueError):
     """A vote was asked of a bank without references."""
+
+
+class CaseDamaged(RdError, ValueError):
+    """The log of a case was changed after it was written."""
 
 
 class SearchError(RdError, RuntimeError):

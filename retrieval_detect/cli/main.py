@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Entry] = {
     "audit": Entry("Look inside", "audit", "Say whether an index, or a set of images, is evidence"),
     "eval": Entry("Look inside", "eval", "Measure an index on images whose labels are known"),
     "index": Entry("Look inside", "index", "List, describe and check indexes"),
+    "report": Entry("Look inside", "report", "List and verify the verdicts of an examiner's case"),
     "embed": Entry("Look inside", "embed", "Write embeddings of images to a Parquet file"),
     "doctor": Entry("Set up", "doctor", "Say what is installed, what is missing and how to mend it"),
     "completion": Entry("Set up", "completion", "Print the completion script of a shell"),

@@ -12,6 +12,7 @@ TOMBSTONES = "tombstones"
 CANARIES = "canaries"
 STAGING = "staging"
 BANKS = "banks"
+PINS = "pins"
 FAILURES = "failures.jsonl"
 FITTED = {"projection": "projections", "head": "heads", "calibration": "calibrations", "regions": "regions"}
 LOCK = ".lock"

@@ -20,6 +20,7 @@ from retrieval_detect.store.layout import (
     plain_id,
 )
 from retrieval_detect.store.manifest import Manifest, generations, manifest_path, read_manifest
+from retrieval_detect.store.pins import pinned
 from retrieval_detect.store.snapshot import Snapshot
 
 KEPT_GENERATIONS = 10
@@ -27,9 +28,10 @@ _SWEPT = (MANIFESTS, SHARDS, TOMBSTONES, CANARIES, *FITTED.values())
 
 
 def kept_generations(folder: Path, current: Manifest) -> list[int]:
-    """Generations that may be gone back to: the last ten, none below a purge, none beyond CURRENT."""
+    """Generations that may be gone back to: the last ten and pinned ones, from the last purge to CURRENT."""
     there = [g for g in generations(folder) if current.purge.floor <= g <= current.generation]
-    return there[-KEPT_GENERATIONS:]
+    keep = {*there[-KEPT_GENERATIONS:], *pinned(folder)}
+    return [g for g in there if g in keep]
 
 
 def sweep(folder: Path, current: Manifest) -> None:
