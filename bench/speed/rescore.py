@@ -37,8 +37,8 @@ from retrieval_detect.types import LABELS, Embedded, EncoderSpec, Facts, ImageIt
 from retrieval_detect.verdicts import Question
 
 D, ROUNDS = 512, 5
-REFERENCES = (20_000, 100_000)
-QUERIES = 20_000
+REFERENCES = (10_000, 50_000)
+QUERIES = 5_000
 GENERATORS = 8
 CHUNK = 10_000
 BLOCK = 2048

@@ -3,7 +3,7 @@
     python -m bench.speed.search [--peers PYTHON] [--quick] [--out FILE]
     python -m bench.speed.search --render FILE
 
-``--peers`` : a Python that has usearch and lancedb; without it they are left out. See bench/README.md.
+``--peers`` : a Python with usearch, lancedb and autofaiss; those it lacks are left out. See bench/README.md.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ D, K, ROUNDS = 768, 10, 5
 QS = (1, 32, 1024)
 PROJECTION = Identity("proj", D)
 # A peer is left out where five rounds of it would take minutes; rd and stock FAISS are always there.
-PEERS_UP_TO = {"scikit-learn": (10**6, 1.1e8), "usearch": (10**6, 1.1e8), "lancedb": (10**5, 3.2e6)}
-"""Rows, and rows times queries."""
+PEERS_UP_TO = {"scikit-learn": 1.1e8, "usearch": 1.1e8, "lancedb": 3.2e6}
+"""Rows times queries."""
+BUILT_SHARE = 10
+"""autofaiss builds over one row of so many: over all of them it takes a quarter of an hour."""
 CHECKED = 8
 
 
@@ -85,7 +87,10 @@ class Peers:
         self.names = self._ask({key: str(folder / name) for key, name in job.items()} | {"k": K})
 
     def seconds(self, name, q):
-        return self._ask({"peer": name, "q": q, "repeat": 5 if q == 1 else 1})
+        return self._ask({"peer": name, "q": q})
+
+    def build_s(self, name):
+        return self._ask({"peer": name})
 
     def close(self):
         self.process.stdin.close()
@@ -95,7 +100,7 @@ class Peers:
         print(json.dumps(what), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit("the Python given by --peers cannot run usearch or lancedb: try it by hand")
+            raise SystemExit(f"the Python given by --peers cannot do {what}: try it by hand")
         return json.loads(answer)
 
 
@@ -114,14 +119,13 @@ def contestants(shard, queries, peers):
         "faiss": lambda q: seconds(lambda: flat.search(queries[:q], K)),
         "scikit-learn": lambda q: seconds(lambda: brute.kneighbors(queries[:q])),
     }
-    for name in peers.names if peers else ():
+    for name in PEERS_UP_TO.keys() & set(peers.names if peers else ()):
         found[name] = partial(peers.seconds, name)
     return found, bank, flat
 
 
 def affordable(name, n, q):
-    rows, products = PEERS_UP_TO.get(name, (n, n * q))
-    return n <= rows and n * q <= products
+    return n * q <= PEERS_UP_TO.get(name, n * q)
 
 
 def read_s(rows):
@@ -235,11 +239,22 @@ def updated(sizes, options, folder):
         rebuilds.append(seconds(rebuild, least_s=0))
     for bank in grown.values():
         bank.digests.save()
-    return {
+    found = {"autofaiss": built(options.peers, max(sizes) // BUILT_SHARE, folder)} if options.peers else {}
+    return found | {
         "added": 1000,
         "sizes": {str(n): {key: rounds_of(lane[1:]) for key, lane in t.items()} for n, t in times.items()},
         "rebuild_faiss_flat_s": rounds_of(rebuilds[1:]),
     }
+
+
+def built(python, n, folder):
+    """What autofaiss takes to build its index of n rows, once; ``None`` where that Python has none."""
+    say(f"autofaiss, {n:,} rows")
+    peers = Peers(python, made(n, seed=4), np.empty((0, D), np.float32), folder)
+    try:
+        return {"n": n, "build_s": peers.build_s("autofaiss")} if "autofaiss" in peers.names else None
+    finally:
+        peers.close()
 
 
 def remembered(n, folder):

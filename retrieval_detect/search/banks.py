@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from retrieval_detect.files import DigestCache
 from retrieval_detect.scoring.near import same_image
 from retrieval_detect.scoring.neighbours import BankNeighbours
+from retrieval_detect.search import threads
 from retrieval_detect.search.approximate import ApproximateBank, open_bank
 from retrieval_detect.search.bank import BankFiles, ShardVectors
 from retrieval_detect.search.exact import SideBySide, search, similarity
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from retrieval_detect.search.projection import Projection
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.tuned import Tuned
-    from retrieval_detect.types import Bool, Embedded, Float16, Float32, Int64, Label, Probe
+    from retrieval_detect.types import Bool, Embedded, Float16, Float32, Int64, Label, Neighbours, Probe
 
 SPARE = 16
 """Neighbours fetched beyond those wanted, so that dropping the query's own seldom means asking again."""
@@ -134,14 +136,21 @@ class Banks:
         ``vectors`` : layer → float32 (d,), any norm; the projection's layers and the one that tells
         near-duplicates. ``own_groups`` : groups known to hold the query's image.
         """
-        fetch = wanted + SPARE
+        query = np.concatenate([vectors[layer] for layer in self.projection.layers])
+        codes, fetch = query_codes(query[None, :], self.projection), wanted + SPARE
         while True:
-            found = {label: self._fetch(label, image, vectors, fetch) for label in LABELS}
+            both = self.search_codes(codes, fetch)
+            found = {label: self._seen(label, image, vectors, both[label]) for label in LABELS}
             groups = own_groups | self.own_groups(found)
             near = {label: self._without(label, found[label], groups) for label in LABELS}
             if all(self._enough(label, near[label], wanted) for label in LABELS):
                 return near
             fetch *= 4
+
+    def search_codes(self, codes: Float16, k: int) -> dict[Label, Neighbours]:
+        """Each bank's ``Bank.search_codes``, side by side: no thread idles between the two."""
+        searches = [partial(self.bank(label).search_codes, codes, k) for label in LABELS]
+        return dict(zip(LABELS, threads.together(searches), strict=True))
 
     def own_groups(self, near: Mapping[Label, Near]) -> set[int]:
         """The groups of the query's own image and of its near-duplicates, as far as they were found."""
@@ -188,12 +197,10 @@ class Banks:
         stored = [shard.row_ids for shard in self._snapshot.shards(label, "bank")]
         return np.setdiff1d(np.concatenate(stored), self.references(label).row_ids)
 
-    def _fetch(
-        self, label: Label, image: Embedded | Probe, vectors: Mapping[str, Float32], fetch: int
+    def _seen(
+        self, label: Label, image: Embedded | Probe, vectors: Mapping[str, Float32], neighbours: Neighbours
     ) -> Near:
         references = self.references(label)
-        query = np.concatenate([vectors[layer] for layer in self.projection.layers])
-        neighbours = self.bank(label).search(query[None, :], fetch)
         row_ids, similarities = neighbours.row_ids[0], neighbours.similarities[0]
         positions = references.positions(row_ids)
         hamming = np.bitwise_count(references.phash[positions] ^ np.uint64(image.phash))

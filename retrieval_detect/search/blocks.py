@@ -7,7 +7,6 @@ may do to a product is part of the answer, so answers stay exact.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ _BLOCK_ROWS = 2048
 _QUERIES_AT_ONCE = 1024
 _PRODUCTS_AT_ONCE = 1 << 21
 """Of one thread."""
-_GROUP = 32
+_GROUP = 16
 """Products searched for their largest first, which is cheaper than looking at each."""
 _COARSE_SPARE = 24
 _BFLOAT16_ROUNDING = 2.0**-8
@@ -38,7 +37,7 @@ _BFLOAT16_ROUNDING = 2.0**-8
 class BlockScan:
     """Matrix products in float32 or, ``coarse``, in bfloat16."""
 
-    fewest = 5
+    fewest = 6
     largest_c = 1 << 62
     shared = True
 
@@ -69,39 +68,39 @@ class BlockScan:
         return Candidates(slots, products, cut, slack, share=1.01 * _BFLOAT16_ROUNDING)
 
     def _search(self, parts: Sequence[Part], codes: Float32, c: int) -> tuple[Float32, Int64]:
-        slabs = deque(_slabs(parts[-1].end, len(codes)))
-        workers = range(min(threads.count(), len(slabs)))
-        found = threads.shared_out(lambda _: self._best(parts, codes, slabs, c), workers)
+        slabs = list(_slabs(parts[-1].end, len(codes)))
+        found = threads.drained(lambda taken: self._best(parts, codes, taken, c), slabs)
         products = np.concatenate([best.values.numpy() for best in found], axis=1)
         slots = np.concatenate([best.slots.numpy() for best in found], axis=1)
-        first = np.argpartition(-products, c - 1, axis=1)[:, :c]
+        first = _largest(products, c)
         return np.take_along_axis(products, first, 1), np.take_along_axis(slots, first, 1)
 
-    def _best(self, parts: Sequence[Part], codes: Float32, slabs: deque[slice], c: int) -> _Best:
-        """The best rows of the slabs this thread comes by."""
+    def _best(self, parts: Sequence[Part], codes: Float32, slabs: Iterator[slice], c: int) -> _Best:
+        """The best rows of ``slabs``."""
         import torch
 
         best = _Best(len(codes), c)
-        queries = torch.from_numpy(codes).to(torch.bfloat16 if self.coarse else torch.float32)
+        queries = torch.from_numpy(codes).to(torch.bfloat16 if self.coarse else torch.float32).T
         wide = torch.empty(_BLOCK_ROWS, codes.shape[1])
         rows = torch.empty_like(wide, dtype=queries.dtype) if self.coarse else wide
-        while slabs:
-            try:
-                slab = slabs.popleft()
-            except IndexError:  # another thread was faster
-                break
+        made = torch.empty(_BLOCK_ROWS, len(codes), dtype=queries.dtype)
+        products = torch.empty(0, len(codes))
+        for slab in slabs:
             n = slab.stop - slab.start
-            products = torch.full((len(codes), -(-n // _GROUP) * _GROUP), -torch.inf)
+            whole = -(-n // _GROUP) * _GROUP
+            if len(products) < whole:
+                products = torch.empty(whole, len(codes))
+            products[n:whole] = -torch.inf
             for part, block in _pieces(parts, slab.start, slab.stop):
                 m, first = block.stop - block.start, part.start + block.start - slab.start
                 wide[:m].copy_(_tensor(part.shard.codes[block]))
                 if self.coarse:
                     rows[:m].copy_(wide[:m])
-                products[:, first : first + m] = queries @ rows[:m].T
+                products[first : first + m] = torch.mm(rows[:m], queries, out=made[:m])
                 if part.n_alive < len(part.alive):
                     gone = np.flatnonzero(~part.alive[block])
-                    products[:, torch.from_numpy(first + gone)] = -torch.inf
-            best.take(products, slab.start)
+                    products[torch.from_numpy(first + gone)] = -torch.inf
+            best.take(products[:whole], slab.start)
         return best
 
 
@@ -113,27 +112,26 @@ class _Best:
 
         self.values = torch.full((q, c), -torch.inf)
         self.slots = torch.zeros((q, c), dtype=torch.int64)
-        self._full = False
+        self._cut = self.values[:, 0]
 
     def take(self, products: Tensor, start: int) -> None:
-        """See ``products``, float32 (q, m), m a multiple of ``_GROUP``, of slots from ``start`` on."""
+        """See ``products``, float32 (m, q), m a multiple of ``_GROUP``, of slots from ``start`` on."""
         import torch
 
-        if self._full:
+        if (self._cut > -torch.inf).all():
             self._merge(*self._larger(products, start))
         else:
-            slots = torch.arange(start, start + products.shape[1]).expand(len(products), -1)
-            self._merge(products, slots)
-        self._full = bool((self.values[:, -1] > -torch.inf).all())
+            slots = torch.arange(start, start + len(products)).expand(len(self.values), -1)
+            self._merge(products.T, slots)
 
     def _larger(self, products: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """Products above the smallest kept, and their slots, padded to the same number a query."""
         import torch
 
-        q, cut = len(products), self.values[:, -1]
-        grouped = products.view(q, _GROUP, -1)
-        query, group = (grouped.amax(dim=1) > cut[:, None]).nonzero(as_tuple=True)
-        values = grouped[query, :, group]
+        q, cut = products.shape[1], self._cut
+        grouped = products.view(_GROUP, -1, q)
+        query, group = (grouped.amax(dim=0) > cut).T.nonzero(as_tuple=True)
+        values = grouped[:, group, query].T
         at, member = (values > cut[query, None]).nonzero(as_tuple=True)
         query = query[at]
         counts = torch.bincount(query, minlength=q)
@@ -142,7 +140,7 @@ class _Best:
         padded = torch.full((q, width), -torch.inf)
         slots = torch.zeros((q, width), dtype=torch.int64)
         padded[query, place] = values[at, member]
-        slots[query, place] = start + member * grouped.shape[2] + group[at]
+        slots[query, place] = start + member * grouped.shape[1] + group[at]
         return padded, slots
 
     def _merge(self, values: Tensor, slots: Tensor) -> None:
@@ -151,8 +149,15 @@ class _Best:
         if not values.shape[1]:
             return
         values, slots = torch.cat([self.values, values], dim=1), torch.cat([self.slots, slots], dim=1)
-        self.values, best = values.topk(self.values.shape[1], dim=1)
-        self.slots = slots.gather(1, best)
+        # Several times faster than torch's topk, which sorts.
+        best = torch.from_numpy(_largest(values.numpy(), self.values.shape[1]))
+        self.values, self.slots = values.gather(1, best), slots.gather(1, best)
+        self._cut = self.values.amin(dim=1)
+
+
+def _largest(values: Float32, c: int) -> Int64:
+    """Where the c largest of each row are, in no particular order."""
+    return np.argpartition(values, -c, axis=1)[:, -c:]
 
 
 def block_scans() -> list[Scan]:
@@ -179,15 +184,18 @@ def _query_error(codes: Float32) -> Float64:
 
 
 def _slabs(end: int, n_queries: int) -> Iterator[slice]:
-    """Slots 0 to ``end``, ever more at once: the better the best so far, the fewer that are better."""
-    largest = max(_BLOCK_ROWS, _PRODUCTS_AT_ONCE // n_queries // _BLOCK_ROWS * _BLOCK_ROWS)
-    start, size = 0, _BLOCK_ROWS
+    """Slots 0 to ``end``, ever more at once: the better the best so far, the fewer that are better.
+
+    Towards the end they become small again, so that all threads are done at about the same time.
+    """
+    n_threads, start, size = threads.count(), 0, _BLOCK_ROWS
+    largest = _PRODUCTS_AT_ONCE // n_queries
     while start < end:
-        for _ in range(threads.count()):
-            if start < end:
-                yield slice(start, min(start + size, end))
-                start += size
-        size = min(2 * size, largest)
+        for first in range(start, min(start + n_threads * size, end), size):
+            yield slice(first, min(first + size, end))
+        start += n_threads * size
+        size = min(2 * size, largest, (end - start) // (2 * n_threads))
+        size = max(1, size // _BLOCK_ROWS) * _BLOCK_ROWS
 
 
 def _pieces(parts: Sequence[Part], first: int, last: int) -> Iterator[tuple[Part, slice]]:

@@ -18,7 +18,7 @@ from retrieval_detect.types import LABELS, NEAR_HAMMING
 if TYPE_CHECKING:
     from retrieval_detect.search.banks import Banks
     from retrieval_detect.search.references import References
-    from retrieval_detect.types import Bool, Float16, Float32, Int64, Label, UInt64
+    from retrieval_detect.types import Bool, Float32, Int64, Label, Neighbours, UInt64
 
 _NEIGHBOURS_AT_ONCE = 1 << 19
 """Of one bank, over all queries; bounds memory."""
@@ -84,20 +84,17 @@ class BulkBanks:
         while pending.size:
             step, left = max(1, _NEIGHBOURS_AT_ONCE // fetch), []
             for rows in (pending[start : start + step] for start in range(0, len(pending), step)):
-                found = {
-                    label: self._found(label, asked, rows, (codes[rows], words[rows]), fetch)
-                    for label in LABELS
-                }
+                both = self._banks.search_codes(codes[rows], fetch)
+                found = {label: self._found(label, asked, rows, words[rows], both[label]) for label in LABELS}
                 self._leave_out_groups(found, [own_groups.get(i, set()) for i in rows.tolist()])
                 left.append(rows[~self._settle(near, rows, found, wanted)])
             pending, fetch = np.concatenate(left), 4 * fetch
         return near
 
     def _found(
-        self, label: Label, asked: Asked, rows: Int64, codes: tuple[Float16, UInt64], fetch: int
+        self, label: Label, asked: Asked, rows: Int64, words: UInt64, neighbours: Neighbours
     ) -> _Found:
-        side, (queries, words) = self._sides[label], codes
-        neighbours = self._banks.bank(label).search_codes(queries, fetch)
+        side = self._sides[label]
         row_ids, cosines = neighbours.row_ids, neighbours.similarities
         positions = side.positions(row_ids)
         hamming = np.bitwise_count(side.references.phash[positions] ^ asked.phash[rows, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ _LAST_ROUNDING = 2.0**-23
 """Similarities are rounded to float32; twice what that can do to a number up to 1."""
 _ROWS_AT_ONCE = 1024
 """Rows widened to float64 at a time: they stay in the cache."""
+_NUMBERS_ALONE = 1 << 15
+"""So few that waking a thread takes longer than measuring, and torch starts none of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class BankState:
         reach = np.maximum(cut * (1 + share), cut * (1 - share)) + slack
         k = found.row_ids.shape[1]
         stands: Bool = np.count_nonzero(similarities > reach, axis=1) >= k
-        first = np.lexsort((row_ids[stands], -similarities[stands]), axis=-1)[:, :k]
+        first = _order(similarities[stands], row_ids[stands])[:, :k]
         found.row_ids[block[stands]] = np.take_along_axis(row_ids[stands], first, 1)
         found.similarities[block[stands]] = np.take_along_axis(similarities[stands], first, 1)
         return stands
@@ -81,43 +84,75 @@ class BankState:
         """
         row_ids, similarities = self._measure(codes.astype(np.float64), np.maximum(slots, 0))
         similarities[slots < 0] = -np.inf
-        first = np.lexsort((row_ids, -similarities), axis=-1)[:, :k]
+        first = _order(similarities, row_ids)[:, :k]
         return Neighbours(np.take_along_axis(row_ids, first, 1), np.take_along_axis(similarities, first, 1))
 
     def _measure(self, queries: Float64, slots: Int64) -> tuple[Int64, Float32]:
         """Row ids and similarities of ``slots``, int64 (q, c), for ``queries``; -inf for removed rows."""
+        if slots.size * queries.shape[1] <= _NUMBERS_ALONE:
+            return self._measured(queries, slots, _Room(slots.size, queries.shape[1]))
         row_ids, similarities = np.empty_like(slots), np.empty(slots.shape, np.float32)
         step = max(1, _ROWS_AT_ONCE // slots.shape[1])
 
-        def measure(at: tuple[int, int]) -> None:
-            here = slice(at[0], at[0] + step), slice(at[1], at[1] + _ROWS_AT_ONCE)
-            row_ids[here], similarities[here] = self._measured(queries[here[0]], slots[here])
+        def measure(corners: Iterator[tuple[int, int]]) -> None:
+            room = _Room(_ROWS_AT_ONCE, queries.shape[1])
+            for query, column in corners:
+                here = slice(query, query + step), slice(column, column + _ROWS_AT_ONCE)
+                row_ids[here], similarities[here] = self._measured(queries[here[0]], slots[here], room)
 
         corners = product(range(0, len(slots), step), range(0, slots.shape[1], _ROWS_AT_ONCE))
-        threads.shared_out(measure, corners)
+        threads.drained(measure, corners)
         return row_ids, similarities
 
-    def _measured(self, queries: Float64, slots: Int64) -> tuple[Int64, Float32]:
-        import torch
-
-        row_ids, rows, alive = self._rows(slots.ravel())
-        wide = torch.from_numpy(rows).to(torch.float64).view(*slots.shape, -1).numpy()
+    def _measured(self, queries: Float64, slots: Int64, room: _Room) -> tuple[Int64, Float32]:
+        row_ids, alive = self._rows(slots.ravel(), room.codes)
+        rows = room.wide(slots.size).reshape(*slots.shape, queries.shape[1])
         squares = np.vecdot(queries, queries)[:, None]
-        similarities = cosine(np.vecdot(wide, queries[:, None]), np.vecdot(wide, wide), squares)
+        similarities = cosine(np.vecdot(rows, queries[:, None]), np.vecdot(rows, rows), squares)
         similarities[~alive.reshape(slots.shape)] = -np.inf
         return row_ids.reshape(slots.shape), similarities
 
-    def _rows(self, slots: Int64) -> tuple[Int64, Float16, Bool]:
-        """Row ids, codes and whether they are alive, of ``slots``, int64 (m,)."""
-        row_ids, alive = np.empty_like(slots), np.empty(len(slots), bool)
-        rows = np.empty((len(slots), self.parts[0].shard.codes.shape[1]), np.float16)
+    def _rows(self, slots: Int64, codes: Float16) -> tuple[Int64, Bool]:
+        """Row ids of ``slots``, int64 (m,), and whether they are alive; their codes go to ``codes``."""
         owner = np.searchsorted([part.end for part in self.parts], slots, side="right")
-        for i in np.unique(owner):
+        row_ids, alive = np.empty_like(slots), np.empty(len(slots), bool)
+        for i in np.flatnonzero(np.bincount(owner)):
             part, at = self.parts[i], np.flatnonzero(owner == i)
             inside = slots[at] - part.start
-            row_ids[at], rows[at] = part.shard.row_ids[inside], part.shard.codes[inside]
-            alive[at] = part.alive[inside]
-        return row_ids, rows, alive
+            row_ids[at], alive[at] = part.shard.row_ids[inside], part.alive[inside]
+            if len(at) == len(slots):
+                # Without a mode numpy would gather elsewhere first.
+                part.shard.codes.take(inside, axis=0, out=codes[: len(slots)], mode="clip")
+            else:
+                codes[at] = part.shard.codes[inside]
+        return row_ids, alive
+
+
+class _Room:
+    """Where a thread widens up to m rows of d dimensions, over and over: new memory costs more than sums."""
+
+    def __init__(self, m: int, d: int) -> None:
+        self.codes = np.empty((m, d), np.float16)
+        self._single, self._double = np.empty((m, d), np.float32), np.empty((m, d))
+
+    def wide(self, m: int) -> Float64:
+        """The first m ``codes`` in float64, valid until the next call."""
+        import torch
+
+        # In two steps, for torch widens float16 to float64 one number at a time.
+        single = torch.from_numpy(self._single[:m]).copy_(torch.from_numpy(self.codes[:m]))
+        torch.from_numpy(self._double[:m]).copy_(single)
+        return self._double[:m]
+
+
+def _order(similarities: Float32, row_ids: Int64) -> Int64:
+    """Positions by (-similarity, row id), along the last of the two axes of either."""
+    order = np.argsort(-similarities, axis=1)
+    ranked = np.take_along_axis(similarities, order, 1)
+    tied = (ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] > -np.inf)
+    if (several := tied.any(axis=1)).any():
+        order[several] = np.lexsort((row_ids[several], -similarities[several]), axis=-1)
+    return order
 
 
 def _compared(query: Float32, part: Part) -> Float32:

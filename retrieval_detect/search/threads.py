@@ -8,7 +8,8 @@ seconds. Here a search is cut once, and waits once.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
@@ -33,6 +34,33 @@ def shared_out(work: Callable[[_Job], _Done], jobs: Iterable[_Job]) -> list[_Don
     return list(_pool(count()).map(work, jobs))
 
 
+def drained(work: Callable[[Iterator[_Job]], _Done], jobs: Iterable[_Job]) -> list[_Done]:
+    """``work`` done once by each thread, on the jobs it comes by: what it needs is made once a thread."""
+    waiting = deque(jobs)
+    return shared_out(lambda _: work(_taken(waiting)), range(min(count(), len(waiting))))
+
+
+def together(works: Sequence[Callable[[], _Done]]) -> list[_Done]:
+    """All of ``works`` at once, what they gave in their order: where one waits, the others' jobs are done."""
+    others = [_askers().submit(work) for work in works[1:]]
+    return [works[0](), *(other.result() for other in others)]
+
+
+def _taken(waiting: deque[_Job]) -> Iterator[_Job]:
+    while waiting:
+        try:
+            job = waiting.popleft()
+        except IndexError:  # another thread was faster
+            return
+        yield job
+
+
+@cache
+def _askers() -> ThreadPoolExecutor:
+    # Threads of their own: those that search must not wait for one another.
+    return ThreadPoolExecutor(thread_name_prefix="rd-ask")
+
+
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     import torch
@@ -54,5 +82,6 @@ def _work_alone() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # A forked process has the pool but not its threads.
+    # A forked process has the pools but not their threads.
     os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_askers.cache_clear)
