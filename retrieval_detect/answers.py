@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Embedded, EncoderSpec, Label
 
-N_EVIDENCE = 10
+N_EVIDENCE, N_EACH = 10, 5
 _COLUMNS = ["label", "generator", "source", "uri", "content_id", "added_at"]
 _NOTES = {
     "alpha-on-white": "transparent areas were put on white",
@@ -55,6 +55,21 @@ def nearest_of_both(voters: Mapping[Label, BankNeighbours]) -> list[tuple[int, f
             seen.add(content)
             merged.append((row_id, -similarity))
     return merged
+
+
+def shown_with(
+    snapshot: Snapshot, voters: Mapping[Label, BankNeighbours]
+) -> tuple[tuple[Evidence, ...], dict[Label, tuple[Evidence, ...]]]:
+    """The nearest references of both banks together, and the nearest of each, from one look at the store."""
+    both = nearest_of_both(voters)
+    each = {label: nearest_of_both({label: bank})[:N_EACH] for label, bank in voters.items()}
+    wanted = dict.fromkeys([*both, *(pair for pairs in each.values() for pair in pairs)])
+    found = {evidence.row_id: evidence for evidence in evidence_of(snapshot, list(wanted))}
+
+    def ranked(pairs: Sequence[tuple[int, float]]) -> tuple[Evidence, ...]:
+        return tuple(replace(found[row_id], rank=rank) for rank, (row_id, _) in enumerate(pairs, start=1))
+
+    return ranked(both), {label: ranked(pairs) for label, pairs in each.items()}
 
 
 def own_rows(

@@ -20,12 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from retrieval_detect.errors import CaseDamaged, IndexLocked, UsageError
 from retrieval_detect.files import sha256_bytes, sync_folder
 
 Entry: TypeAlias = Mapping[str, Any]
+_Version: TypeAlias = tuple[int, int]
 SCHEMA = 1
 LOG, LOCK = "log.jsonl", ".lock"
 START = "0" * 64
@@ -46,6 +47,13 @@ class Case:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._followed: tuple[_Version, int, str] | None = None
+        """Version, entries and digest of the log after our last entry: its chain was followed to there."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a log already."""
+        return (self.folder / LOG).exists()
 
     def read(self) -> Log:
         """Every entry; raises ``UsageError`` where there is none and ``CaseDamaged`` where it was changed."""
@@ -72,19 +80,27 @@ class Case:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            path = self.folder / LOG
-            log = self.read() if path.exists() else Log((), START)
+            number, digest = self._end()
             at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             entry = {
                 "schema": SCHEMA,
-                "number": len(log.entries) + 1,
+                "number": number,
                 "at": at,
                 **facts,
-                "previous": log.digest,
+                "previous": digest,
             }
             line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode()
-            _append(path, line + b"\n")
-            return sha256_bytes(line)
+            digest = sha256_bytes(line)
+            self._followed = (_append(self.folder / LOG, line + b"\n"), number, digest)
+            return digest
+
+    def _end(self) -> tuple[int, str]:
+        """Number of the next entry, and digest of the last; a log that only we wrote to is not read again."""
+        path = self.folder / LOG
+        if self._followed and self.exists and _version(path) == self._followed[0]:
+            return self._followed[1] + 1, self._followed[2]
+        log = self.read() if self.exists else Log((), START)
+        return len(log.entries) + 1, log.digest
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -110,12 +126,29 @@ def _parsed(line: bytes) -> Entry | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _append(path: Path, data: bytes) -> None:
+def _drop_torn_line(file: BinaryIO) -> None:
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return
+    file.seek(size - 1)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _version(path: Path) -> _Version:
+    info = path.stat()
+    return info.st_size, info.st_mtime_ns
+
+
+def _append(path: Path, data: bytes) -> _Version:
+    """Write behind the last whole line."""
     new = not path.exists()
-    with path.open("ab") as file:
-        file.truncate(path.read_bytes().rfind(b"\n") + 1)
+    with path.open("ab+") as file:
+        _drop_torn_line(file)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     if new:
         sync_folder(path.parent)
+    return _version(path)

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect import influence, regions, stability
-from retrieval_detect.answers import N_EVIDENCE, doubts, evidence_of, nearest_of_both, own_rows
+from retrieval_detect.answers import N_EVIDENCE, doubts, own_rows, shown_with
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError
 from retrieval_detect.images.laundering import CROPS, drawn_views, kind_of, stored_views
 from retrieval_detect.methods import ATTRIBUTION_K, Answer, Methods, calibration_name
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, size_class
 from retrieval_detect.scoring.conformal import verdict as verdict_name
-from retrieval_detect.search.approximate import caveat
 from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
@@ -150,14 +149,15 @@ class Detector:
         With ``fdr`` the batch is judged as a whole: nothing comes before all images are scored.
         """
         from retrieval_detect.encoders.pipeline import embed_views
+        from retrieval_detect.images.provenance import read_provenance
 
         question = self.checked(Question(**asked))
-        items = (_item(image) for image in images)
+        items = (replace(item, facts=item.facts or read_provenance) for item in map(_item, images))
         embedded = embed_views(
             items,
             self.encoder,
             layers=self.snapshot.manifest.layers,
-            views=_views(question, crop_size=self.encoder.spec.preprocessing.size),
+            views=self.views(question),
             batch_size=batch_size,
             workers=workers,
         )
@@ -168,21 +168,29 @@ class Detector:
         self, embedded: Iterable[Sequence[Embedded | Failure]], question: Question
     ) -> Iterator[Verdict | Failure]:
         started = time.perf_counter()
-        for original, *views in embedded:
-            usable = [view for view in views if isinstance(view, Embedded)]
-            if isinstance(original, Failure):
-                yield original
-            else:
-                yield self._judged(original, usable, question, started)
+        for views in embedded:
+            yield self.judge_views(views, question, started=started)
             started = time.perf_counter()
 
-    def _judged(
-        self, embedded: Embedded, views: Sequence[Embedded], question: Question, started: float
+    def views(self, question: Question) -> Chooser:
+        """Which views of an image must be embedded to answer a checked question, the original first."""
+        return _views(question, crop_size=self.encoder.spec.preprocessing.size)
+
+    def judge_views(
+        self, embedded: Sequence[Embedded | Failure], question: Question, *, started: float
     ) -> Verdict | Failure:
+        """The verdict for one image whose views are embedded already; ``started`` : ``time.perf_counter()``.
+
+        ``embedded`` : what became of each of ``views(question)``, in order; ``question`` : checked.
+        """
+        original, *others = embedded
+        if isinstance(original, Failure):
+            return original
+        usable = [view for view in others if isinstance(view, Embedded)]
         try:
-            verdict = self._judge(embedded, question, views)
+            verdict = self._judge(original, question, usable)
         except EmptyBank as error:  # every reference left is a copy of this very image
-            return Failure(embedded.item.uri, "no-voters", error.message)
+            return Failure(original.item.uri, "no-voters", error.message)
         return replace(verdict, elapsed_s=time.perf_counter() - started)
 
     def judge(self, embedded: Embedded, **asked: Any) -> Verdict:
@@ -281,8 +289,7 @@ class Detector:
 
     def stale_parts(self, question: Question) -> Iterator[str]:
         """What the answer rests on that is less than it could be: approximate search, or fitted long ago."""
-        if tuned := self.methods.banks(question.projection).tuned:
-            yield caveat(tuned)
+        yield from self.methods.caveats(question)
         used = {("head", question.method), ("projection", question.projection)}
         if question.regions:
             used.add(("regions", calibration_name(question.method, question.projection or PLAIN)))
@@ -316,7 +323,7 @@ class Detector:
     ) -> Verdict:
         voters, result = answer.voters, answer.result
         banks = self.methods.banks(question.projection)
-        evidence = evidence_of(self.snapshot, nearest_of_both(voters))
+        evidence, by_bank = shown_with(self.snapshot, voters)
         fakes = sum(e.label == "fake" for e in evidence)
         index = self.reference
         encoder = self.snapshot.manifest.encoder
@@ -337,6 +344,7 @@ class Detector:
                 temperature=banks.projection.temperature,
             ),
             evidence=evidence,
+            by_bank=by_bank,
             same_image=own,
             warnings=(
                 *doubts(embedded, own, encoder),
@@ -347,6 +355,7 @@ class Detector:
             encoder=encoder.name,
             engine=self._encoder.spec.engine if self._encoder else encoder.engine,
             elapsed_s=0.0,
+            provenance=embedded.provenance,
         )
 
 

@@ -45,16 +45,12 @@ class Finding:
     again: Verdict | None = None
 
 
-def case_entry(detector: Detector, verdict: Verdict, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a case keeps of one verdict; pins the generation that gave it.
-
-    ``asked`` : fields of ``Question``, as they were given.
-    """
+def case_entry(detector: Detector, verdict: Verdict, question: Question) -> dict[str, Any]:
+    """What a case keeps of one verdict; pins the generation that gave it."""
     folder = detector.snapshot.folder.resolve()
     pin(folder, verdict.index.generation)
-    given = {name: value for name, value in asked.items() if value is not None}
     return {
-        "asked": asdict(Question(**given)),
+        "asked": asdict(question),
         "versions": tool_versions(),
         "index": {
             "path": str(folder),

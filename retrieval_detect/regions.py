@@ -150,12 +150,13 @@ class CropMethods(Methods):
         """What photographs' crops come to by the method of a ``checked`` question, if that was fitted."""
         name = calibration_name(question.method, question.projection or PLAIN)
         if name not in self._highest:
-            self._highest[name] = _read(self.snapshot, name)
+            self._highest[name] = read_regions(self.snapshot, name)
         found = self._highest[name]
         return found if found and (found.k, found.scorer) == (question.k, self.scorer(question)) else None
 
 
-def _read(snapshot: Snapshot, name: str) -> HighestCrops | None:
+def read_regions(snapshot: Snapshot, name: str) -> HighestCrops | None:
+    """What was kept under ``name``, if anything; ``IndexCorrupt`` if its file is none."""
     record = snapshot.fitted("regions", name)
     if record is None:
         return None
@@ -243,7 +244,7 @@ def write_regions(writer: Writer, fitted: HighestCrops) -> FittedRecord:
 def regions_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
     """Those of the generation to be whose crops are of other references by now, judged again."""
     stale = [record for record in to_be.stale() if record.kind == "regions"]
-    known = [found for record in stale if (found := _read(to_be, record.name))]
+    known = [found for record in stale if (found := read_regions(to_be, record.name))]
     return [
         write_regions(writer, fit_regions(to_be, Question(f.method, f.k, f.projection), device=device))
         for f in known

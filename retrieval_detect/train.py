@@ -115,17 +115,20 @@ def commit_projection(
 def fit_default(store: Store, *, device: str = "auto", progress: Say = quiet) -> Manifest | None:
     """Fit and commit the projection that a new index searches through, if there is enough to fit it on.
 
-    ``DEFAULT`` is what ``python -m bench.methods`` chose by its inner folds. Smaller indexes, and those with
-    a single generator or source, go on searching the stored vectors.
+    ``DEFAULT`` is what ``python -m bench.methods`` chose by its inner folds. With a single generator, content
+    is what photographs alone show: whatever all its fakes share would be taken for content too, and it
+    would be told so well that the second one drowns it. Smaller indexes, and those with a single source, go
+    on searching the stored vectors.
     """
     snapshot = store.snapshot()
     counts = [snapshot.manifest.live_rows(label, "bank") for label in LABELS]
-    names = [len(snapshot.manifest.names(label)) for label in LABELS]
-    if min(counts) < FEWEST or min(names) < 2:
+    sources, generators = (len(snapshot.manifest.names(label)) for label in ("real", "fake"))
+    if min(counts) < FEWEST or sources < 2:
         return None
     layer = grouping_layer(snapshot.manifest.layers)
     directions = min(DIRECTIONS, snapshot.manifest.encoder.layers[layer] // 16)
-    options = {"content": "shared", "directions": max(1, directions)}
+    content = "shared" if generators > 1 else "photographs"
+    options = {"content": content, "directions": max(1, directions)}
     projection = fitted_projection(snapshot, "nullspace", (layer,), options=options, progress=progress)
     return commit_projection(store, DEFAULT, projection, of=snapshot, device=device)
 

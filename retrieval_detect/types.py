@@ -47,12 +47,18 @@ class ImageItem:
 
     ``uri`` names it for people and reports; ``read()`` returns the file's bytes (at most once per
     call, from any thread) and raises ``ImageError`` or ``OSError``; ``relative`` is its path below
-    the folder, archive or table that was scanned, with ``/`` between parts.
+    the folder, archive or table that was scanned, with ``/`` between parts. ``decode`` : how its bytes
+    become pixels where not by ``images.decode`` in this process; raises ``ImageError``. ``facts`` : what they
+    say of themselves, where that is asked. ``thumbnail`` : the pixels as a small file, where one is to be
+    kept.
     """
 
     uri: str
     read: Callable[[], bytes]
     relative: str = ""
+    decode: Callable[[bytes], DecodedImage] | None = None
+    facts: Callable[[bytes], Provenance] | None = None
+    thumbnail: Callable[[UInt8], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,9 +111,9 @@ class EncoderSpec:
 
     Hard facts (another value = another encoder, never mixed): ``architecture``,
     ``weights_sha256`` (of the weights file's bytes), ``quick_gelu``, ``preprocessing``. Soft facts
-    (the engine; may change if the canary images still agree): ``precision``, ``device``, ``decoder``.
-    ``layers`` maps each layer the encoder can give to its dimension. ``is_clip`` and ``note`` are
-    what people are told about it.
+    (the engine; may change if the canary images still agree): ``precision``, ``device``, ``decoder``,
+    ``runtime``. ``layers`` maps each layer the encoder can give to its dimension. ``is_clip`` and
+    ``note`` are what people are told about it.
     """
 
     name: str
@@ -119,6 +125,7 @@ class EncoderSpec:
     precision: str = "float32"
     device: str = "cpu"
     decoder: str = "pillow"
+    runtime: str = "torch"
     is_clip: bool = False
     note: str = ""
 
@@ -136,8 +143,9 @@ class EncoderSpec:
 
     @property
     def engine(self) -> str:
-        """The soft facts in one word, e.g. ``"cpu-bfloat16-pillow"``."""
-        return f"{self.device.split(':')[0]}-{self.precision}-{self.decoder}"
+        """The soft facts in one word, e.g. ``"cpu-bfloat16-pillow"``; torch, who runs most, is not named."""
+        facts = f"{self.device.split(':')[0]}-{self.precision}-{self.decoder}"
+        return facts if self.runtime == "torch" else f"{facts}-{self.runtime}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; ``from_json`` reads them back to an equal spec."""
@@ -152,6 +160,37 @@ class EncoderSpec:
         return cls(**fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Something a file says about where it comes from.
+
+    ``kind`` : where it stands (``"c2pa"``, ``"exif"``, ``"xmp"``, ``"text"``). ``says`` and ``detail`` : in
+    words, values of the file among them, so to be shown as hostile text. ``trusted`` : signed by somebody
+    on a list of trusted signers; everything else can be forged by anybody.
+    """
+
+    kind: str
+    says: str
+    detail: str = ""
+    trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a file says of itself: beside the score, never mixed into it. All values are plain JSON types.
+
+    ``c2pa``, ``exif``, ``xmp``, ``text`` : what was found there, ``None`` where nothing was. ``claims`` :
+    what follows from it, the most telling first. ``damaged`` : what was there and could not be read.
+    """
+
+    c2pa: Mapping[str, Any] | None = None
+    exif: Mapping[str, Any] | None = None
+    xmp: Mapping[str, Any] | None = None
+    text: Mapping[str, Any] | None = None
+    claims: tuple[Claim, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
     """One image as vectors.
@@ -159,6 +198,8 @@ class Embedded:
     ``content_id`` : sha256 of the file's bytes, 32 bytes. ``phash`` : 64-bit perceptual hash of the
     upright pixels. ``vectors[layer]`` : float32 (d,), as the network gives it (NOT unit norm).
     ``view`` : the laundered copy that the vectors are of; all else is the original's for every view.
+    ``provenance`` : what the file says of itself; ``None`` where nobody asked. ``thumbnail`` : a small
+    picture to keep, as a WebP file.
     """
 
     item: ImageItem
@@ -170,6 +211,8 @@ class Embedded:
     vectors: Mapping[str, Float32]
     notes: tuple[str, ...] = ()
     view: str = ORIGINAL_VIEW
+    provenance: Provenance | None = None
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

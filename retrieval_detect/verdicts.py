@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from retrieval_detect.types import Label
+from retrieval_detect.types import Label, Provenance
 
 VerdictName: TypeAlias = Literal["fake-like", "real-like", "uncertain", "unknown"]
 Pool: TypeAlias = Literal["max", "mean", "top"]
@@ -30,7 +30,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """One generator among the nearest fakes. ``share`` of exp(D_fake), 0…1, sums to 1 over all.
+    """One generator among the nearest fakes. ``share`` of their density, 0…1, sums to 1 over all.
 
     ``p`` : share of its own calibration images that lie as far from its references, 0…1; ``None`` where
     too few were set aside.
@@ -189,7 +189,8 @@ class Verdict:
 
     ``verdict`` without a calibration says only which bank is nearer (score > 0 is fake-like).
     Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are ``None``
-    where there is none. Serialised by ``report.verdict_json``.
+    where there is none. ``evidence`` : the nearest of both banks together; ``by_bank`` : the nearest of each,
+    for pages that show them side by side. Serialised by ``report.verdict_json``, without ``by_bank``.
     """
 
     input: str
@@ -218,4 +219,5 @@ class Verdict:
     stability: Stability | None = None
     regions: Regions | None = None
     influence: tuple[Influence, ...] | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    by_bank: Mapping[Label, tuple[Evidence, ...]] = field(default_factory=dict)
+    provenance: Provenance | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,19 @@ from retrieval_detect.detector import Detector
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.sources import scan
+from retrieval_detect.methods import Methods, read_calibration
+from retrieval_detect.regions import read_regions
 from retrieval_detect.search.approximate import caveat
 from retrieval_detect.search.banks import Banks
+from retrieval_detect.search.fitted import read_projection
 from retrieval_detect.store.verify import findings
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, ImageItem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from retrieval_detect.store.manifest import FittedKind
     from retrieval_detect.store.snapshot import Snapshot
 
 _PROBES = 64
@@ -69,6 +74,20 @@ def verify(
     tuned = detector.banks.tuned
     left_out = (f"only exact search was compared; banks use {caveat(tuned)}",) if tuned else ()
     return Findings(tuple(wrong), len(chosen), len(distances), left_out)
+
+
+def require_fitted(snapshot: Snapshot) -> None:
+    """Read all that was fitted, as asking would; raises ``IndexCorrupt`` for a file that is none."""
+    methods = Methods(snapshot, device="cpu")
+    methods.banks()
+    readers: Mapping[FittedKind, Callable[[str], object]] = {
+        "projection": partial(read_projection, snapshot),
+        "head": methods.head,
+        "calibration": partial(read_calibration, snapshot),
+        "regions": partial(read_regions, snapshot),
+    }
+    for record in snapshot.manifest.fitted:
+        readers[record.kind](record.name)
 
 
 def _distances(detector: Detector, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float]]:

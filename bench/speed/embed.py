@@ -109,13 +109,13 @@ def measure(data: Path, peer: Path | None, rounds: int) -> dict[str, Any]:
 # ---------------------------------------------------------------- what is measured on
 
 
-def _random_weights(path: Path) -> Path:
+def _random_weights(path: Path, model_name: str = MODEL) -> Path:
     import torch
     from safetensors.torch import save_file
 
     open_clip = _open_clip()
     torch.manual_seed(0)
-    model = open_clip.create_model(MODEL, load_weights=False)
+    model = open_clip.create_model(model_name, load_weights=False)
     save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, path)
     return path
 
@@ -209,7 +209,7 @@ def _parity(photographs: Sequence[Path], weights: Path) -> dict[str, float]:
     transform = _transform()
     pixels = torch.stack([transform(Image.open(io.BytesIO(data))) for data in files])
     with torch.inference_mode():
-        theirs = torch.cat([encoder._network(part) for part in torch.split(pixels, 16)]).numpy()
+        theirs = torch.cat([encoder.network(part) for part in torch.split(pixels, 16)]).numpy()
     a, b = (
         rows / np.linalg.norm(rows, axis=1, keepdims=True)
         for rows in (ours.astype(float), theirs.astype(float))

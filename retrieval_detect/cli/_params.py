@@ -172,6 +172,13 @@ views_option = click.option(
     help="Laundered copies to store beside each image: jpeg, webp, resize, crop, blur, screenshot, crops. "
     "Each takes the time and the space of an image; crops are up to nine.",
 )
+thumbnails_option = setting(
+    "--thumbnails",
+    is_flag=True,
+    flag_value=True,
+    default=None,
+    help="Keep a picture of each new image, 128 pixels long, for reports that its file no longer serves.",
+)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 

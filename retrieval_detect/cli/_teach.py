@@ -17,6 +17,7 @@ from retrieval_detect.config import index_path, is_index
 from retrieval_detect.detector import Detector
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.sources import scan
+from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.recipes import (
     DEFAULT_LAYERS,
     Recipe,
@@ -79,7 +80,8 @@ def teach(
     folder = _folder(run, recipe)
     known = is_index(folder)
     index = Index.open(folder) if known else None
-    inputs = [pair for reference_set in recipe.references for pair in _inputs(reference_set)]
+    thumbnails = bool(run.flags.get("thumbnails"))
+    inputs = [pair for part in recipe.references for pair in _inputs(part, thumbnails=thumbnails)]
     with progress(len(inputs), "Reading", run.output) as meter:
         snapshot = index.snapshot() if index else None
         planned = plan(inputs, snapshot, views=recipe.views, progress=meter.advance)
@@ -89,11 +91,11 @@ def teach(
     if dry_run:
         _show_plan(run.output, planned, folder, exists=known)
         return None
-    # A flag that names another encoder than the index's must be refused even if nothing is new.
-    if index is None or planned.work or run.settings.origin("encoder") == "--encoder":
+    if index is not None:
+        _same_layers(index, recipe)
+    if index is None or planned.work or _objects(run, index):
         encoder = _encoder(run, recipe, index)
         index = index or Index.create(folder, encoder=encoder, layers=recipe.layers)
-        _same_layers(index, recipe)
         planned = replace(planned, generators=_generators(recipe, planned), command=kind)
         review = review or Reviewer(device=run.settings.device)
         try:
@@ -108,7 +110,8 @@ def teach(
     new = snapshot is None or not any(snapshot.manifest.live_rows(label) for label in LABELS)
     if new and report.added and not run.flags.get("plain"):
         report = _with_default_projection(run, index, report)
-    _open_banks(run, index)
+    if report.changed:
+        _open_banks(run, index)
     measured = review.report if review else None
     return _finish(run, index, planned, report, measured, time.monotonic() - started)
 
@@ -120,13 +123,14 @@ def _folder(run: Run, recipe: Recipe) -> Path:
     return index_path(settings)
 
 
-def _inputs(reference_set: ReferenceSet) -> Iterator[tuple[ImageItem, Facts]]:
+def _inputs(reference_set: ReferenceSet, *, thumbnails: bool) -> Iterator[tuple[ImageItem, Facts]]:
     column = "generator" if reference_set.facts.label == "fake" else "source"
+    kept = thumbnail if thumbnails else None
     for item in scan([str(Path(path).absolute()) for path in reference_set.paths]):
         facts = reference_set.facts
         if not getattr(facts, column) and "/" in item.relative:
             facts = _named(facts, item.relative.split("/", 1)[0])
-        yield item, facts
+        yield replace(item, thumbnail=kept), facts
 
 
 def _named(facts: Facts, name: str) -> Facts:
@@ -165,6 +169,14 @@ def _encoder(run: Run, recipe: Recipe, index: Index | None) -> Encoder:
         device=settings.device,
         offline=settings.offline,
     )
+
+
+def _objects(run: Run, index: Index) -> bool:
+    """Whether a flag may name another encoder than the index's: that is refused even if nothing is new."""
+    settings = run.settings
+    if settings.origin("encoder") != "--encoder":
+        return False
+    return settings.encoder != index.snapshot().manifest.encoder.name or settings.encoder_weights is not None
 
 
 def _same_layers(index: Index, recipe: Recipe) -> None:

@@ -12,6 +12,7 @@ from retrieval_detect.cli._params import (
     Run,
     computing_options,
     dry_run_option,
+    thumbnails_option,
     views_option,
     yes_option,
 )
@@ -68,6 +69,7 @@ def _index(run: Run) -> Index:
 @click.option("--batch", default="", help="A name for this delivery; a batch never outweighs one generator.")
 @click.option("--tags", default="", help="Words of your own.")
 @views_option
+@thumbnails_option
 @click.option(
     "--fpr-budget",
     metavar="POINTS",

@@ -11,6 +11,7 @@ from retrieval_detect.cli._params import (
     dry_run_option,
     encoder_option,
     setting,
+    thumbnails_option,
     views_option,
 )
 
@@ -39,6 +40,7 @@ from retrieval_detect.cli._params import (
     default=None,
     help="Fit no projection: search vectors as stored.",
 )
+@thumbnails_option
 @click.option("--root", metavar="DIR", default=".", help="Where a recipe's relative paths begin.")
 @encoder_option
 @computing_options

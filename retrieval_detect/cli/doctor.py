@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from retrieval_detect.config import Settings
 
 DISTRIBUTIONS = (
-    *("click", "filelock", "huggingface-hub", "numpy", "open_clip_torch", "pillow", "platformdirs"),
-    *("pyarrow", "rich", "safetensors", "scikit-learn", "scipy", "simplejpeg", "timm", "torch"),
+    *("click", "filelock", "huggingface-hub", "jinja2", "numpy", "open_clip_torch", "pillow"),
+    *("platformdirs", "pyarrow", "rich", "safetensors", "scikit-learn", "scipy", "simplejpeg", "timm", "torch"),
 )
 """What rd depends on besides FAISS; the same names as in pyproject.toml."""
+EXTRAS = {"web": "fastapi", "c2pa": "c2pa-python", "openvino": "openvino", "map": "umap-learn"}
+"""What some people need besides: extra → a distribution of it. rd serve, provenance, @openvino, UMAP."""
 
 _OTHER_VARIABLES = frozenset({"RD_CACHE", "RD_DEBUG"})
 _OFFLINE = "efficientnet-lite0"
@@ -83,6 +85,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
     )
     yield _packages()
+    yield _extras()
     yield _faiss()
     yield from _torch()
     yield _offline_encoder()
@@ -107,6 +110,21 @@ def _packages() -> Check:
             "packages", "missing", ", ".join(missing), f"pip install {' '.join(missing)}", fatal=True
         )
     return Check("packages", "ok", ", ".join(found))
+
+
+def _extras() -> Check:
+    there = {extra: _is_installed(distribution) for extra, distribution in EXTRAS.items()}
+    absent = [f"{extra} (pip install 'retrieval-detect[{extra}]')" for extra in EXTRAS if not there[extra]]
+    found = ", ".join(extra for extra in EXTRAS if there[extra]) or "none"
+    return Check("extras", "ok", "; not installed: ".join([found, *([", ".join(absent)] if absent else [])]))
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _faiss() -> Check:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_detect.cli._map import map_
 from retrieval_detect.cli._params import Group, Run, encoder_weights_option, offline_option
+from retrieval_detect.cli._share import export, import_
 from retrieval_detect.cli._tune import search_line, tune
 
 if TYPE_CHECKING:
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
 
 @click.group("index", cls=Group, examples="rd index list\nrd index info\nrd index verify --index default")
 def command() -> None:
-    """List, describe and check indexes."""
+    """List, describe, check and share indexes."""
 
 
 command.add_command(tune)
+command.add_command(export)
+command.add_command(import_)
+command.add_command(map_)
 
 
 @command.command("list", examples="rd index list")

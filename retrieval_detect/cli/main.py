@@ -31,6 +31,7 @@ class Entry(NamedTuple):
 
 COMMANDS: Mapping[str, Entry] = {
     "query": Entry("Ask", "query", "Judge images by their nearest references"),
+    "serve": Entry("Ask", "serve", "Answer on a web page and over HTTP"),
     "demo": Entry("Ask", "demo", "Take the whole tour on sample images"),
     "build-index": Entry("Build and teach", "build_index", "Embed and store references of both labels"),
     "bank": Entry("Build and teach", "bank", "Add, remove and list references; undo"),
@@ -39,8 +40,9 @@ COMMANDS: Mapping[str, Entry] = {
     "head": Entry("Build and teach", "head", "List, import and remove trained heads"),
     "audit": Entry("Look inside", "audit", "Say whether an index, or a set of images, is evidence"),
     "eval": Entry("Look inside", "eval", "Measure an index on images whose labels are known"),
-    "index": Entry("Look inside", "index", "List, describe and check indexes"),
+    "index": Entry("Look inside", "index", "List, describe, check and share indexes"),
     "report": Entry("Look inside", "report", "List and verify the verdicts of an examiner's case"),
+    "launder": Entry("Look inside", "launder", "Write laundered copies of images, or unify them"),
     "embed": Entry("Look inside", "embed", "Write embeddings of images to a Parquet file"),
     "doctor": Entry("Set up", "doctor", "Say what is installed, what is missing and how to mend it"),
     "completion": Entry("Set up", "completion", "Print the completion script of a shell"),

@@ -6,12 +6,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from retrieval_detect.cli._case import case_options, examination_of
 from retrieval_detect.cli._params import (
     SOME_FAILED,
     Command,
@@ -21,9 +23,13 @@ from retrieval_detect.cli._params import (
     method_option,
     projection_option,
 )
+from retrieval_detect.cli._report import report_of, report_options
 
 if TYPE_CHECKING:
+    from retrieval_detect.cli._case import Examination
     from retrieval_detect.cli._output import Output
+    from retrieval_detect.cli._report import Report
+    from retrieval_detect.config import Settings
     from retrieval_detect.detector import Detector
     from retrieval_detect.rescore import Tally
     from retrieval_detect.types import Failure, ImageItem
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
 SOME_FAKE_LIKE, SOME_UNDECIDED = 10, 11
 _ESSENTIAL = ("verdict", "score", "input")
 _VIEWS = 16
-_MORE = ["  --evidence 10 shows the nearest references"]
+_MORE = ["  --report FILE.html shows the nearest references, --evidence 10 names them"]
 
 
 class _Query(Command):
@@ -52,6 +58,7 @@ class _Query(Command):
     cls=_Query,
     examples="""
         rd query photo.jpg
+        rd query photo.jpg --report photo.html --case case-17/
         rd query photo.jpg --stability --regions --heatmap where.png
         rd query inbox/ --format jsonl > verdicts.jsonl
         curl -s https://example.org/a.jpg | rd query -
@@ -130,6 +137,8 @@ class _Query(Command):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the image with the scores of its regions laid over it.",
 )
+@report_options
+@case_options
 @click.option(
     "--vectors",
     metavar="FILE|DIR",
@@ -171,6 +180,7 @@ def command(
     from retrieval_detect.detector import Detector
     from retrieval_detect.errors import UsageError
 
+    keepers = report_of(asked), examination_of(run, asked)
     if tally := _of_vectors(run, images, asked):
         return _exit_code(tally.verdicts, tally.failed, asked=exit_code)
     settings = run.settings
@@ -190,15 +200,7 @@ def command(
         offline=settings.offline,
     )
     started = time.monotonic()
-    results = detector.query_many(
-        chain(ahead, items),
-        method=settings.method,
-        k=settings.k,
-        projection=settings.projection,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        **asked,
-    )
+    results = _judged(settings, detector, chain(ahead, items), asked, keepers)
     if heatmap:
         results = _drawn(results, ahead[0], heatmap)
     counts, failed = _show(run.output, results, single=single, brief=brief, evidence=evidence)
@@ -206,6 +208,32 @@ def command(
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
         _sum_up(run, detector, counts, failed, rate=rate, asked=asked)
     return _exit_code(counts, failed, asked=exit_code)
+
+
+def _judged(
+    settings: Settings,
+    detector: Detector,
+    items: Iterator[ImageItem],
+    asked: dict[str, Any],
+    keepers: tuple[Report | None, Examination | None],
+) -> Iterator[Verdict | Failure]:
+    """Verdicts as they come, on their way through a report and a case, where there are such."""
+    from retrieval_detect.verdicts import Question
+
+    report, examination = keepers
+    question = Question(settings.method, settings.k, settings.projection, **asked)
+    results = detector.query_many(
+        report.overheard(items) if report else items,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        **asdict(question),
+    )
+    if report:
+        results = report.written(results, detector, question)
+    if examination:
+        path = report.path if report else None
+        results = examination.of(results, detector, question, report=path)
+    return results
 
 
 def _of_vectors(run: Run, images: tuple[str, ...], asked: dict[str, Any]) -> Tally | None:

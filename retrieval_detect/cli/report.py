@@ -27,7 +27,10 @@ _case = click.argument("case", type=click.Path(exists=True, file_okay=False, pat
 
 @click.group("report", cls=Group, examples="rd report list case-17/\nrd report verify case-17/")
 def command() -> None:
-    """Look into an examiner's case: rd query IMAGE --case DIR keeps one."""
+    """List and verify the verdicts of an examiner's case.
+
+    rd query IMAGE --case DIR keeps one.
+    """
 
 
 @command.command("list", examples="rd report list case-17/")
@@ -113,8 +116,8 @@ def _record(finding: Finding) -> dict[str, Any]:
 
 def _text(finding: Finding) -> list[Line]:
     words = {True: ("stands", "good"), False: ("DOES NOT STAND", "bad"), None: ("not asked again", "warning")}
-    line = [f"{finding.number:>4}  ", words[finding.stands], f"  {finding.verdict}  {finding.input}"]
-    return [line, *([f"      {note}"] for note in finding.notes)]
+    line: Line = [f"{finding.number:>4}  ", words[finding.stands], f"  {finding.verdict}  {finding.input}"]
+    return [line, *(f"      {note}" for note in finding.notes)]
 
 
 def _summary(log: Log, found: list[Finding]) -> str:

@@ -54,12 +54,12 @@ class TorchEncoder:
     def __init__(self, spec: EncoderSpec, network: nn.Module, taps: Mapping[str, Tap]) -> None:
         self._spec = spec
         self._dtype: torch.dtype = getattr(torch, spec.precision)
-        self._network = network.eval().requires_grad_(False).to(spec.device, self._dtype)
+        self.network = network.eval().requires_grad_(False).to(spec.device, self._dtype)
         # Convolutions run up to twice as fast on channels-last memory; transformers do not care.
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
-        self._part = TOKENS_PART if convolutions <= 1 else MAPS_PART
-        self._taps = dict(taps)
+        self.part = TOKENS_PART if convolutions <= 1 else MAPS_PART
+        self.taps = dict(taps)
         self._lock = threading.Lock()
 
     @property
@@ -77,8 +77,12 @@ class TorchEncoder:
         """The same encoder with images brought to size by ``"pillow"`` or ``"torch"``; another engine."""
         return self._variant(replace(self._spec, name=f"{self._spec.name}@{decoder}", decoder=decoder))
 
+    def in_float32(self) -> TorchEncoder:
+        """The same network with its weights as they now are in float32; of no more use to ``self``."""
+        return self._variant(replace(self._spec, precision="float32"))
+
     def _variant(self, spec: EncoderSpec) -> TorchEncoder:
-        other = TorchEncoder(spec, self._network, self._taps)
+        other = TorchEncoder(spec, self.network, self.taps)
         other._lock = self._lock  # one network, one batch at a time
         return other
 
@@ -89,15 +93,12 @@ class TorchEncoder:
     def encode(self, batch: UInt8, layers: Sequence[str]) -> Mapping[str, Float32]:
         """uint8 (n, size, size, 3) → for each layer float32 (n, d), NOT unit norm."""
         check_call(self._spec, batch, layers)
-        taps = {layer: self._taps[layer] for layer in layers}
+        taps = {layer: self.taps[layer] for layer in layers}
         try:
-            with self._lock, _tapped(taps) as taken:
+            with self._lock, tapped(taps) as taken:
                 passed = self._side_by_side(lambda part: self._passed(part, layers, taken), batch)
         except torch.OutOfMemoryError as error:
-            raise EncoderError(
-                f"{self._spec.device} has too little memory for {len(batch)} images at once",
-                hint="Use a smaller --batch-size.",
-            ) from error
+            raise too_little_memory(self._spec, len(batch)) from error
         return {layer: np.concatenate([rows[layer] for rows in passed]) for layer in layers}
 
     def _side_by_side(
@@ -106,7 +107,7 @@ class TorchEncoder:
         cores = torch.get_num_threads()
         if self._spec.device != "cpu" or not 1 < cores <= len(batch):
             return [work(batch)]
-        parts = np.array_split(batch, cores * ceil(len(batch) / (cores * self._part)))
+        parts = np.array_split(batch, cores * ceil(len(batch) / (cores * self.part)))
         try:
             with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 return list(pool.map(work, parts))
@@ -117,12 +118,12 @@ class TorchEncoder:
     def _passed(self, part: UInt8, layers: Sequence[str], taken: Taken) -> dict[str, Float32]:
         """The vectors of one forward pass."""
         taken.vectors = {}
-        self._network(self._normalised(part))
+        self.network(self.normalised(self.uploaded(part)))
         return {layer: self._checked(layer, taken.vectors.get(layer), len(part)) for layer in layers}
 
     def _checked(self, layer: str, vectors: Tensor | None, n: int) -> Float32:
         """A few of timm's thousand networks have blocks that are not what its list of them says."""
-        if vectors is None or vectors.shape != (n, self._taps[layer].width):
+        if vectors is None or vectors.shape != (n, self.taps[layer].width):
             raise EncoderError(
                 f"{self._spec.name} gives no vector an image at layer {layer}",
                 hint="Choose other layers; proj always works.",
@@ -130,16 +131,20 @@ class TorchEncoder:
         rows: Float32 = vectors.cpu().numpy()
         return rows
 
-    def _normalised(self, batch: UInt8) -> Tensor:
-        """(n, 3, size, size) on the device. The order of operations is that of open_clip's transform."""
-        preprocessing, device = self._spec.preprocessing, self._spec.device
-        squares = torch.tensor(batch)
-        if device != "cpu":
-            # From pinned memory, of which torch keeps blocks at hand, the copy runs by itself.
-            squares = squares.pin_memory().to(device, non_blocking=True)
-        pixels = squares.permute(0, 3, 1, 2).float().div_(255)
+    def uploaded(self, batch: UInt8) -> Tensor:
+        """On the device. From pinned memory, as the pipeline's is, the copy runs by itself."""
+        squares = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
+        if self._spec.device == "cpu":
+            return squares
+        pinned = squares if squares.is_pinned() else squares.pin_memory()
+        return pinned.to(self._spec.device, non_blocking=True)
+
+    def normalised(self, squares: Tensor) -> Tensor:
+        """uint8 (n, size, size, 3) → (n, 3, size, size), operation by operation as open_clip does it."""
+        preprocessing, device = self._spec.preprocessing, squares.device
         mean = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1)
         std = torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
+        pixels = squares.permute(0, 3, 1, 2).float().div_(255)
         return pixels.sub_(mean).div_(std).to(self._dtype)
 
 
@@ -151,7 +156,7 @@ class Taken(threading.local):
 
 
 @contextmanager
-def _tapped(taps: Mapping[str, Tap]) -> Iterator[Taken]:
+def tapped(taps: Mapping[str, Tap]) -> Iterator[Taken]:
     """Collect each tap's vectors while the network runs, in one thread or in several."""
     taken = Taken()
 
@@ -169,6 +174,13 @@ def _tapped(taps: Mapping[str, Tap]) -> Iterator[Taken]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def too_little_memory(spec: EncoderSpec, n: int) -> EncoderError:
+    """For ``n`` images at once."""
+    return EncoderError(
+        f"{spec.device} has too little memory for {n} images at once", hint="Use a smaller --batch-size."
+    )
 
 
 def resolve_device(device: str) -> str:

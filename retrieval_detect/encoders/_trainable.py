@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from retrieval_detect.encoders import _weights, offline, openclip, timm_models
-from retrieval_detect.encoders._torch import TorchEncoder, _tapped
+from retrieval_detect.encoders._torch import TorchEncoder, tapped
 from retrieval_detect.encoders._towers import _Projected
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder, plain_name
 from retrieval_detect.errors import EncoderError, UsageError
@@ -36,7 +36,7 @@ class Trainable:
     @property
     def network(self) -> nn.Module:
         """The encoder's own network: what is trained is what ``encoder.encode`` uses."""
-        return self.encoder._network
+        return self.encoder.network
 
     @property
     def d(self) -> int:
@@ -45,8 +45,8 @@ class Trainable:
 
     def features(self, batch: UInt8) -> Tensor:
         """uint8 (n, size, size, 3) → layer ``proj``, float32 (n, d), NOT unit norm, with gradients."""
-        with _tapped({"proj": self.encoder._taps["proj"]}) as taken:
-            self.network(self.encoder._normalised(batch))
+        with tapped({"proj": self.encoder.taps["proj"]}) as taken:
+            self.network(self.encoder.normalised(self.encoder.uploaded(batch)))
         return taken.vectors["proj"]
 
     def parameters(self) -> list[nn.Parameter]:
@@ -66,7 +66,7 @@ class Trainable:
 
     def open_last(self, n: int) -> None:
         """The last ``n`` blocks move, and what follows them before the projection."""
-        taps = self.encoder._taps
+        taps = self.encoder.taps
         blocks = [tap.module for layer, tap in taps.items() if layer.startswith("block")]
         if not 1 <= n < len(blocks):
             raise UsageError(
@@ -157,7 +157,7 @@ def open_encoder(
         if not isinstance(encoder, TorchEncoder):
             raise UsageError(f"{name} has no network to train", hint="Choose a model of open_clip or timm.")
         held = _held(base, path, offline_only=from_cache_only)
-    own = {_name_in_file(encoder, key) for key in encoder._network.state_dict()}
+    own = {_name_in_file(encoder, key) for key in encoder.network.state_dict()}
     return Trainable(encoder, {key: held[key] for key in held.keys() - own})
 
 
@@ -230,6 +230,6 @@ def _name_in_file(encoder: TorchEncoder, name: str) -> str:
     """What a weights file calls the parameter or buffer ``name`` of an encoder's network."""
     if encoder.spec.architecture.startswith("timm/"):
         return name
-    if isinstance(encoder._network, _Projected):
+    if isinstance(encoder.network, _Projected):
         return "visual.proj" if name == "matrix" else f"visual.{name.removeprefix('tower.')}"
     return f"visual.{name}"

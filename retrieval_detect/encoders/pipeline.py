@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import count, cycle, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.images.decode import Limits
     from retrieval_detect.images.laundering import Chooser
-    from retrieval_detect.types import Float32, ImageItem, UInt8
+    from retrieval_detect.types import EncoderSpec, Float32, ImageItem, UInt8
 
 CPU_BATCH, GPU_BATCH = 8, 64
 """Images given to the network at once: for each core of a CPU, or for the whole of a GPU."""
@@ -35,7 +35,7 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
+class Prepared:
     """An image on its way to the network: all that will be known of it but its vectors."""
 
     image: Embedded
@@ -43,7 +43,7 @@ class _Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class Work:
     """What is done to each input."""
 
     encoder: Encoder
@@ -80,7 +80,7 @@ def embed(
     limits : what ``images.decode.decode`` refuses.
     """
     batch_size, workers = _sizes(encoder, batch_size, workers)
-    work = _Work(encoder, layers, _original_only, limits)
+    work = Work(encoder, layers, _original_only, limits)
     for results in _embedded(items, work, batch_size=batch_size, workers=workers):
         yield from results
 
@@ -101,7 +101,7 @@ def embed_views(
     is held at a time, as images do. For the rest see ``embed``.
     """
     batch_size, workers = _sizes(encoder, batch_size, workers)
-    work = _Work(encoder, layers, views, DEFAULT_LIMITS)
+    work = Work(encoder, layers, views, DEFAULT_LIMITS)
     yield from _embedded(items, work, batch_size=batch_size, workers=workers)
 
 
@@ -115,7 +115,7 @@ def _sizes(encoder: Encoder, batch_size: int | None, workers: int | None) -> tup
 
 
 def _embedded(
-    items: Iterable[ImageItem], work: _Work, *, batch_size: int, workers: int
+    items: Iterable[ImageItem], work: Work, *, batch_size: int, workers: int
 ) -> Iterator[list[Embedded | Failure]]:
     lengths: deque[int] = deque()
     with _threads("rd-decode", workers) as decoding, _threads("rd-encode", 1) as encoding:
@@ -134,9 +134,7 @@ def _threads(name: str, n: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _flat(
-    prepared: Iterator[list[_Prepared | Failure]], lengths: deque[int]
-) -> Iterator[_Prepared | Failure]:
+def _flat(prepared: Iterator[list[Prepared | Failure]], lengths: deque[int]) -> Iterator[Prepared | Failure]:
     """All views of all images in one row, so that batches need not end with an image."""
     for entries in prepared:
         lengths.append(len(entries))
@@ -144,12 +142,12 @@ def _flat(
 
 
 def _prepared(
-    items: Iterator[ImageItem], work: _Work, pool: ThreadPoolExecutor, *, least: int, most: int
-) -> Iterator[list[_Prepared | Failure]]:
+    items: Iterator[ImageItem], work: Work, pool: ThreadPoolExecutor, *, least: int, most: int
+) -> Iterator[list[Prepared | Failure]]:
     """Keeps ``most`` views under way, if images have as many as the last had, and ``least`` images."""
 
-    def start(n: int) -> Iterator[Future[list[_Prepared | Failure]]]:
-        return (pool.submit(_prepare, item, work) for item in islice(items, n))
+    def start(n: int) -> Iterator[Future[list[Prepared | Failure]]]:
+        return (pool.submit(prepare, item, work) for item in islice(items, n))
 
     waiting = deque(start(least))
     while waiting:
@@ -159,10 +157,11 @@ def _prepared(
         waiting.extend(start(max(0, wanted - len(waiting))))
 
 
-def _prepare(item: ImageItem, work: _Work) -> list[_Prepared | Failure]:
+def prepare(item: ImageItem, work: Work) -> list[Prepared | Failure]:
+    """The first step for one image, by itself: read, decoded, its views ready for the network."""
     try:
         data = item.read()
-        decoded = decode(data, limits=work.limits)
+        decoded = item.decode(data) if item.decode else decode(data, limits=work.limits)
     except ImageError as error:
         return [Failure(item.uri, error.reason, error.message)]
     except OSError as error:
@@ -176,32 +175,61 @@ def _prepare(item: ImageItem, work: _Work) -> list[_Prepared | Failure]:
         format=decoded.format,
         vectors={},
         notes=decoded.notes,
+        provenance=item.facts(data) if item.facts else None,
+        thumbnail=item.thumbnail(decoded.rgb) if item.thumbnail else None,
     )
     return [
-        _Prepared(replace(image, view=view), work.encoder.prepare(render(decoded.rgb, view)))
+        Prepared(replace(image, view=view), work.encoder.prepare(render(decoded.rgb, view)))
         for view in work.views(image.content_id, image.width, image.height)
     ]
 
 
 def _encoded(
-    prepared: Iterator[_Prepared | Failure], work: _Work, pool: ThreadPoolExecutor, batch_size: int
+    prepared: Iterator[Prepared | Failure], work: Work, pool: ThreadPoolExecutor, batch_size: int
 ) -> Iterator[Embedded | Failure]:
-    """While the caller works on one batch, the next is in the network: neither waits for the other."""
+    """While the caller works on one batch, the next is in the network: neither waits for the other.
+
+    Batches are laid out in two slots in turn, beside the network: one is filled once its last batch is done.
+    """
     under_way: deque[Future[list[Embedded | Failure]]] = deque()
+    slots = _slots(2, batch_size, work.encoder.spec)
     while batch := list(islice(prepared, batch_size)):
-        under_way.append(pool.submit(_with_vectors, batch, work))
+        under_way.append(pool.submit(_vectors_of, batch, _laid_out(batch, next(slots)), work))
         if len(under_way) > 1:
             yield from under_way.popleft().result()
     for last in under_way:
         yield from last.result()
 
 
-def _with_vectors(batch: Sequence[_Prepared | Failure], work: _Work) -> list[Embedded | Failure]:
-    squares = [result.square for result in batch if isinstance(result, _Prepared)]
-    vectors = work.encoder.encode(np.stack(squares), work.layers) if squares else {}
+def with_vectors(batch: Sequence[Prepared | Failure], work: Work) -> list[Embedded | Failure]:
+    """The second step, for images that may be of many callers: one pass through the network."""
+    return _vectors_of(batch, _laid_out(batch), work)
+
+
+def _slots(n: int, batch_size: int, spec: EncoderSpec) -> Iterator[UInt8]:
+    """``n`` arrays over and over, uint8 (batch_size, size, size, 3); pinned where a GPU will fetch them."""
+    shape = (batch_size, spec.preprocessing.size, spec.preprocessing.size, 3)
+    if spec.device.startswith("cuda"):
+        import torch
+
+        return cycle([torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy() for _ in range(n)])
+    return cycle([np.empty(shape, np.uint8) for _ in range(n)])
+
+
+def _laid_out(batch: Sequence[Prepared | Failure], slot: UInt8 | None = None) -> UInt8 | None:
+    squares = [result.square for result in batch if isinstance(result, Prepared)]
+    if not squares:
+        return None
+    return np.stack(squares, out=None if slot is None else slot[: len(squares)])
+
+
+def _vectors_of(
+    batch: Sequence[Prepared | Failure], squares: UInt8 | None, work: Work
+) -> list[Embedded | Failure]:
+    vectors = {} if squares is None else work.encoder.encode(squares, work.layers)
     rows = count()
 
-    def finished(result: _Prepared | Failure) -> Embedded | Failure:
+    def finished(result: Prepared | Failure) -> Embedded | Failure:
         if isinstance(result, Failure):
             return result
         row = next(rows)

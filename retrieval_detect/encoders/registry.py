@@ -20,7 +20,7 @@ TINY_ENCODER = "tiny"
 ENTRY_POINT_GROUP = "retrieval_detect.encoders"
 """A plug-in ``acme`` is asked for the names ``acme`` and ``acme:…``: its entry point is a function
 ``(name, *, weights: Path | None, device: str, precision: str, offline: bool) -> Encoder``."""
-CROP, RESIZED_BY = "@crop", ("@pillow", "@torch")
+CROP, RESIZED_BY, RUN_BY = "@crop", ("@pillow", "@torch"), ("@openvino", "@compile")
 
 Factory = Callable[..., Encoder]
 
@@ -43,7 +43,8 @@ def load_encoder(
     name : ``"model:tag"`` of open_clip (``DEFAULT_ENCODER``; see ``encoders.openclip.load`` for
         its other forms), ``"timm:model"``, ``OFFLINE_ENCODER``, ``"tiny"`` or a plug-in's name. With
         ``@crop`` behind it, images are not resized: their centre is cut out. With ``@pillow`` or
-        ``@torch`` they are resized by that, whatever the precision: Pillow is the reference.
+        ``@torch`` they are resized by that, whatever the precision: Pillow is the reference. With
+        ``@openvino`` (CPU) or ``@compile`` (GPU) last, the network is run by that, see ``encoders.engines``.
     weights : a local file or folder instead of the download.
     device : ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:n"``.
     precision : ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
@@ -63,8 +64,8 @@ def load_encoder(
 
 
 def plain_name(name: str) -> str:
-    """``name`` without what says how its images are brought to size."""
-    for mark in RESIZED_BY:
+    """``name`` without what says how its images are brought to size, and who runs it."""
+    for mark in (*RUN_BY, *RESIZED_BY):
         name = name.removesuffix(mark)
     return name.removesuffix(CROP)
 
@@ -95,8 +96,13 @@ def _variant(encoder: Encoder, marks: str) -> Encoder:
         raise UsageError(f"{encoder.spec.name} has no variant {marks}")
     if marks.startswith(CROP):
         encoder = encoder.cropped()
-    decoder = marks.removeprefix(CROP).removeprefix("@")
-    return encoder.resized_by(decoder) if decoder else encoder
+    for mark in marks.removeprefix(CROP).split("@")[1:]:
+        if f"@{mark}" in RUN_BY:
+            from retrieval_detect.encoders.engines import CompiledEncoder
+
+            return CompiledEncoder(encoder, mark)
+        encoder = encoder.resized_by(mark)
+    return encoder
 
 
 def _factory(name: str) -> Factory:

@@ -35,6 +35,9 @@ MAX_CROPS = 9
 DRAWN_KINDS = ("jpeg", "webp", "resize", "crop", "screenshot")
 """What happens to pictures that people pass on."""
 
+_HIGHEST = {"jpeg": (100,), "webp": (100,), "resize": (200,), "blur": (300,), "screenshot": (200, 100)}
+"""Of the numbers in a name: qualities, percent, tenths of a pixel."""
+
 _WEBP_LONGEST = 16_383
 """WebP holds no longer side; larger images are reduced to it, as everyone has to who saves one."""
 
@@ -131,6 +134,14 @@ def render(rgb: UInt8, view: str) -> UInt8:
     return np.ascontiguousarray(_laundering(kind).apply(np.ascontiguousarray(rgb), *numbers))
 
 
+def require_view(view: str) -> None:
+    """Raise ``UsageError`` unless a name describes a view, with numbers that make sense of some image."""
+    kind, numbers = _parsed(view)
+    most = _HIGHEST.get(kind, ())
+    if any(number > highest for number, highest in zip(numbers, most, strict=False)):
+        raise UsageError(f"{view!r} goes too far", hint=f"The most is {_name(kind, most)}.")
+
+
 def kind_of(view: str) -> str:
     """``"jpeg"`` of ``"jpeg-72"``."""
     return view.partition("-")[0]
@@ -152,9 +163,13 @@ def _name(kind: str, numbers: Sequence[int]) -> str:
 def _parsed(view: str) -> tuple[str, list[int]]:
     kind, *numbers = view.split("-")
     known = _LAUNDERINGS.get(kind)
-    if known is None or len(numbers) != known.n_numbers or not all(n.isdecimal() for n in numbers):
+    if known is None or len(numbers) != known.n_numbers or not all(map(_is_number, numbers)):
         raise UsageError(f"there is no view {view!r}", hint=f"Views are of: {', '.join(VIEW_KINDS)}")
     return kind, [int(n) for n in numbers]
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 6
 
 
 def _laundering(kind: str) -> _Laundering:
@@ -190,19 +205,32 @@ def _draw_nothing(_uniforms: Sequence[float], _width: int, _height: int) -> Sequ
     raise UsageError("crops are a grid, not drawn by chance", hint="Use crop_boxes().")
 
 
-def _jpeg(rgb: UInt8, quality: int) -> UInt8:
+def jpeg_bytes(rgb: UInt8, quality: int) -> bytes:
+    """A JPEG file, colour at half the resolution as most programs store it."""
     import simplejpeg  # only such views need it: images are decoded without it too
 
-    decoded: UInt8 = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(rgb, quality, colorsubsampling="420"))
-    return decoded
+    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, colorsubsampling="420")
+    return data
 
 
-def _webp(rgb: UInt8, quality: int) -> UInt8:
+def webp_bytes(rgb: UInt8, quality: int) -> bytes:
+    """A WebP file, lossy."""
     image = Image.fromarray(rgb)
     image.thumbnail((_WEBP_LONGEST, _WEBP_LONGEST))
     file = io.BytesIO()
     image.save(file, "WEBP", quality=quality)
-    return np.array(Image.open(file).convert("RGB"))
+    return file.getvalue()
+
+
+def _jpeg(rgb: UInt8, quality: int) -> UInt8:
+    import simplejpeg
+
+    decoded: UInt8 = simplejpeg.decode_jpeg(jpeg_bytes(rgb, quality))
+    return decoded
+
+
+def _webp(rgb: UInt8, quality: int) -> UInt8:
+    return np.array(Image.open(io.BytesIO(webp_bytes(rgb, quality))).convert("RGB"))
 
 
 def _resize(rgb: UInt8, percent: int) -> UInt8:

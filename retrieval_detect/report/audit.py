@@ -43,9 +43,10 @@ _WHY: Mapping[str, str] = {
 }
 _ADVICE: Mapping[str, str] = {
     "format": "Bring both labels to one size and one encoding before they are embedded, and show results "
-    "also with both re-encoded alike (rd eval --unified).",
+    "also with both re-encoded alike (rd launder --unify, rd eval --unified).",
     "compression": "One label was compressed more often than the other. Launder both alike "
-    "(--views jpeg,resize when they are embedded), or start from uncompressed originals of both.",
+    "(rd launder --as social, or --views jpeg,resize when they are embedded), or start from uncompressed "
+    "originals of both.",
     "pixels": "Colour and sharpness alone go far. Show this AUC beside every result: what a detector "
     "reaches beyond it is its own.",
     "content": "The labels show different subjects. Match them: --rebalance --out FILE lists what one label "

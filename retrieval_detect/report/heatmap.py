@@ -14,26 +14,40 @@ if TYPE_CHECKING:
 
 _FAKE, _REAL = np.array([[220, 30, 30], [30, 90, 220]], np.float32)
 _OPACITY = 0.6
+_STRIPES = 40
+"""Red has stripes, as many across the longer side: who does not see colours sees those."""
 
 
-def heat_map_png(rgb: UInt8, found: Regions) -> bytes:
-    """Red where crops are closer to the crops of fakes, blue where to those of photographs; as PNG.
+def heat_map(rgb: UInt8, found: Regions) -> Image.Image:
+    """Red with stripes where crops are closer to the crops of fakes, blue where to those of photographs.
 
     ``rgb`` : uint8 (height, width, 3), the upright image that was judged. What no crop covers keeps its
     colours, the deepest colour is the largest score in size, and the highest crop is framed.
     """
     heat = _heat(found, rgb.shape[0], rgb.shape[1])
-    opacity = _OPACITY * np.abs(heat)[:, :, None]
+    opacity = (_OPACITY * np.abs(heat) * np.where(heat > 0, _stripes(heat.shape), 1))[:, :, None]
     colour = np.where(heat[:, :, None] > 0, _FAKE, _REAL)
     image = Image.fromarray(np.rint(rgb * (1 - opacity) + colour * opacity).astype(np.uint8))
     x, y, width, height = found.highest.box
     outline = max(1, min(image.size) // 200)
-    ImageDraw.Draw(image).rectangle(
-        (x, y, x + width - 1, y + height - 1), outline=(255, 255, 255), width=outline
-    )
+    frame = (x, y, x + width - 1, y + height - 1)
+    ImageDraw.Draw(image).rectangle(frame, outline=(255, 255, 255), width=outline)
+    return image
+
+
+def heat_map_png(rgb: UInt8, found: Regions) -> bytes:
+    """``heat_map`` as a PNG file."""
     file = io.BytesIO()
-    image.save(file, "PNG")
+    heat_map(rgb, found).save(file, "PNG")
     return file.getvalue()
+
+
+def _stripes(shape: tuple[int, ...]) -> Float32:
+    """Slanting stripes that leave half of each pair paler, float32 (height, width)."""
+    height, width = shape
+    pair = max(2, 2 * max(shape) // _STRIPES)
+    slant = np.arange(height)[:, None] + np.arange(width)
+    return np.where(slant % pair < pair // 2, 1, 0.6).astype(np.float32)
 
 
 def _heat(found: Regions, height: int, width: int) -> Float32:

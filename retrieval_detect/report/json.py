@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from retrieval_detect.types import Failure
+    from retrieval_detect.types import Failure, Provenance
     from retrieval_detect.verdicts import Regions, Stability, Verdict
 
 SCHEMA = 1
@@ -19,6 +19,7 @@ SCHEMA = 1
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """Plain JSON types. Scores: positive = fake; similarities are cosines; times in seconds."""
     data = asdict(verdict)
+    del data["by_bank"]
     return {
         "schema": SCHEMA,
         **data,
@@ -39,6 +40,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         "influence": None
         if verdict.influence is None
         else [asdict(i) | {"score": _short(i.score), "change": _short(i.change)} for i in verdict.influence],
+        "provenance": {} if verdict.provenance is None else _provenance(verdict.provenance),
         "warnings": list(verdict.warnings),
         "elapsed_s": round(verdict.elapsed_s, 4),
     }
@@ -46,6 +48,11 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
+
+
+def _provenance(found: Provenance) -> dict[str, Any]:
+    claims = [asdict(claim) for claim in found.claims]
+    return asdict(found) | {"claims": claims, "damaged": list(found.damaged)}
 
 
 def _stability(found: Stability) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from retrieval_detect.types import Claim, Provenance
     from retrieval_detect.verdicts import Influence, Region, Regions, Stability
 
 Line: TypeAlias = Sequence[str | tuple[str, str]]
 
 _SHADES = "░▒▓█"
-_POOLS = {"max": "highest", "mean": "mean", "top": "mean of the 3 highest"}
+POOLS = {"max": "highest", "mean": "mean", "top": "mean of the 3 highest"}
 
 
 def agreement(found: Stability) -> str:
@@ -67,14 +68,15 @@ def region_lines(found: Regions | None) -> Iterator[Line]:
     x, y, width, height = found.highest.box
     n = len(found.heat_map)
     yield [
-        f"  regions  {n} crop{'s' * (n != 1)}, {_POOLS[found.pool]} {found.score:+.2f}; the highest is at "
+        f"  regions  {n} crop{'s' * (n != 1)}, {POOLS[found.pool]} {found.score:+.2f}; the highest is at "
         f"{x},{y} ({width}×{height} pixels)"
     ]
-    yield [f"           {_rarity(found)}"]
+    yield [f"           {rarity(found)}"]
     yield from ([f"           {row}"] for row in _grid(found))
 
 
-def _rarity(found: Regions) -> str:
+def rarity(found: Regions) -> str:
+    """How many photographs have a crop that scores as high."""
     if found.photographs is None:
         return "how many photographs have a crop as high is not known (rd fit regions)"
     if found.p_max is None:
@@ -97,3 +99,22 @@ def _cell(region: Region, found: Regions) -> str:
     low, spread = min(scores), max(scores) - min(scores)
     shade = _SHADES[min(int(4 * (region.score - low) / spread), 3)] if spread else _SHADES[0]
     return f"{shade} {region.score:+.2f}{'*' if region is found.highest else ' '}"
+
+
+def provenance_lines(found: Provenance | None, *, most: int = 4) -> Iterator[Line]:
+    """What the file says of itself, which nothing above rests on."""
+    if found is None:
+        return
+    said = [f"{claim.says} ({_where(claim)})" for claim in found.claims[:most]]
+    if len(found.claims) > most:
+        said.append(f"and {len(found.claims) - most} more")
+    said += [f"damaged: {what}" for what in found.damaged[:most]]
+    for text in said or ["none found; most images on the web carry none"]:
+        yield [f"  provenance  {text}"]
+
+
+def _where(claim: Claim) -> str:
+    return "; ".join([_LANES[claim.kind], *([claim.detail] if claim.detail else [])])
+
+
+_LANES = {"c2pa": "C2PA", "exif": "EXIF", "xmp": "XMP", "text": "text in the file"}

@@ -6,7 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from retrieval_detect.report.more import agreement, influence_lines, region_lines, stability_lines
+from retrieval_detect.report.more import (
+    agreement,
+    influence_lines,
+    provenance_lines,
+    region_lines,
+    stability_lines,
+)
 from retrieval_detect.scoring.conformal import BETA
 from retrieval_detect.types import METHODS, UNNAMED
 
@@ -50,12 +56,17 @@ FITS: Mapping[str, Line] = {
 
 def headline(verdict: Verdict) -> Line:
     """``closer to the FAKE bank     log10 likelihood ratio +1.1``, in styled parts."""
-    fits, stability = FITS[verdict.verdict], verdict.stability
-    if stability and not stability.holds:
-        fits = [("UNCERTAIN", "warning"), f": {agreement(stability)}"]
     if verdict.log10_lr is None:
-        return [*fits, f"     uncalibrated score {verdict.score:+.2f}"]
-    return [*fits, f"     log10 likelihood ratio {verdict.log10_lr:+.1f}"]
+        return [*fits(verdict), f"     uncalibrated score {verdict.score:+.2f}"]
+    return [*fits(verdict), f"     log10 likelihood ratio {verdict.log10_lr:+.1f}"]
+
+
+def fits(verdict: Verdict) -> Line:
+    """``closer to the FAKE bank``, in styled parts; or why that is uncertain."""
+    stability = verdict.stability
+    if stability and not stability.holds:
+        return [("UNCERTAIN", "warning"), f": {agreement(stability)}"]
+    return FITS[verdict.verdict]
 
 
 def calibrated(verdict: Verdict) -> list[Line]:
@@ -132,7 +143,7 @@ def full(verdict: Verdict) -> list[Line]:
     lines: list[Line] = [[(verdict.input, "strong"), "  ", *headline(verdict)], *calibrated(verdict)]
     lines.append([f"  nearest  {_nearest(verdict)}"])
     if verdict.attribution:
-        lines.append([f"  nearest fakes  {attribution(verdict)}; {_absence(verdict)}"])
+        lines.append([f"  nearest fakes  {attribution(verdict)}; {absence(verdict)}"])
     lines += [
         *stability_lines(verdict.stability),
         *region_lines(verdict.regions),
@@ -141,6 +152,7 @@ def full(verdict: Verdict) -> list[Line]:
     lines += [[f"  same image  {describe(copy)}"] for copy in verdict.same_image[:3]]
     if len(verdict.same_image) > 3:
         lines.append([f"  same image  and {len(verdict.same_image) - 3:,} more"])
+    lines += provenance_lines(verdict.provenance)
     lines += [[("  note     ", "weak"), warning] for warning in verdict.warnings]
     lines.append(
         [
@@ -151,10 +163,18 @@ def full(verdict: Verdict) -> list[Line]:
     return lines
 
 
-def _absence(verdict: Verdict) -> str:
+def blind_lines(verdict: Verdict) -> list[Line]:
+    """What an examiner sees before the verdict: the references, and what the file says about itself."""
+    lines: list[Line] = [[(verdict.input, "strong"), "  the verdict is shown after your own judgement"]]
+    lines += evidence_lines(verdict, len(verdict.evidence))
+    lines += provenance_lines(verdict.provenance)
+    return lines + [[("  note     ", "weak"), warning] for warning in verdict.warnings]
+
+
+def absence(verdict: Verdict) -> str:
     """That the true tool may be absent, or that no known one fits."""
-    fits = [a.p for a in verdict.attribution if a.p is not None]
-    if fits and max(fits) <= BETA and len(fits) == len(verdict.attribution):
+    known = [a.p for a in verdict.attribution if a.p is not None]
+    if known and max(known) <= BETA and len(known) == len(verdict.attribution):
         return "none of these generators fits: the true tool, if there is one, is likely absent"
     return ABSENT
 

@@ -40,6 +40,10 @@ _COLUMNS = [
     pa.field("added_at", pa.timestamp("s", tz="UTC"), nullable=False),
 ]
 
+THUMBNAIL = "thumbnail"
+"""A column of those shards alone that keep pictures: a WebP file, null where there is none."""
+_THUMBNAIL_FIELD = pa.field(THUMBNAIL, pa.binary())
+
 
 def norm_column(layer: str) -> str:
     """Name of the float32 column that keeps the vectors' norms before normalisation."""
@@ -53,8 +57,13 @@ def rows_schema(layers: Sequence[str]) -> pa.Schema:
 
 
 def rows_table(columns: Mapping[str, Sequence[object]], layers: Sequence[str]) -> pa.Table:
-    """Columns of equal length → a table of ``rows_schema``; raises ``KeyError`` if one is missing."""
+    """Columns of equal length → a table of ``rows_schema``; raises ``KeyError`` if one is missing.
+
+    ``THUMBNAIL`` may be among them.
+    """
     schema = rows_schema(layers)
+    if THUMBNAIL in columns:
+        schema = schema.append(_THUMBNAIL_FIELD)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from retrieval_detect.files import write_atomically, write_bytes
 from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, ShardRecord
 from retrieval_detect.store.near import near_keys
-from retrieval_detect.store.schema import key_columns, rows_schema
+from retrieval_detect.store.schema import THUMBNAIL, key_columns, rows_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +31,8 @@ SMALL_ROWS = 4096
 SHARD_ROWS = 65_536
 """Larger additions are cut into shards of this size."""
 _ROW_GROUP = 4096
+_GROUPS_KEPT = 2
+"""Row groups a shard keeps in memory: what is near one image is often near the next, in the same order."""
 
 ROWS = "rows.parquet"
 IDS, PHASHES, KEYS, NEAR = "ids.npy", "phashes.npy", "keys.npy", "near.npy"
@@ -48,6 +50,7 @@ class Shard:
         self.record = record
         self._folder = folder
         self._vectors: dict[str, Float16] = {}
+        self._kept_group = lru_cache(_GROUPS_KEPT)(self._group)
 
     def path(self, suffix: str) -> Path:
         """Where one of the shard's files lies."""
@@ -102,6 +105,12 @@ class Shard:
         for layer in layers:
             self.vectors(layer)
 
+    @property
+    def names(self) -> list[str]:
+        """The columns of the rows file."""
+        found: list[str] = self._rows.schema_arrow.names
+        return found
+
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Columns of the rows file."""
         try:
@@ -111,14 +120,17 @@ class Shard:
 
     def take(self, positions: Int64, names: Sequence[str]) -> pa.Table:
         """Some rows, reading only the row groups they lie in. ``positions`` : int64 (m,)."""
+        numbers = positions // _ROW_GROUP
+        groups = np.unique(numbers)
+        read = self._group if THUMBNAIL in names else self._kept_group  # pictures would fill the memory
+        table = pa.concat_tables([read(int(number), tuple(names)) for number in groups])
+        return table.take(np.searchsorted(groups, numbers) * _ROW_GROUP + positions % _ROW_GROUP)
+
+    def _group(self, number: int, names: tuple[str, ...]) -> pa.Table:
         try:
-            groups = np.unique(positions // _ROW_GROUP)
-            table = self._rows.read_row_groups(groups.tolist(), columns=list(names))
+            return self._rows.read_row_group(number, columns=list(names))
         except (OSError, pa.ArrowInvalid) as error:
             raise damaged(self.path(ROWS)) from error
-        return table.take(
-            np.searchsorted(groups, positions // _ROW_GROUP) * _ROW_GROUP + positions % _ROW_GROUP
-        )
 
     def check(self, digests: DigestCache) -> None:
         """Compare every file with its record; raises ``IndexCorrupt`` naming the first that differs."""
@@ -188,7 +200,8 @@ def write_array(path: Path, array: NDArray[Any]) -> FileRecord:
 
 def read_whole(shard: Shard, layers: Sequence[str]) -> tuple[pa.Table, dict[str, Float16]]:
     """A shard's rows and vectors, for rewriting it."""
-    table = shard.columns(rows_schema(layers).names)
+    kept = [THUMBNAIL] if THUMBNAIL in shard.names else []
+    table = shard.columns([*rows_schema(layers).names, *kept])
     return table, {layer: shard.vectors(layer) for layer in layers}
 
 
@@ -198,7 +211,8 @@ def rewrite(folder: Path, shards: Sequence[Shard], layers: Sequence[str], dead: 
     keep: Bool = ~np.isin(np.concatenate([shard.row_ids for shard in shards]), dead)
     if not keep.any():
         return None
-    table = pa.concat_tables([table for table, _ in parts]).unify_dictionaries().filter(pa.array(keep))
+    joined = pa.concat_tables([table for table, _ in parts], promote_options="default")
+    table = joined.unify_dictionaries().filter(pa.array(keep))
     vectors = {layer: np.concatenate([arrays[layer] for _, arrays in parts])[keep] for layer in layers}
     return write_shard(folder, table.combine_chunks(), vectors)
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from retrieval_detect.files import sha256_file, sync_folder, write_atomically
 from retrieval_detect.store.layout import STAGING
-from retrieval_detect.store.schema import CONTENT_ID_BYTES, norm_column
+from retrieval_detect.store.schema import CONTENT_ID_BYTES, THUMBNAIL, norm_column
 from retrieval_detect.store.shards import write_array
-from retrieval_detect.types import Embedded
+from retrieval_detect.types import ORIGINAL_VIEW, Embedded
 
 if TYPE_CHECKING:
     from retrieval_detect.types import Float16, Float32
@@ -119,6 +119,9 @@ class Staging:
             unit, norms = normalise(np.stack([row.vectors[layer] for row in rows]))
             metadata[layer] = write_array(self._path(name, layer), unit).sha256
             arrays[norm_column(layer)] = pa.array(norms, pa.float32())
+        if any(row.thumbnail for row in rows):
+            kept = [row.thumbnail if row.view == ORIGINAL_VIEW else None for row in rows]
+            arrays[THUMBNAIL] = pa.array(kept, pa.binary())
         table = pa.table(arrays).replace_schema_metadata(metadata)
         write_atomically(self._folder / f"{name}.parquet", lambda file: pq.write_table(table, file))
         self._take_in(name, table)
@@ -128,7 +131,7 @@ class Staging:
         starts = np.cumsum([0, *(len(table) for table in self._tables)])
         flat = [starts[part] + position for part, position in map(self._where.__getitem__, keys)]
         tables = [table.replace_schema_metadata(None) for table in self._tables]
-        return pa.concat_tables(tables).take(pa.array(flat, pa.int64()))
+        return pa.concat_tables(tables, promote_options="default").take(pa.array(flat, pa.int64()))
 
     def vectors(self, keys: Sequence[Key], layer: str) -> Float16:
         """float16 (n, d), unit norm, in the order asked for; n >= 1."""

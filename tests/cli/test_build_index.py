@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retrieval_detect.detector import Detector
+from retrieval_detect.encoders import registry
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
 from tests.building import BOTH, TINY, build, one_error
@@ -43,6 +47,32 @@ def test_building_again_changes_nothing_and_embeds_nothing(index, run_rd, embedd
     result = build(run_rd, "--json")
     assert result.exit_code == 0 and json.loads(result.stdout)["added"] == 0
     assert contents(index) == before and embedded == []
+
+
+def test_building_again_loads_neither_encoder_nor_banks(index, run_rd, monkeypatch):
+    def refuse(*_args, **_options):
+        raise AssertionError("loaded, though nothing is new")
+
+    monkeypatch.setattr(registry, "load_encoder", refuse)
+    monkeypatch.setattr(Detector, "open_banks", refuse)
+    assert build(run_rd).exit_code == 0
+    assert run_rd("bank", "add", "photos/camera", "--label", "real").exit_code == 0
+
+
+def test_building_again_in_a_fresh_process_imports_no_torch(index):
+    look = (
+        "import sys; from retrieval_detect.cli.main import main; "
+        f"code = main({['build-index', *BOTH, *TINY]!r}); "
+        "sys.exit(' '.join({'torch', 'faiss', 'timm'} & set(sys.modules)) or code)"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_other_layers_are_refused_even_if_nothing_is_new(index, run_rd, contents):
+    before = contents(index)
+    complaint = one_error(build(run_rd, "--layers", "proj,pre"), 2)
+    assert "stores layers proj, not proj,pre" in complaint and contents(index) == before
 
 
 def test_only_what_is_new_is_embedded(index, pictures, run_rd, embedded):

@@ -39,7 +39,8 @@ def test_a_table_is_printed_and_written(data, run_rd, contents, index):
         rows = list(csv.DictReader(file))
     assert [row["column"] for row in rows] == ["flux", "sdxl", "mean"]
     assert (data.parent / "out" / "table.md").read_text().startswith("## By generator")
-    assert "<svg" not in (data.parent / "out" / "page.html").read_text()  # a table has no curves
+    page = (data.parent / "out" / "page.html").read_text()
+    assert page.count("<svg") == 2 and "ROC" in page and f"rd ({float(rows[-1]['auroc']):.3f})" in page
     assert contents(index) == before
 
 
@@ -108,6 +109,8 @@ def test_missing_sets_are_listed_and_published_numbers_shown(data, run_rd):
         (("--protocol", "few-shot", "--n", "some"), "whole numbers"),
         (("--protocol", "robustness", "--compare", "ufd"), "generators"),
         (("--methods", "guess"), "no method 'guess'"),
+        (("--per-category",), "few-shot"),
+        (("--protocol", "few-shot", "--per-category"), "no category has references of both labels"),
     ],
 )
 def test_what_cannot_be_measured_is_said(data, run_rd, args, complaint):

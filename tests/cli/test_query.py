@@ -55,7 +55,7 @@ def test_one_image_for_people(index, run_rd):
     assert any(
         "bank     default, generation 1: 12 real, 11 fake, 2 generators · tiny" in line for line in lines
     )
-    assert lines[-1] == "  --evidence 10 shows the nearest references"
+    assert lines[-1] == "  --report FILE.html shows the nearest references, --evidence 10 names them"
     for word in ("authentic", "is fake", "probab"):
         assert word not in "\n".join(lines).lower().replace("are fake", "")
 

@@ -233,7 +233,7 @@ def test_another_resolution_is_another_architecture(tmp_path):
 
 @pytest.mark.slow
 def test_every_model_of_open_clip_has_the_layers_it_claims():
-    from retrieval_detect.encoders._torch import _tapped
+    from retrieval_detect.encoders._torch import tapped
     from retrieval_detect.encoders._towers import open_clip_tower
     from retrieval_detect.encoders.openclip import _NO_TEXT
 
@@ -243,7 +243,7 @@ def test_every_model_of_open_clip_has_the_layers_it_claims():
         size = model.visual.preprocess_cfg["size"]
         pixels = torch.zeros(2, 3, *(size if isinstance(size, tuple) else (size, size)), device="meta")
         network, taps = open_clip_tower(model.visual, open_clip.get_model_config(name)["embed_dim"])
-        with torch.inference_mode(), _tapped(taps) as taken:
+        with torch.inference_mode(), tapped(taps) as taken:
             network.eval()(pixels)
         assert {layer: tuple(rows.shape) for layer, rows in taken.vectors.items()} == {
             layer: (2, tap.width) for layer, tap in taps.items()

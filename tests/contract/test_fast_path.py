@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_detect.encoders import _torch
+from retrieval_detect.encoders import _torch, pipeline
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE, canary_images, centred_distance
 from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
@@ -129,7 +130,7 @@ def test_parts_side_by_side_give_what_one_batch_gives(model, n, tmp_path):
 def test_what_goes_wrong_in_a_part_is_raised(weights, monkeypatch):
     encoder = load_encoder("rd-vit", weights=weights, device="cpu")
     batch = np.zeros((6, 48, 48, 3), np.uint8)
-    monkeypatch.setattr(encoder, "_normalised", lambda _part: 1 / 0)
+    monkeypatch.setattr(encoder, "normalised", lambda _part: 1 / 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda _n: None)
     with pytest.raises(ZeroDivisionError):
@@ -139,8 +140,8 @@ def test_what_goes_wrong_in_a_part_is_raised(weights, monkeypatch):
 def test_all_layers_of_all_images_take_one_pass_an_image(weights, monkeypatch):
     encoder = load_encoder("rd-vit", weights=weights, device="cpu")
     passed = []
-    normalised = encoder._normalised
-    monkeypatch.setattr(encoder, "_normalised", lambda part: passed.append(len(part)) or normalised(part))
+    normalised = encoder.normalised
+    monkeypatch.setattr(encoder, "normalised", lambda part: passed.append(len(part)) or normalised(part))
     items = [from_bytes(data, str(number)) for number, data in enumerate(files())][:10]
     results = list(embed(items, encoder, layers=list(encoder.spec.layers), batch_size=4))
     assert sum(passed) == len(results) == 10
@@ -159,6 +160,36 @@ def test_without_bfloat16_in_hardware_it_is_float32(weights, monkeypatch):
     images = [Image.fromarray(image) for image in canary_images()]
     theirs = open_clip_vectors("rd-vit", weights, images)
     assert np.abs(unit(our_vectors(encoder, images)) - theirs).max() <= 1e-6
+
+
+def test_what_a_gpu_fetches_is_laid_out_in_pinned_memory_and_copied_without_waiting(weights, monkeypatch):
+    """As far as it can be seen without a GPU: which memory is asked for, and how it is sent."""
+    encoder = load_encoder("rd-vit", weights=weights, device="cpu")
+    asked, empty = [], torch.empty
+
+    def noting(*shape, pin_memory=False, **kwargs):
+        asked.append(pin_memory)
+        return empty(*shape, **kwargs)
+
+    monkeypatch.setattr(torch, "empty", noting)
+    for device, pinned in (("cuda:0", [True, True]), ("cpu", [])):
+        asked.clear()
+        slots = pipeline._slots(2, 5, replace(encoder.spec, device=device))
+        first, second, again = next(slots), next(slots), next(slots)
+        assert first is again
+        assert first is not second
+        assert first.shape == (5, 48, 48, 3)
+        assert asked == pinned
+
+    sent, to = [], torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *a, **kw: sent.append((self.data_ptr(), kw)) or to(self, *a, **kw)
+    )
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _self: True)
+    elsewhere = _torch.TorchEncoder(replace(encoder.spec, device="meta"), encoder.network, encoder.taps)
+    sent.clear()
+    assert elsewhere.uploaded(first).device.type == "meta"
+    assert sent == [(first.ctypes.data, {"non_blocking": True})], "the slot itself is sent, no copy of it"
 
 
 def test_without_a_gpu_it_is_the_cpu(weights, monkeypatch):

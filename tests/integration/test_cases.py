@@ -13,6 +13,7 @@ from retrieval_detect.files import sha256_bytes, sha256_file
 from retrieval_detect.recheck import case_entry, recheck
 from retrieval_detect.store.pins import pinned
 from retrieval_detect.store.store import Store
+from retrieval_detect.verdicts import Question
 from tests.factories import png
 from tests.integration.test_detector import add, index, taught, write_pictures  # noqa: F401 - a fixture
 
@@ -25,7 +26,7 @@ def case(tmp_path):
 def judged(index, path, case, **asked):  # noqa: F811
     detector = Detector.load(index.folder)
     verdict = detector.query(path, **asked)
-    case.append({"who": "examiner", **case_entry(detector, verdict, asked)})
+    case.append({"who": "examiner", **case_entry(detector, verdict, Question(**asked))})
     return verdict
 
 

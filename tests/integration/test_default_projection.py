@@ -26,9 +26,18 @@ def test_it_is_fitted_where_there_is_enough(tmp_path):
     assert not store.snapshot().stale()
 
 
-@pytest.mark.parametrize(
-    "few", [{"each": 20}, {"sources": ("camera",), "each": 200}, {"generators": ("sdxl",)}]
-)
+def test_a_single_generator_has_no_part_in_what_is_content(tmp_path):
+    store = taught(tmp_path, generators=("sdxl",), each=2 * FEWEST)
+    assert fit_default(store).projection == DEFAULT
+    facts = Detector(store.snapshot()).banks.projection.facts
+    assert facts["content"] == "photographs" and facts["labels"] == ["real"]
+    oldest = int(store.snapshot().shards("fake", "bank")[0].row_ids[0])
+    with store.writer() as writer:
+        writer.remove([oldest], reason="", detail={})
+    assert not store.snapshot().stale()
+
+
+@pytest.mark.parametrize("few", [{"each": 20}, {"sources": ("camera",), "each": 200}])
 def test_where_there_is_too_little_the_vectors_are_searched_as_they_are(tmp_path, few):
     store = taught(tmp_path, **few)
     assert fit_default(store) is None

@@ -82,6 +82,22 @@ def test_a_flood_under_one_name_weighs_no_more_than_one_share(n, others):
     assert weights[:n].sum() <= (n / (n + 5)) / (n / (n + 5) + others * 50 / 55) + 1e-9
 
 
+@QUICK
+@given(rows=references(), more=st.integers(1, 60))
+def test_one_generator_more_lowers_every_older_reference_alike(rows, more):
+    """What it has no part in keeps its order: only a threshold that stays where it was sees a change."""
+    names, content, _ = rows
+    before = reference_weights(names, content)
+    after = reference_weights(np.r_[names, np.full(more, 99)], np.r_[content, 100 + np.arange(more)])
+    fall = before - after[: len(names)]
+    held = sum(n / (n + PRIOR_IMAGES) for n in np.unique(names[_firsts(content)], return_counts=True)[1])
+    assert fall == pytest.approx(np.log1p(more / (more + PRIOR_IMAGES) / held))
+
+
+def _firsts(content):
+    return np.unique(content, return_index=True)[1]
+
+
 @pytest.mark.parametrize("kind", ["batches", "contributors"])
 def test_one_contributor_under_many_names_weighs_one_share(kind):
     names = [f"made-up-{i}" for i in range(100)] + ["sdxl"] * 50

@@ -273,3 +273,23 @@ def test_impossible_sizes_and_layers():
         next(embed([item(0)], TinyEncoder(), layers=LAYERS, workers=0))
     with pytest.raises(UsageError, match="no layer block99"):
         next(embed([item(0)], TinyEncoder(), layers=["block99"]))
+
+
+def test_batches_are_laid_out_in_two_places_that_never_hold_two_at_once():
+    """A batch keeps its place until its vectors are there, however slow the network is."""
+    places, seen = set(), []
+
+    class Watching(TinyEncoder):
+        def encode(self, batch, layers):
+            places.add(batch.ctypes.data)
+            before = batch.copy()
+            time.sleep(0.02)
+            seen.append(np.array_equal(before, batch))
+            return super().encode(batch, layers)
+
+    inputs = (item(i, (lambda: b"nothing") if i % 5 == 3 or 8 <= i < 12 else None) for i in range(40))
+    results = list(embed(inputs, Watching(), layers=LAYERS, batch_size=4, workers=3))
+    assert len(results) == 40
+    assert len(places) == 2
+    assert all(seen)
+    assert len(seen) == 9, "a batch of nothing but failures takes no pass"

@@ -11,14 +11,27 @@ import pytest
 
 from retrieval_detect.report.csv import COLUMNS, failure_row, verdict_row
 from retrieval_detect.report.json import SCHEMA, failure_json, verdict_json, verdict_schema
-from retrieval_detect.types import Failure
+from retrieval_detect.types import Claim, Failure, Provenance
 from retrieval_detect.verdicts import Verdict
 from tests.verdicts import CALIBRATED as JUDGED
 from tests.verdicts import REAL, VERDICT
 
 SCHEMA_OF_VERDICTS = verdict_schema()
 VALID = jsonschema.Draft202012Validator(SCHEMA_OF_VERDICTS)
-CALIBRATED = replace(JUDGED, provenance={"c2pa": None})
+MANIFEST = {
+    "state": "Valid",
+    "problems": ["signingCredential.untrusted"],
+    "claim_generator": "A tool 1.0",
+    "signer": "Somebody",
+    "signed_at": "",
+    "actions": [{"action": "c2pa.created"}],
+    "ingredients": 0,
+}
+CLAIM = Claim("exif", "camera: Canon EOS R5", "easily forged")
+PROVENANCE = Provenance(
+    MANIFEST, {"make": "Canon", "gps": True}, None, {"tool": "ComfyUI"}, (CLAIM,), ("XMP",)
+)
+CALIBRATED = replace(JUDGED, provenance=PROVENANCE)
 
 
 def test_a_verdict_in_json():
@@ -32,13 +45,22 @@ def test_a_verdict_in_json():
     assert data["index"]["n_real"] == 1495 and data["p_values"] is None
 
 
-@pytest.mark.parametrize("verdict", [VERDICT, CALIBRATED, replace(VERDICT, same_image=(REAL,), warnings=())])
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        VERDICT,
+        CALIBRATED,
+        replace(VERDICT, provenance=Provenance()),
+        replace(VERDICT, same_image=(REAL,), warnings=()),
+    ],
+)
 def test_verdicts_are_valid_before_and_after_json(verdict):
     VALID.validate(json.loads(json.dumps(verdict_json(verdict), allow_nan=False)))
 
 
 def test_every_field_is_in_the_schema_and_no_other():
-    assert set(SCHEMA_OF_VERDICTS["properties"]) == {"schema", *(f.name for f in fields(Verdict))}
+    shown = {f.name for f in fields(Verdict)} - {"by_bank"}  # for pages alone
+    assert set(SCHEMA_OF_VERDICTS["properties"]) == {"schema", *shown}
     assert set(SCHEMA_OF_VERDICTS["required"]) == set(SCHEMA_OF_VERDICTS["properties"])
 
 
@@ -62,7 +84,7 @@ def test_the_schema_is_a_schema():
 def test_objects_are_closed_and_complete(path):
     node = NODES[path]
     kind = node.get("type")
-    if ("object" in kind if kind else False) and path != "verdict.provenance":
+    if ("object" in kind if kind else False) and path != "verdict.facts":
         assert node["additionalProperties"] is False
         assert sorted(node["required"]) == sorted(node["properties"])
 
@@ -115,6 +137,9 @@ def changed(path, value):
         (("calibration", "sources"), None),
         (("probability",), 1.1),
         (("elapsed_s",), -1),
+        (("provenance", "exif", "lens"), 3),
+        (("provenance", "c2pa", "state"), None),
+        (("provenance", "claims", 0, "trusted"), "yes"),
     ],
 )
 def test_the_schema_refuses(path, value):

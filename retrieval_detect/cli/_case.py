@@ -1,0 +1,126 @@
+"""``rd query --case`` and ``--blind``: the examiner's log, and judging before the verdict is seen."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from retrieval_detect.cli._params import Run
+    from retrieval_detect.detector import Detector
+    from retrieval_detect.types import Failure
+    from retrieval_detect.verdicts import Question, Verdict
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+JUDGEMENTS = ("fake", "real", "undecided")
+_OPTIONS = (
+    click.option(
+        "--case",
+        metavar="DIR",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Keep a log there, which rd report verify checks; the generation asked is kept, too.",
+    ),
+    click.option("--examiner", metavar="NAME", help="With --case: who asks (default: the user's name)."),
+    click.option(
+        "--blind",
+        is_flag=True,
+        help="Show the evidence first, ask for your own judgement, and only then the verdict.",
+    ),
+)
+
+
+def case_options(command: F) -> F:
+    """``--case`` and what belongs to it."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+class Examination:
+    """What an examiner wants of each verdict: evidence before it, and a line in the log."""
+
+    def __init__(self, run: Run, *, case: Path | None, examiner: str | None, blind: bool) -> None:
+        from retrieval_detect.cases import Case
+
+        self._run, self._blind = run, blind
+        self._case = Case(case) if case else None
+        self._who = examiner or _user()
+        if self._case and self._case.exists:
+            self._case.read()  # a log that was changed is found before an image is looked at
+
+    def of(
+        self,
+        results: Iterable[Verdict | Failure],
+        detector: Detector,
+        question: Question,
+        *,
+        report: Path | None,
+    ) -> Iterator[Verdict | Failure]:
+        """The results as they are, each logged; with a report once that is written, for its digest."""
+        from retrieval_detect.types import Failure
+
+        entries = []
+        for result in results:
+            if not isinstance(result, Failure):
+                judgement = self._judgement(result) if self._blind else None
+                if self._case:
+                    entries.append(self._entry(detector, result, question, judgement))
+                    if report is None:
+                        self._case.append(entries.pop())
+            yield result
+        if self._case and report is not None:
+            digest = _digest(report)
+            for entry in entries:
+                self._case.append(entry | {"report": digest})
+
+    def _entry(
+        self, detector: Detector, verdict: Verdict, question: Question, judgement: str | None
+    ) -> dict[str, Any]:
+        from retrieval_detect.recheck import case_entry
+
+        entry = case_entry(detector, verdict, question)
+        return {"who": self._who, "command": sys.argv, "judged_before": judgement, **entry}
+
+    def _judgement(self, verdict: Verdict) -> str | None:
+        """What the examiner makes of the evidence alone; nobody is asked where nobody sits."""
+        from retrieval_detect.report.words import blind_lines
+
+        if self._run.output.format != "human" or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return None
+        self._run.output.lines(blind_lines(verdict))
+        question = "Your own judgement, before the verdict is shown"
+        return str(click.prompt(question, type=click.Choice(JUDGEMENTS), err=True))
+
+
+def examination_of(run: Run, asked: dict[str, Any]) -> Examination | None:
+    """The examination that options ask for, if they do; takes them out of ``asked``."""
+    from retrieval_detect.errors import UsageError
+
+    case, examiner, blind = (asked.pop(name) for name in ("case", "examiner", "blind"))
+    if examiner and not case:
+        raise UsageError("--examiner means nothing without --case")
+    if case and asked["vectors"] is not None:
+        raise UsageError("a case is about images, and --vectors opens none", hint="Give images instead.")
+    if case or blind:
+        return Examination(run, case=case, examiner=examiner, blind=blind)
+    return None
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return "unknown"
+
+
+def _digest(report: Path) -> dict[str, str]:
+    from retrieval_detect.files import sha256_file
+
+    return {"path": str(report.resolve()), "sha256": sha256_file(report)}

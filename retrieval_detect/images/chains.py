@@ -1,0 +1,127 @@
+"""Chains: several launderings one after another, as pictures meet them, and the file that comes out.
+
+A step is a view of ``images.laundering`` (``jpeg-72``), ``side-N`` (shorter side to N pixels) or
+``longest-N`` (longer side to N pixels, if it is longer). Where numbers are left out (``jpeg``), they are
+drawn from a seed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from retrieval_detect.errors import UsageError
+from retrieval_detect.images.laundering import (
+    CROPS,
+    draw_view,
+    jpeg_bytes,
+    render,
+    require_view,
+    seed_of,
+    webp_bytes,
+)
+from retrieval_detect.types import VIEW_KINDS
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import UInt8
+
+Chain: TypeAlias = tuple[str, ...]
+"""Steps, first to last."""
+
+UNIFIED: Chain = ("side-256", "jpeg-96")
+"""Both labels get one size and one compression, so that neither can tell them apart."""
+SOCIAL: Chain = ("longest-1080", "jpeg-85", "jpeg-70")
+"""Posted, and posted again."""
+NAMED: dict[str, Chain] = {"unified": UNIFIED, "social": SOCIAL}
+
+_SIZES = ("side", "longest")
+_LARGEST = 4096
+"""Pixels that a side may be brought to."""
+_SUFFIXES = {"jpeg": ".jpg", "screenshot": ".jpg", "webp": ".webp"}
+
+
+def parse_chain(text: str) -> Chain:
+    """``resize-50+jpeg-72`` → its steps; ``social`` and ``unified`` are chains by name.
+
+    Raises ``UsageError`` for a step that there is not.
+    """
+    chain = NAMED.get(text) or tuple(text.split("+"))
+    for step in chain:
+        _require(step)
+    return chain
+
+
+def _require(step: str) -> None:
+    kind, _, number = step.partition("-")
+    if kind in _SIZES:
+        if not (number.isdecimal() and len(number) < 6 and 0 < int(number) <= _LARGEST):
+            raise UsageError(f"{step!r} names no size", hint=f"Give pixels, 1 to {_LARGEST}: {kind}-256")
+    elif kind == CROPS or (step not in VIEW_KINDS and "-" not in step):
+        kinds = ", ".join(k for k in VIEW_KINDS if k != CROPS)
+        raise UsageError(
+            f"there is no laundering {step!r}",
+            hint=f"Give {', '.join(NAMED)}, or steps joined by +: {kinds}, side-N, longest-N; "
+            "with numbers (jpeg-72) or without (jpeg).",
+        )
+    elif step not in VIEW_KINDS:
+        require_view(step)
+
+
+def rendered(rgb: UInt8, chain: Sequence[str]) -> UInt8:
+    """The image after all steps, uint8 (h, w, 3), C order; every step has its numbers."""
+    for step in chain:
+        kind, _, number = step.partition("-")
+        if kind in _SIZES:
+            height, width = rgb.shape[:2]
+            factor = int(number) / (min if kind == "side" else max)(height, width)
+            rgb = _scaled(rgb, factor if kind == "side" else min(1.0, factor))
+        else:
+            rgb = render(rgb, step)
+    return rgb
+
+
+def _scaled(rgb: UInt8, factor: float) -> UInt8:
+    height, width = (max(1, round(side * factor)) for side in rgb.shape[:2])
+    if (height, width) == rgb.shape[:2]:
+        return rgb
+    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def suffix_of_file(chain: Chain) -> str:
+    """The suffix of what ``laundered_file`` gives."""
+    return _SUFFIXES.get(chain[-1].partition("-")[0], ".png")
+
+
+def laundered_file(rgb: UInt8, chain: Chain, *, content_id: bytes, seed: int = 0) -> tuple[bytes, Chain]:
+    """The image after all steps as a file, and the steps with the numbers that were drawn.
+
+    The last compression is the file's own: decoded, it is ``rendered(rgb, steps)``. What ends without
+    one is stored as PNG.
+    """
+    steps: list[str] = []
+    for number, step in enumerate(chain):
+        if step in VIEW_KINDS:
+            height, width = rgb.shape[:2]
+            drawn_from = seed_of(content_id + number.to_bytes(1, "big"), seed)
+            step = draw_view(step, width, height, seed=drawn_from)  # noqa: PLW2901 - it has its numbers now
+        steps.append(step)
+        if number < len(chain) - 1:
+            rgb = rendered(rgb, [step])
+    return _encoded(rgb, steps[-1]), tuple(steps)
+
+
+def _encoded(rgb: UInt8, step: str) -> bytes:
+    kind, *numbers = step.split("-")
+    if kind == "screenshot":
+        return jpeg_bytes(render(rgb, f"resize-{numbers[0]}"), int(numbers[1]))
+    if kind == "jpeg":
+        return jpeg_bytes(rgb, int(numbers[0]))
+    if kind == "webp":
+        return webp_bytes(rgb, int(numbers[0]))
+    file = io.BytesIO()
+    Image.fromarray(rendered(rgb, [step])).save(file, "PNG")
+    return file.getvalue()

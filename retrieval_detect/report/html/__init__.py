@@ -1,0 +1,1 @@
+"""Verdicts as pages: one self-contained file for whoever looks before reading."""

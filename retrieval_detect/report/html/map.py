@@ -1,0 +1,94 @@
+"""The map of the banks as a page shows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from retrieval_detect.report.html import strings as t
+from retrieval_detect.report.html.records import Dot, Kind, MapView
+from retrieval_detect.report.words import name_of
+
+if TYPE_CHECKING:
+    from retrieval_detect.atlas import Atlas
+    from retrieval_detect.types import Label
+
+Colouring: TypeAlias = Literal["label", "generator", "source"]
+_MOST_KINDS = 8
+"""As many colours as can be told apart; what is left over shares the last."""
+
+
+def map_view(
+    atlas: Atlas,
+    *,
+    index: str,
+    colour: Colouring = "label",
+    place: tuple[float, float] | None = None,
+    with_queries: bool = False,
+) -> MapView:
+    """The map with its legend and what it does not say.
+
+    ``place`` : of an image, by ``Atlas.place``; ``with_queries`` : whether images are going to be shown
+    where ``Atlas.place_among`` puts them.
+    """
+    labels: list[Label] = ["fake" if fake else "real" for fake in atlas.fake]
+    names = [
+        str(g if fake else s) for fake, g, s in zip(atlas.fake, atlas.generators, atlas.sources, strict=True)
+    ]
+    groups = [_group(label, name, colour) for label, name in zip(labels, names, strict=True)]
+    kinds = _kinds(groups)
+    number = {group: i for i, group in enumerate(kinds)}
+    dots = tuple(
+        Dot(
+            round(float(x), 4),
+            round(1 - float(y), 4),
+            number.get(group, len(kinds) - 1),
+            label,
+            t.DOT.format(label=label, name=name_of(name), row_id=row_id),
+        )
+        for (x, y), group, label, name, row_id in zip(
+            atlas.places, groups, labels, names, atlas.row_ids, strict=True
+        )
+    )
+    return MapView(
+        t.MAP_TITLE.format(index=index),
+        tuple(kinds.values()),
+        dots,
+        (_note(atlas), *_placing(atlas, place=place, with_queries=with_queries)),
+        None if place is None else flipped(place),
+    )
+
+
+def flipped(place: tuple[float, float]) -> tuple[float, float]:
+    """A place of an ``Atlas`` as one of a ``MapView``, which counts from above."""
+    return round(place[0], 4), round(1 - place[1], 4)
+
+
+def _group(label: Label, name: str, colour: Colouring) -> tuple[Label, str]:
+    """What a reference is coloured by: its name if names of its label are told apart, else its label."""
+    named = colour == ("generator" if label == "fake" else "source")
+    return label, name_of(name) if named else t.MAP_LABELS[label]
+
+
+def _kinds(groups: list[tuple[Label, str]]) -> dict[tuple[Label, str], Kind]:
+    """The groups with colours of their own, the largest first; the rest together come last."""
+    counts = Counter(groups).most_common()
+    own = counts if len(counts) <= _MOST_KINDS else counts[: _MOST_KINDS - 1]
+    kinds = {group: Kind(group[1], group[0], n) for group, n in own}
+    if rest := sum(n for _, n in counts[len(own) :]):
+        kinds["fake", ""] = Kind(t.MAP_REST, None, rest)
+    return kinds
+
+
+def _note(atlas: Atlas) -> str:
+    drawn = t.MAP_ALL if len(atlas.row_ids) == atlas.total else t.MAP_DRAWN
+    shown = drawn.format(n=len(atlas.row_ids))
+    return t.MAP_NOTE.format(method=t.MAP_METHODS[atlas.method], shown=shown, of=f"{atlas.total:,}")
+
+
+def _placing(atlas: Atlas, *, place: tuple[float, float] | None, with_queries: bool) -> Iterator[str]:
+    if place is not None:
+        yield t.MAP_BY_FIT if atlas.placer else t.MAP_BY_NEIGHBOURS
+    elif with_queries:
+        yield t.MAP_BY_NEIGHBOURS

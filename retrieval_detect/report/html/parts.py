@@ -1,0 +1,256 @@
+"""The parts of a view that follow from the verdict alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from retrieval_detect import __version__
+from retrieval_detect.report import words
+from retrieval_detect.report.html import strings as t
+from retrieval_detect.report.html.records import Bar, Fact, InfluenceRow, StabilityView, ViewRow
+from retrieval_detect.report.more import POOLS, agreement, rarity
+from retrieval_detect.store.manifest import tool_versions
+from retrieval_detect.verdicts import Question
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import DecodedImage, Provenance
+    from retrieval_detect.verdicts import Influence, Regions, Stability, Verdict
+
+_MOST_BARS = 6
+_PEOPLE = 1000
+
+
+def plain(line: words.Line) -> str:
+    """A styled line as text."""
+    return "".join(part if isinstance(part, str) else part[0] for part in line)
+
+
+def signed(value: float) -> str:
+    """``+1.45``; what rounds to zero has no sign."""
+    return f"{value:+.2f}" if round(value, 2) else "0.00"
+
+
+# ---------------------------------------------------------------- the image
+
+
+def facts(verdict: Verdict, picture: bytes | None, image: DecodedImage | None) -> Iterator[Fact]:
+    """Name, size and format, as far as the file was there to look at."""
+    yield Fact(t.FILE, verdict.input)
+    if image is not None and picture is not None:
+        yield Fact(t.SIZE, t.PIXELS.format(width=image.width, height=image.height))
+        yield Fact(t.FORMAT, image.format)
+        yield Fact(t.BYTES, t.NUMBER_OF_BYTES.format(n=len(picture)))
+    yield Fact(t.SHA256, verdict.sha256)
+
+
+def provenance(found: Provenance | None) -> Iterator[Fact]:
+    """What the file says of itself, as it says it."""
+    if found is None:
+        return
+    for claim in found.claims:
+        signed = t.SIGNED if claim.trusted else ""
+        detail = f": {claim.detail}" if claim.detail else ""
+        yield Fact(claim.kind, f"{claim.says}{detail}{signed}")
+    for damaged in found.damaged:
+        yield Fact(damaged, t.DAMAGED)
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+def strength(verdict: Verdict) -> str:
+    """How far the score tells, in one phrase."""
+    if verdict.log10_lr is None:
+        return t.UNCALIBRATED.format(score=verdict.score)
+    return t.LIKELIHOOD.format(lr=verdict.log10_lr)
+
+
+def sentences(verdict: Verdict) -> Iterator[str]:
+    """What the calibration says of the score, and what that does not mean."""
+    found, alpha = verdict.calibration, verdict.alpha
+    if found is None or alpha is None:
+        yield t.UNCALIBRATED_NOTE
+        return
+    if verdict.log10_lr is not None:
+        yield _times(verdict.log10_lr)
+    sources = found["of"] or words.number(found["sources"], "source")
+    yield t.AS_HIGH.format(as_high=found["as_high"], photographs=found["photographs"], sources=sources)
+    yield t.NOT_ABOUT_OTHERS
+    if verdict.fdr is None:
+        rate = alpha["real"]
+        of = _PEOPLE if rate >= 1 / _PEOPLE else 100 * _PEOPLE
+        yield t.FALSE_ALARMS.format(percent=100 * rate, of=of, n=round(rate * of))
+    else:
+        yield t.FALSE_DISCOVERIES.format(percent=100 * verdict.fdr)
+    if verdict.probability is None or verdict.prior is None:
+        yield t.NO_PROBABILITY
+    else:
+        yield t.PROBABILITY.format(prior=100 * verdict.prior, chance=100 * verdict.probability)
+
+
+def _times(log10_lr: float) -> str:
+    times = float(f"{10 ** abs(log10_lr):.2g}")
+    if times < 1.5:
+        return t.TIMES_EQUAL
+    return (t.TIMES_FAKE if log10_lr > 0 else t.TIMES_REAL).format(times=f"{times:,.3g}")
+
+
+# ---------------------------------------------------------------- the evidence
+
+
+def votes(verdict: Verdict) -> tuple[Bar, ...]:
+    """The fakes' share of the nearest, beside their share of all."""
+    found = verdict.votes
+    near, everywhere = found.fake / max(found.of, 1), found.bank_share_fake
+    return (
+        Bar(t.VOTES_FAKE, near, t.VOTES_TEXT.format(share=100 * near), mark=everywhere),
+        Bar(t.VOTES_ALL, everywhere, t.VOTES_TEXT.format(share=100 * everywhere)),
+    )
+
+
+def votes_sentence(verdict: Verdict) -> str:
+    """The votes in words."""
+    found, nearest = verdict.votes, verdict.nearest
+    return t.VOTES_NOTE.format(
+        fake=found.fake,
+        of=found.of,
+        share=100 * found.bank_share_fake,
+        nearest_fake=nearest["fake"],
+        nearest_real=nearest["real"],
+    )
+
+
+def attribution(verdict: Verdict) -> Iterator[Bar]:
+    """The generators that the nearest fakes are of, the heaviest first."""
+    for found in sorted(verdict.attribution, key=lambda a: -a.share)[:_MOST_BARS]:
+        text = t.ATTRIBUTION_BAR.format(n=found.of_nearest_fakes, share=100 * found.share)
+        if found.p is not None:
+            text += t.ATTRIBUTION_FIT.format(p=100 * found.p)
+        yield Bar(words.name_of(found.generator), found.share, text)
+
+
+def attribution_sentence(verdict: Verdict) -> str:
+    """The generators in words, with what they do not say."""
+    return t.ATTRIBUTION_NOTE.format(names=nearest_fakes(verdict), absence=words.absence(verdict))
+
+
+def nearest_fakes(verdict: Verdict) -> str:
+    """``5 sdxl, 2 flux``."""
+    return words.attribution(verdict) or t.NO_FAKES_NEAR
+
+
+def subjects(categories: Sequence[str]) -> str:
+    """How many of the references shown are of one subject, where subjects are known."""
+    known = Counter(category for category in categories if category)
+    if not known:
+        return t.NO_SUBJECTS
+    subject, n = known.most_common(1)[0]
+    return t.SAME_SUBJECT.format(of=known.total(), n=n, subject=subject)
+
+
+# ---------------------------------------------------------------- what else was asked
+
+
+def stability(found: Stability | None) -> StabilityView | None:
+    """Each re-encoding as a bar from the middle: to the right is closer to the fake bank."""
+    if found is None:
+        return None
+    sentence = t.STABILITY_NOTE.format(agreement=agreement(found))
+    if not found.holds:
+        name = t.SHORT[found.verdict]
+        sentence += " " + t.STABILITY_FAILS.format(percent=100 * found.threshold, verdict=name)
+    largest = max((abs(view.score) for view in found.views), default=0) or 1
+    rows = tuple(
+        ViewRow(
+            name=view_name(view.view),
+            verdict=view.verdict,
+            words=t.SHORT[view.verdict],
+            agrees=view.verdict == found.verdict,
+            score=view.score,
+            start=0.5 + min(view.score / largest, 0) / 2,
+            width=abs(view.score / largest) / 2,
+        )
+        for view in found.views
+    )
+    return StabilityView(sentence, rows)
+
+
+def view_name(view: str) -> str:
+    """``JPEG, quality 72`` for ``jpeg-72``."""
+    kind, *numbers = view.split("-")
+    return t.VIEW_NAMES.get(kind, view).format(*numbers)
+
+
+def region_sentences(found: Regions) -> tuple[str, ...]:
+    """What the crops come to, and how rare that is among photographs."""
+    x, y, width, height = found.highest.box
+    parts = words.number(len(found.heat_map), "part")
+    highest = t.REGIONS_HIGHEST.format(
+        n=parts, pool=POOLS[found.pool], score=found.score, x=x, y=y, width=width, height=height
+    )
+    return t.REGIONS_NOTE, highest, f"{rarity(found)[:1].upper()}{rarity(found)[1:]}."
+
+
+def crops(found: Regions) -> tuple[Fact, ...]:
+    """Where each crop lies, and its score, the highest first."""
+    ordered = sorted(found.heat_map, key=lambda region: -region.score)
+    boxes = (dict(zip(("x", "y", "width", "height"), region.box, strict=True)) for region in ordered)
+    return tuple(
+        Fact(t.CROP.format(**box), signed(region.score)) for box, region in zip(boxes, ordered, strict=True)
+    )
+
+
+def influence(found: Sequence[Influence] | None) -> tuple[InfluenceRow, ...] | None:
+    """What the score would be without whom."""
+    return None if found is None else tuple(map(_influence, found))
+
+
+def _influence(found: Influence) -> InfluenceRow:
+    what = t.INFLUENCE_NAME if found.row_id is None else t.INFLUENCE_ROW
+    without = what.format(
+        name=words.name_of(found.name), label=found.label, row_id=found.row_id, n=f"{found.n_images:,}"
+    )
+    if found.score is None or found.change is None:
+        return InfluenceRow(without, t.NOBODY_LEFT, t.NOTHING)
+    return InfluenceRow(without, signed(found.score), signed(found.change))
+
+
+# ---------------------------------------------------------------- asking again
+
+
+def reproduce(verdict: Verdict, question: Question) -> Iterator[Fact]:
+    """All that the answer depends on."""
+    index = verdict.index
+    generators = words.number(index.n_generators, "generator")
+    yield Fact(t.INDEX, index.name)
+    yield Fact(t.GENERATION, str(index.generation))
+    yield Fact(t.FINGERPRINT, index.fingerprint)
+    yield Fact(t.BANKS, t.BANKS_TEXT.format(n_real=index.n_real, n_fake=index.n_fake, generators=generators))
+    yield Fact(t.ENCODER, verdict.encoder)
+    yield Fact(t.ENGINE, verdict.engine)
+    yield Fact(t.METHOD, t.METHOD_TEXT.format(method=verdict.method, k=verdict.k))
+    yield Fact(t.PROJECTION, question.projection or t.NOTHING)
+    yield Fact(t.EXACT_SCORE, repr(verdict.score))
+    tools: Mapping[str, str] = {"retrieval-detect": __version__} | tool_versions()
+    yield Fact(t.VERSION, ", ".join(f"{name} {version}" for name, version in tools.items()))
+
+
+def command(verdict: Verdict, question: Question) -> str:
+    """The command line that asks the same again."""
+    parts = ["rd", "query", verdict.input, "--index", verdict.index.name]
+    usual = Question()
+    for field in fields(Question):
+        value = getattr(question, field.name)
+        if field.name == "regions" and value:
+            parts += ["--regions", "--pool", value]
+        elif field.name == "stable_at" and not question.stability:
+            continue
+        elif value is True:
+            parts.append(f"--{field.name}")
+        elif value != getattr(usual, field.name) and value is not None:
+            parts += [f"--{field.name.replace('_', '-')}", f"{value}"]
+    return shlex.join(parts)

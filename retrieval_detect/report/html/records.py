@@ -1,0 +1,202 @@
+"""What a page shows of one image: words and numbers ready to render. Nothing here computes or reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import Label
+    from retrieval_detect.verdicts import VerdictName
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A name and what is known under it."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A small picture, or why there is none.
+
+    ``data`` : a ``data:`` URI, empty for a neutral tile; ``alt`` : what it is, for those who do not see
+    it; ``note`` : why there is none, or what was done to it; ``key`` : the same for the same picture
+    wherever it is shown, letters and digits; ``width``, ``height`` : in pixels.
+    """
+
+    data: str
+    alt: str
+    note: str = ""
+    key: str = ""
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceView:
+    """One reference beside the image. ``name`` : its generator or source, in words."""
+
+    rank: int
+    row_id: int
+    label: Label
+    similarity: float
+    name: str
+    subject: str
+    file: str
+    added: str
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A share as a bar, 0…1, with its words; ``mark`` : another share to compare with, drawn as a tick."""
+
+    name: str
+    share: float
+    text: str
+    mark: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Scores of one label's calibration images.
+
+    ``heights`` : of the bins, left to right, 0…1, the highest 1; ``n`` : how many images.
+    """
+
+    label: Label
+    n: int
+    heights: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Where a score lies among those of known images. ``at`` : its place from ``low`` to ``high``, 0…1."""
+
+    low: float
+    high: float
+    score: float
+    at: float
+    histograms: tuple[Histogram, ...]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRow:
+    """One re-encoding. ``start``, ``width`` : its bar on a scale that all share, 0…1, zero at ½."""
+
+    name: str
+    verdict: VerdictName
+    words: str
+    agrees: bool
+    score: float
+    start: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class StabilityView:
+    """What re-encodings do to the verdict."""
+
+    sentence: str
+    rows: tuple[ViewRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionsView:
+    """The crops' scores, laid over the image, and in words. ``crops`` : place and score of each."""
+
+    sentences: tuple[str, ...]
+    picture: Picture
+    crops: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InfluenceRow:
+    """``without`` : who is left out; ``score`` and ``change`` in words."""
+
+    without: str
+    score: str
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """An image on the map of the banks; ``x`` and ``y`` 0…1 from the upper left, ``title`` on hover."""
+
+    x: float
+    y: float
+    kind: int
+    label: Label
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the dots of one colour are. ``label`` gives their shape; both banks' where it is ``None``."""
+
+    name: str
+    label: Label | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapView:
+    """The banks in two dimensions.
+
+    ``kinds`` : what is told apart, in the order of ``Dot.kind``; ``notes`` : how it was made and what it
+    does not say. ``place`` : the query's, as those of a ``Dot``, if one was asked about.
+    """
+
+    title: str
+    kinds: tuple[Kind, ...]
+    dots: tuple[Dot, ...]
+    notes: tuple[str, ...]
+    place: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceView:
+    """Everything a page shows of one verdict, in the order it is shown. All text is plain, none is markup.
+
+    ``name`` : the image's, as it was given; ``anchor`` : letters and digits, the same for the same bytes.
+    ``verdict`` : for filters and colours; ``headline`` : what people read. ``real``, ``fake`` : the nearest
+    references of each bank. ``distribution`` and what was not asked for are ``None``. ``alarm_rate`` : the
+    share of photographs that may be called fake-like, 0…1, where the image was judged by one. ``place`` : on
+    the map of the banks.
+    """
+
+    name: str
+    anchor: str
+    picture: Picture
+    facts: tuple[Fact, ...]
+    provenance: tuple[Fact, ...]
+    provenance_note: str
+    verdict: VerdictName
+    headline: str
+    strength: str
+    sentences: tuple[str, ...]
+    warnings: tuple[str, ...]
+    real: tuple[ReferenceView, ...]
+    fake: tuple[ReferenceView, ...]
+    subjects: str
+    same_image: tuple[str, ...]
+    votes: tuple[Bar, ...]
+    votes_sentence: str
+    attribution: tuple[Bar, ...]
+    attribution_sentence: str
+    nearest_fakes: str
+    score: float
+    distribution: Distribution | None
+    stability: StabilityView | None
+    regions: RegionsView | None
+    influence: tuple[InfluenceRow, ...] | None
+    reproduce: tuple[Fact, ...]
+    command: str
+    limits: Sequence[str]
+    alarm_rate: float | None = None
+    place: tuple[float, float] | None = None

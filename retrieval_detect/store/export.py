@@ -1,0 +1,138 @@
+"""An index as one tar file to hand on: rows and vectors of what is live, and what was fitted on them.
+
+The file is plain POSIX tar: ``export.json`` first, then what it names. Nothing derived is in it, nothing
+that was removed, no picture, and neither uris nor contributors unless asked for. ``store.imported`` takes
+it in.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval_detect.errors import UsageError
+from retrieval_detect.files import write_atomically, write_json
+from retrieval_detect.store.layout import SHARDS
+from retrieval_detect.store.manifest import FileRecord, Manifest, Operation, Purge, ShardRecord
+from retrieval_detect.store.schema import rows_schema
+from retrieval_detect.store.shards import ROWS, layer_file
+from retrieval_detect.store.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from retrieval_detect.store.shards import Shard
+    from retrieval_detect.types import Bool
+
+EXPORT_FORMAT, EXPORT_VERSION = "retrieval-detect/export", 1
+HEAD = "export.json"
+PRIVATE = ("uri", "contributor")
+"""Columns that tell of people and their machines: left empty unless asked for."""
+
+
+def export_index(snapshot: Snapshot, out: Path, *, keep: Collection[str] = ()) -> Manifest:
+    """Write the generation that ``snapshot`` is to ``out``, a new file, all or nothing.
+
+    ``keep`` : which of ``PRIVATE`` go along. Returns the manifest that is in the file. Needs the room of the
+    vectors beside ``out`` for as long as it takes.
+    """
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} exists already", hint="Give the name of a new file.")
+    if not out.parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
+    with TemporaryDirectory(prefix=".rd-export-", dir=out.parent) as name:
+        folder = Path(name)
+        (folder / SHARDS).mkdir()
+        shards = [record for shard in snapshot.shards() if (record := _shard(folder, snapshot, shard, keep))]
+        manifest = _handed_on(snapshot.manifest, shards)
+        head = {"format": EXPORT_FORMAT, "version": EXPORT_VERSION, "manifest": manifest.to_json()}
+        write_json(folder / HEAD, head)
+        files = [(HEAD, folder / HEAD), *_members(manifest, folder, snapshot)]
+        write_atomically(out, lambda file: _pack(file, files))
+    return manifest
+
+
+def exported_files(manifest: Manifest) -> dict[str, FileRecord]:
+    """What must be in the file besides its head: name → what it must be."""
+    files = {
+        f"{SHARDS}/{shard.id}.{suffix}": record
+        for shard in manifest.shards
+        for suffix, record in shard.files.items()
+    }
+    return files | {str(path): record for path, record in _small(manifest, Path())}
+
+
+def _handed_on(manifest: Manifest, shards: list[ShardRecord]) -> Manifest:
+    """Without history, what was removed, the key of what was purged, and searches tuned for other files."""
+    return replace(
+        manifest,
+        parent=None,
+        operation=Operation("export"),
+        shards=tuple(shards),
+        tombstones=(),
+        purge=Purge(),
+        tuned=None,
+    )
+
+
+def _small(manifest: Manifest, folder: Path) -> Iterator[tuple[Path, FileRecord]]:
+    """Canaries and what was fitted."""
+    yield from Snapshot(folder, replace(manifest, shards=())).files()
+
+
+def _members(manifest: Manifest, folder: Path, snapshot: Snapshot) -> Iterator[tuple[str, Path]]:
+    for name in exported_files(manifest):
+        yield name, (folder if name.startswith(f"{SHARDS}/") else snapshot.folder) / name
+
+
+def _shard(folder: Path, snapshot: Snapshot, shard: Shard, keep: Collection[str]) -> ShardRecord | None:
+    """The live rows of a shard, written anew; ``None`` if there are none."""
+    live, layers = snapshot.live(shard), snapshot.manifest.layers
+    if not live.any():
+        return None
+    row_ids = shard.row_ids[live]
+    names = {
+        suffix: folder / SHARDS / f"{shard.record.id}.{suffix}" for suffix in (ROWS, *map(layer_file, layers))
+    }
+    # Not compressed, so that a receiver knows by the size of the file what reading it takes.
+    pq.write_table(_rows(shard, live, layers, keep), names[ROWS], compression="none")
+    for layer in layers:
+        np.save(names[layer_file(layer)], shard.vectors(layer)[live])
+    return replace(
+        shard.record,
+        rows=len(row_ids),
+        first_row_id=int(row_ids[0]),
+        last_row_id=int(row_ids[-1]),
+        files={suffix: FileRecord.of(path) for suffix, path in names.items()},
+    )
+
+
+def _rows(shard: Shard, live: Bool, layers: Sequence[str], keep: Collection[str]) -> pa.Table:
+    schema = rows_schema(layers)
+    table = shard.columns(schema.names).filter(pa.array(live))
+    columns = []
+    for field in schema:
+        column = table[field.name]
+        if field.name in PRIVATE and field.name not in keep:
+            column = pa.array([""] * len(table))
+        if pa.types.is_dictionary(field.type):
+            # A dictionary outlives the rows that used it: made anew, it names nothing that was removed.
+            column = column.cast(pa.string()).dictionary_encode()
+        columns.append(column.cast(field.type))
+    return pa.table(columns, schema=schema)
+
+
+def _pack(out: BinaryIO, files: Iterable[tuple[str, Path]]) -> None:
+    """Equal exports give equal bytes: names, sizes and contents are all that a member has."""
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, path in files:
+            member = tarfile.TarInfo(name)
+            member.size = path.stat().st_size
+            with path.open("rb") as file:
+                archive.addfile(member, file)

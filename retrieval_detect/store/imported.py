@@ -1,0 +1,259 @@
+"""Taking in an export of somebody else's: every byte of it is hostile until it was checked.
+
+What is expected follows from the head of the file alone, whose names match patterns: a member that is not
+expected, is no plain file, comes twice, or has another size or checksum ends the import. Rows and vectors are
+then read, checked and written anew as shards, so that nothing derived is taken over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, UsageError
+from retrieval_detect.files import TEMPORARY, sync_folder, write_bytes
+from retrieval_detect.store.export import EXPORT_FORMAT, EXPORT_VERSION, HEAD, exported_files
+from retrieval_detect.store.layout import CANARIES, MANIFESTS, SHARDS, TOMBSTONES
+from retrieval_detect.store.manifest import (
+    FileRecord,
+    Manifest,
+    Operation,
+    ShardRecord,
+    commit,
+    tool_versions,
+)
+from retrieval_detect.store.schema import norm_column, rows_schema
+from retrieval_detect.store.shards import ROWS, SHARD_ROWS, layer_file, write_shard
+from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.store.verify import findings
+
+if TYPE_CHECKING:
+    from retrieval_detect.types import Float16
+
+_HEAD_BYTES = 64 << 20
+_BLOCK_BYTES = 1 << 20
+_LARGEST_NUMBER = 1 << 62
+_TEXT_CHARS = 4096
+"""No text of a row is longer."""
+
+
+def import_index(file: Path, folder: Path, *, check: Callable[[Snapshot], None]) -> Manifest:
+    """Make a new index at ``folder`` of a file that ``export_index`` wrote; all or nothing.
+
+    ``check`` : is shown the index before it is in place, and raises what is wrong with it. Raises
+    ``UsageError`` where something lies at ``folder`` already, ``IndexCorrupt`` or ``FormatUnsupported`` for a
+    file that is not what it should be.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"{folder} exists already", hint="Give another name: --name NAME")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # One folder deeper than indexes are looked for: what a crash leaves is never taken for one.
+    outer = folder.parent / f"{TEMPORARY}import-{secrets.token_hex(8)}"
+    outer.mkdir()
+    try:
+        received, made = outer / "received", outer / "made"
+        head = _unpacked(file, received)
+        manifest = _rebuilt(head, received, made)
+        check(Snapshot(made, manifest))
+        if folder.exists() or folder.is_symlink():
+            raise UsageError(f"{folder} exists already", hint="Give another name: --name NAME")
+        made.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(outer, ignore_errors=True)
+    return manifest
+
+
+# ---------------------------------------------------------------- the file
+
+
+def _unpacked(file: Path, folder: Path) -> Manifest:
+    """Write the members of a file below ``folder``, each as its head says that it must be."""
+    with _opened(file) as archive:
+        members = iter(archive)
+        manifest = _head(file, archive, next(members, None))
+        expected = exported_files(manifest)
+        for member in members:
+            record = expected.pop(member.name, None)
+            if record is None or not member.isreg() or member.issparse() or member.size != record.bytes:
+                raise _corrupt(file, f"{member.name!r} should not be there, or not like this")
+            content = archive.extractfile(member)
+            if content is None or not _copied(content, folder / member.name, record):
+                raise _corrupt(file, f"{member.name} is not what was exported: its checksum differs")
+        if expected:
+            raise _corrupt(file, f"{min(expected)} is missing")
+    return manifest
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(file, "r:") as archive:
+            yield archive
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {file}", hint="Make one: rd index export FILE") from None
+    except (tarfile.TarError, EOFError) as error:
+        raise _corrupt(file, f"it is no tar file, or cut short ({error})") from error
+
+
+def _head(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo | None) -> Manifest:
+    content = archive.extractfile(member) if member and member.isreg() and not member.issparse() else None
+    if member is None or content is None or member.name != HEAD or member.size > _HEAD_BYTES:
+        raise _corrupt(file, f"it does not begin with {HEAD}")
+    try:
+        head = json.loads(content.read(_HEAD_BYTES))
+        if (head["format"], head["version"]) != (EXPORT_FORMAT, EXPORT_VERSION):
+            raise FormatUnsupported(
+                f"{file} has format {head['format']!r}, version {head['version']!r}; "
+                f"this version of rd reads {EXPORT_FORMAT!r}, version {EXPORT_VERSION}",
+                hint="Install a newer retrieval-detect.",
+            )
+        manifest = Manifest.from_json(head["manifest"])
+        _require_plain(manifest)
+    except FormatUnsupported:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _corrupt(file, f"{HEAD} is no head of an export") from error
+    return manifest
+
+
+def _require_plain(manifest: Manifest) -> None:
+    """Raise ``ValueError`` unless it is what ``export_index`` writes, in types and sizes."""
+    files = exported_files(manifest)
+    suffixes = {ROWS, *map(layer_file, manifest.layers)}
+    if manifest.tombstones or manifest.tuned or set(manifest.canaries) != set(manifest.layers):
+        raise ValueError("history has no place in an export")
+    if any(set(s.files) != suffixes or not 0 < s.rows <= SHARD_ROWS for s in manifest.shards):
+        raise ValueError("a shard has other files, or another size")
+    if len({s.id for s in manifest.shards}) != len(manifest.shards):
+        raise ValueError("a shard is there twice")
+    if not all(_is_count(f.bytes) and _is_digest(f.sha256) for f in files.values()):
+        raise ValueError("a record has no size or no checksum")
+    counts = [n for s in manifest.strata for n in (s.bank, s.calib, s.groups)]
+    numbers = [manifest.generation, manifest.next_row_id, *counts]
+    if not all(map(_is_count, numbers)):
+        raise ValueError("a count is none")
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, int) and 0 <= number < _LARGEST_NUMBER
+
+
+def _is_digest(text: object) -> bool:
+    return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _copied(content: IO[bytes], path: Path, record: FileRecord) -> bool:
+    """Write one member; whether it has its checksum."""
+    digest = hashlib.sha256()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as out:
+        while block := content.read(_BLOCK_BYTES):
+            digest.update(block)
+            out.write(block)
+    return digest.hexdigest() == record.sha256
+
+
+# ---------------------------------------------------------------- the index
+
+
+def _rebuilt(head: Manifest, received: Path, made: Path) -> Manifest:
+    """An index of what was received: checked, written anew, committed."""
+    for name in (MANIFESTS, SHARDS, TOMBSTONES, CANARIES):
+        (made / name).mkdir(parents=True)
+    try:
+        shards = tuple(_shard(record, head, received, made) for record in head.shards)
+        for path, _record in Snapshot(received, replace(head, shards=())).files():
+            target = made / path.relative_to(received)
+            target.parent.mkdir(exist_ok=True)
+            write_bytes(target, path.read_bytes())
+        for layer in head.layers:
+            d = head.encoder.layers[layer]
+            _array(Snapshot(made, head).canary_path(layer), np.dtype(np.float32), (None, d))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise IndexCorrupt(
+            f"what was exported cannot be used: {error}", hint="Ask for the file again."
+        ) from error
+    operation = Operation("import", added=sum(s.bank + s.calib for s in head.strata))
+    manifest = replace(head, shards=shards, operation=operation, tools=tool_versions())
+    for problem in findings(Snapshot(made, manifest)):
+        raise IndexCorrupt(f"what was exported is not whole: {problem}", hint="Ask for the file again.")
+    commit(made, manifest)
+    return manifest
+
+
+def _shard(record: ShardRecord, head: Manifest, received: Path, made: Path) -> ShardRecord:
+    base = received / SHARDS
+    table = _table(base / f"{record.id}.{ROWS}", record, head)
+    vectors: dict[str, Float16] = {}
+    for layer in head.layers:
+        shape = (record.rows, head.encoder.layers[layer])
+        vectors[layer] = _array(base / f"{record.id}.{layer_file(layer)}", np.dtype(np.float16), shape)
+    return write_shard(made, table, vectors)
+
+
+def _array(path: Path, dtype: np.dtype[np.generic], shape: tuple[int | None, int]) -> np.ndarray:
+    """A mapped array of this type and shape; a file that promises more than it holds cannot be mapped."""
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    wanted = tuple(n if n is not None else have for n, have in zip(shape, array.shape, strict=True))
+    if array.dtype != dtype or array.shape != wanted or not array.flags.c_contiguous:
+        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, not {dtype} {wanted}")
+    return array
+
+
+def _table(path: Path, record: ShardRecord, head: Manifest) -> pa.Table:
+    """The rows of a shard. Bounded by the size of the file: nothing in it is compressed, no text repeated."""
+    schema = rows_schema(head.layers)
+    texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_dictionary(f.type)]
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
+        facts = file.metadata
+        groups = [facts.row_group(i) for i in range(facts.num_row_groups)]
+        columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+        if facts.num_rows != record.rows or {column.compression for column in columns} != {"UNCOMPRESSED"}:
+            raise ValueError(f"{path.name} has another number of rows, or is compressed")
+        table = file.read(schema.names)
+    if len(table) != record.rows:
+        raise ValueError(f"{path.name} has another number of rows")
+    table = pa.table([_column(table, field) for field in schema], schema=schema)
+    table.validate(full=True)
+    if {(record.label, record.split)} != _strata(table):
+        raise ValueError(f"{path.name} holds rows of another label or split")
+    norms = np.stack([table[norm_column(layer)].to_numpy() for layer in head.layers])
+    if not (np.isfinite(norms) & (norms > 0)).all() or table["row_id"].to_numpy().min() < 0:
+        raise ValueError(f"{path.name} has a norm or a row id that is none")
+    return table
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    column = table[field.name]
+    if column.null_count:
+        raise ValueError(f"column {field.name} has empty values")
+    for chunk in column.chunks if pa.types.is_dictionary(column.type) else ():
+        chunk.validate(full=True)
+        if any(len(text) > _TEXT_CHARS for text in chunk.dictionary.to_pylist()):
+            raise ValueError(f"column {field.name} has a text of more than {_TEXT_CHARS:,} characters")
+    return column.cast(field.type)
+
+
+def _strata(table: pa.Table) -> set[tuple[str, str]]:
+    pairs = table.select(["label", "split"]).group_by(["label", "split"]).aggregate([])
+    return {(row["label"], row["split"]) for row in pairs.to_pylist()}
+
+
+def _corrupt(file: Path, what: str) -> IndexCorrupt:
+    return IndexCorrupt(
+        f"{file} is no export of an index that can be used: {what}",
+        hint="Ask for the file again; it is made with: rd index export FILE",
+    )

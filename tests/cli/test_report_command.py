@@ -1,0 +1,96 @@
+"""``rd query --case`` and ``rd report``: what is kept, asked again, and said when it does not stand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from retrieval_detect.cases import LOG
+from tests.building import one_error
+
+ASK = "ask/0200.png"
+
+
+@pytest.fixture
+def case(index, run_rd):
+    result = run_rd("query", ASK, "--case", "case", "--examiner", "A. Reader")
+    assert result.exit_code == 0, result.stderr
+    return index
+
+
+def entries():
+    return [json.loads(line) for line in (Path("case") / LOG).read_text().splitlines()]
+
+
+def test_a_verdict_is_kept_and_stands(case, run_rd):
+    (entry,) = entries()
+    assert entry["who"] == "A. Reader" and entry["judged_before"] is None
+    result = run_rd("report", "verify", "case")
+    assert result.exit_code == 0 and "stands" in result.stdout
+    assert "1 of 1 verdicts stand" in result.stderr
+
+
+def test_the_report_goes_with_its_verdict(case, run_rd, tmp_path):
+    assert run_rd("query", ASK, "--case", "case", "--report", "out.html").exit_code == 0
+    assert entries()[1]["report"]["path"].endswith("out.html")
+    found = json.loads(run_rd("report", "verify", "case", "--entry", "2", "--json").stdout)
+    assert found[0]["report_intact"] is True
+    Path("out.html").write_text(Path("out.html").read_text() + " ")
+    result = run_rd("report", "verify", "case")
+    assert result.exit_code == 4 and "is not what was written" in result.stdout
+
+
+def test_an_image_that_is_gone_is_no_finding_against_it(case, run_rd, bare_folder):
+    image = bare_folder / ASK
+    image.rename(bare_folder / "moved.png")
+    assert run_rd("report", "verify", "case").exit_code == 3
+    assert run_rd("report", "verify", "case", "--image", "moved.png").exit_code == 0
+
+
+def test_cases_are_listed(case, run_rd):
+    assert run_rd("query", "ask", "--case", "case").exit_code == 0
+    rows = json.loads(run_rd("report", "list", "case", "--json").stdout)
+    assert [row["number"] for row in rows] == list(range(1, len(rows) + 1)) and len(rows) > 2
+    assert rows[0]["who"] == "A. Reader"
+
+
+def test_a_changed_log_stops_everything_before_an_image_is_judged(case, run_rd, embedded, bare_folder):
+    assert run_rd("query", ASK, "--case", "case", "--examiner", "B. Reader").exit_code == 0
+    log = bare_folder / "case" / LOG
+    log.write_bytes(log.read_bytes().replace(b"A. Reader", b"C. Reader"))
+    embedded.clear()
+    assert "was written after line" in one_error(run_rd("query", ASK, "--case", "case"), 1)
+    assert "was written after line" in one_error(run_rd("report", "verify", "case"), 1)
+    assert embedded == []
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--examiner", "X"], "--examiner means nothing without --case"),
+        (["--case", "ask/0200.png"], "is a file"),
+    ],
+)
+def test_what_cannot_be_meant(index, run_rd, args, says):
+    assert says in one_error(run_rd("query", ASK, *args), 2)
+
+
+def test_a_blind_page_has_the_verdict_behind_the_evidence(index, run_rd, bare_folder):
+    assert run_rd("query", ASK, "--blind", "--report", "blind.html").exit_code == 0
+    assert run_rd("query", ASK, "--report", "open.html").exit_code == 0
+    blind, plain = ((bare_folder / f"{name}.html").read_text() for name in ("blind", "open"))
+    verdict, nearest = "closer to the", "Nearest"
+    assert plain.index(verdict) < plain.index(nearest) and blind.index(nearest) < blind.rindex(verdict)
+
+
+def test_blind_on_a_terminal_asks_before_it_tells(index, run_rd, monkeypatch):
+    from retrieval_detect.cli import _case
+
+    monkeypatch.setattr(_case.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(_case.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(_case.click, "prompt", lambda *args, **kwargs: "undecided")
+    result = run_rd("query", ASK, "--case", "case", "--blind")
+    assert result.stdout.index("the nearest references") < result.stdout.index("closer to the")
+    assert entries()[0]["judged_before"] == "undecided"
