@@ -39,6 +39,7 @@ CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for 
         rd eval test-set/ --protocol robustness --out results/
         rd eval CNNDetection/ --layout ufd --compare ufd --projection identity
         rd eval manifest.csv --protocol incremental --order stylegan2,sd1,midjourney
+        rd eval CLIPping/ --layout clipping --protocol few-shot --per-category --n 16
     """,
 )
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
@@ -57,6 +58,11 @@ CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for 
 @click.option("--methods", metavar="LIST", help="Also measure these: density,mean:9,majority:9, heads.")
 @click.option("--order", metavar="LIST", help="Generators, oldest first, for incremental.")
 @click.option("--n", "numbers", metavar="LIST", help="Numbers of references, such as 0,1,5,20.")
+@click.option(
+    "--per-category",
+    is_flag=True,
+    help="In few-shot: n photographs and n fakes of every category are all there is to learn from.",
+)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often chance draws.")
 @click.option(
     "--fpr",
@@ -105,6 +111,8 @@ def command(
 
     if compare and protocol != "generators":
         raise click.UsageError("published numbers are of protocol generators")
+    if asked["per_category"] and protocol != "few-shot":
+        raise click.UsageError("--per-category is of protocol few-shot")
     options = _options(asked, compare)
     dataset = load(data, layout)
     for name in dataset.missing:
@@ -134,6 +142,7 @@ def _options(asked: dict[str, Any], compare: str | None) -> Options:
         asked["fpr"],
         asked["unified"],
         asked["at_most"],
+        per_category=asked["per_category"],
     )
 
 

@@ -15,55 +15,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.evaluate.pixels import statistics
 from retrieval_detect.files import sha256_bytes, write_atomically
+from retrieval_detect.images.chains import rendered
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.labelled import pixels
-from retrieval_detect.images.laundering import render
 from retrieval_detect.progress import quiet
 from retrieval_detect.store.exchange import EmbeddingsFile, write_embeddings
 from retrieval_detect.types import Embedded, Failure
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.images.chains import Chain
     from retrieval_detect.types import EncoderSpec, Float32, ImageItem, UInt8
 
-Chain: TypeAlias = tuple[str, ...]
-"""What is done to an image before the encoder sees it, step by step: names of ``images.laundering``, and
-``side-N`` (shorter side to N pixels) and ``longest-N`` (longer side to N pixels, if it is longer)."""
-
-UNIFIED: Chain = ("side-256", "jpeg-96")
-"""Both labels get one size and one compression, so that neither can tell them apart."""
 _AT_ONCE = 256
 _SMALLEST = 6
 """Pixels a side that statistics need."""
 
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[int], None]
-
-
-def rendered(rgb: UInt8, chain: Chain) -> UInt8:
-    """The image after all steps, uint8 (h, w, 3), C order."""
-    for step in chain:
-        kind, _, number = step.partition("-")
-        if kind in ("side", "longest"):
-            height, width = rgb.shape[:2]
-            factor = int(number) / (min if kind == "side" else max)(height, width)
-            rgb = _scaled(rgb, factor if kind == "side" else min(1.0, factor))
-        else:
-            rgb = render(rgb, step)
-    return rgb
-
-
-def _scaled(rgb: UInt8, factor: float) -> UInt8:
-    height, width = (max(1, round(side * factor)) for side in rgb.shape[:2])
-    if (height, width) == rgb.shape[:2]:
-        return rgb
-    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
 
 
 class _Chained:

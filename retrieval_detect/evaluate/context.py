@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.evaluate.cache import UNIFIED
 from retrieval_detect.evaluate.datasets import EVERY
 from retrieval_detect.evaluate.intervals import Scored
 from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.evaluate.shortcuts import LEAST_IMAGES, MODELS, group_folds, out_of_fold
 from retrieval_detect.files import sha256_bytes, write_json
+from retrieval_detect.images.chains import UNIFIED
 from retrieval_detect.progress import quiet
 from retrieval_detect.search.bulk import Asked
 from retrieval_detect.store.append import grouping_layer
@@ -30,8 +30,9 @@ from retrieval_detect.types import ORIGINAL_VIEW, Embedded, ImageItem
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.evaluate.cache import Cache, Chain, Progress
+    from retrieval_detect.evaluate.cache import Cache, Progress
     from retrieval_detect.evaluate.datasets import Dataset
+    from retrieval_detect.images.chains import Chain
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Bool, Float32, Int64, Split, UInt64
     from retrieval_detect.verdicts import Question
@@ -51,7 +52,7 @@ class Images:
     ``vectors`` : layer → float32 (n, d), as the network gave them. ``fake`` : bool (n,). ``names`` :
     generators of fakes, sources of photographs. ``groups`` : int64 (n,), near-duplicates share one.
     ``columns`` : of a ``Dataset``; one image is there once for each column that holds it.
-    ``sizes`` : int64 (n, 2), width and height.
+    ``sizes`` : int64 (n, 2), width and height. ``categories`` : what they show, where a reference says so.
     """
 
     content_ids: NDArray[np.object_]
@@ -64,6 +65,7 @@ class Images:
     groups: Int64
     columns: NDArray[np.str_]
     families: NDArray[np.str_]
+    categories: NDArray[np.str_]
 
     def __len__(self) -> int:
         return len(self.fake)
@@ -111,9 +113,10 @@ class Images:
 
 def references(snapshot: Snapshot, layers: Sequence[str], *, split: Split | None = None) -> Images:
     """The references of an index, without their views."""
-    columns = ["row_id", "content_id", "phash", "group", "label", "generator", "source", "width", "height"]
+    columns = ["row_id", "content_id", "phash", "group", "label", "generator", "source", "category"]
     norms = [norm_column(layer) for layer in layers]
-    rows = snapshot.scan([*columns, "format", "view", *norms], split=split).to_pylist()
+    wanted = [*columns, "width", "height", "format", "view", *norms]
+    rows = snapshot.scan(wanted, split=split).to_pylist()
     rows = [row for row in rows if row["view"] == ORIGINAL_VIEW]
     row_ids = [row["row_id"] for row in rows]
     fake = np.array([row["label"] == "fake" for row in rows], bool)
@@ -133,6 +136,7 @@ def references(snapshot: Snapshot, layers: Sequence[str], *, split: Split | None
         np.array([row["group"] for row in rows], np.int64),
         np.full(len(rows), "", np.str_),
         np.array([_family(snapshot, row) for row in rows], np.str_),
+        np.array([row["category"] for row in rows], np.str_),
     )
 
 
@@ -158,7 +162,8 @@ class Options:
     ``numbers`` : references of a new generator, or sizes of a bank; the protocol's own if empty.
     ``at_most`` : images of a name under every robustness setting. ``order`` : of generators, oldest first.
     ``methods`` : what to measure beside the question's own, as ``majority:9``. ``fpr`` : the share of
-    photographs that may be flagged where recall is stated.
+    photographs that may be flagged where recall is stated. ``per_category`` : few-shot draws references by
+    what they show, not by generator.
     """
 
     numbers: tuple[int, ...] = ()
@@ -169,6 +174,7 @@ class Options:
     unified: bool = False
     at_most: int = 60
     resamples: int = 300
+    per_category: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +305,7 @@ class Context:
             np.zeros(len(found), np.int64),
             np.array([s.column for s in samples], np.str_),
             np.array([s.family for s in samples], np.str_),
+            np.full(len(found), "", np.str_),
         )
         return replace(images, groups=_groups(images, self.layer)), np.array(kept, np.int64)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, tabled
+from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
 from retrieval_detect.evaluate.intervals import difference
 from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.evaluate.states import State, state_of
@@ -51,15 +51,19 @@ def incremental(context: Context) -> Plan:
 
     def finish(found: dict[str, Json]) -> Result:
         rows = [row for rows in found.values() for row in rows]
+        kept = [
+            {k: row[k] for k in ("generator", "method", "n")} | old for row in rows for old in row.pop("kept")
+        ]
         lines = [
             f"Order: {', '.join(order)}. The banks begin with the photographs and {', '.join(begin)}.",
             f"recall, past, fpr: at a threshold that flags {percent(context)} of the photographs set "
             "aside; fpr_frozen: at the threshold from before the first reference of the new generator.",
-            "transfer: change of past since then; worst_old: which old generator lost most, in points.",
+            "transfer: change of past since then; worst_old: which old generator lost most, in points, "
+            "with its 95 % interval over images; lost: how many lost more than such an interval.",
             f"Encoder {encoder}: it may have seen images of any generator older than its own training.",
             *unstated(rows),
         ]
-        return tabled(context, "incremental", "Generators one by one", rows, lines)
+        return tabled(context, "incremental", "Generators one by one", rows, lines, {"kept": kept})
 
     return Plan(steps, finish)
 
@@ -116,7 +120,7 @@ class _Period:
     """The time in which generator ``t`` is new.
 
     ``frozen`` : method → its threshold when the period began; ``flagged`` : method → which queries it flagged
-    then, bool (q,); ``past`` : method → mean recall of old generators then.
+    then, share of draws, float64 (q,); ``past`` : method → mean recall of old generators then.
     """
 
     context: Context
@@ -125,7 +129,7 @@ class _Period:
     queries: Images
     base: State
     frozen: dict[str, float | None] = field(default_factory=dict)
-    flagged: dict[str, Bool] = field(default_factory=dict)
+    flagged: dict[str, Float64] = field(default_factory=dict)
     past: dict[str, float | None] = field(default_factory=dict)
 
     def rows(self, pool: Images) -> Iterator[dict[str, Json]]:
@@ -133,14 +137,15 @@ class _Period:
         for n in [n for n in self.context.options.numbers or NUMBERS if n <= len(pool)]:
             trials = [self._lesson(drawn(pool, n, seed)) for seed in seeds_of(self.context, n)]
             for method in trials[0]:
-                row = mean_of([{k: v for k, v in t[method].items() if k != "worst_old"} for t in trials])
-                past = self.past.setdefault(method, row["past"])
+                row = mean_of([trial[method].row for trial in trials])
+                past = self.past.setdefault(_ancestor(method), row["past"])
                 known = past is not None and row["past"] is not None
                 row["transfer"] = round(row["past"] - past, 4) if known else None
-                row["worst_old"] = trials[0][method]["worst_old"]
+                kept = self._kept(method, [trial[method].flagged for trial in trials])
+                row |= {"worst_old": _worst(kept), "lost": _lost(kept), "kept": kept}
                 yield {"generator": self.order[self.t], "method": method, "n": n} | row
 
-    def _lesson(self, lesson: Images) -> dict[str, dict[str, Any]]:
+    def _lesson(self, lesson: Images) -> dict[str, _Standing]:
         """One lesson, learnt by everybody."""
         started_s = time.perf_counter()
         with self.base.taught(lesson) as state:
@@ -157,46 +162,83 @@ class _Period:
         found = {}
         for method, (scores, calib) in said.items():
             found[method] = self._standing(method, scores, threshold_of(self.context, calib, aside.fake))
-            found[method]["seconds_an_image"] = seconds if method == RD and len(lesson) else None
+            timed = method == RD and len(lesson)
+            found[method].row["seconds_an_image"] = seconds if timed else None
         return found
 
-    def _standing(self, method: str, scores: Float64, threshold: float | None) -> dict[str, Any]:
+    def _standing(self, method: str, scores: Float64, threshold: float | None) -> _Standing:
         """How generators of the past, the new one and the next stand at one moment."""
         fake, order, t = self.queries.fake, self.order, self.t
         current = ~fake | self._of(order[t])
         row: dict[str, Any] = judged(scores[current], fake[current], threshold)
-        row |= dict.fromkeys(("past", "past_auroc", "next_auroc", "fpr_frozen", "worst_old"))
+        row |= dict.fromkeys(("past", "past_auroc", "next_auroc", "fpr_frozen"))
         if t + 1 < len(order) and self._of(order[t + 1]).any():
             following = ~fake | self._of(order[t + 1])
             row["next_auroc"] = auroc(scores[following], fake[following])
         frozen = self.frozen.setdefault(method, threshold)
         if frozen is not None:
             row["fpr_frozen"] = float((scores[~fake] > frozen).mean())
-        old = [name for name in order[:t] if self._of(name).any()]
-        if old:
+        if old := self._old():
             against = [~fake | self._of(name) for name in old]
             row["past_auroc"] = float(np.mean([auroc(scores[own], fake[own]) for own in against]))
-        if threshold is not None and old:
-            flagged = scores > threshold
+        if threshold is None:
+            return _Standing(row, None)
+        flagged = scores > threshold
+        if old:
             row["past"] = float(np.mean([flagged[self._of(name)].mean() for name in old]))
-            row["worst_old"] = self._worst(old, self.flagged.setdefault(method, flagged), flagged)
-        return row
+        return _Standing(row, flagged)
+
+    def _old(self) -> list[str]:
+        return [name for name in self.order[: self.t] if self._of(name).any()]
 
     def _of(self, name: str) -> Bool:
         chosen: Bool = self.queries.fake & (self.queries.names == name)
         return chosen
 
-    def _worst(self, old: Sequence[str], before: Bool, now: Bool) -> str:
-        """The old generator that lost most since the period began, in points, with its 95 % interval."""
-        changes = {}
-        for name in old:
+    def _kept(self, method: str, draws: Sequence[Bool | None]) -> list[dict[str, Json]]:
+        """Recall of each old generator when the period began, and its change since, with 95 % intervals."""
+        flagged = [draw.astype(np.float64) for draw in draws if draw is not None]
+        if not flagged:
+            return []
+        now = np.mean(flagged, axis=0)
+        before = self.flagged.setdefault(_ancestor(method), now)
+        kept: list[dict[str, Json]] = []
+        for name in self._old():
             here = ~self.queries.fake | self._of(name)
             images = self.queries.take(here)
-            pair = [images.scored(flags[here].astype(np.float64)) for flags in (now, before)]
-            changes[name] = difference(_recall, *pair, resamples=self.context.options.resamples)
-        name = min(changes, key=lambda name: changes[name].value)
-        change = changes[name]
-        return f"{name} {100 * change.value:+.1f} ({100 * change.low:+.1f}…{100 * change.high:+.1f})"
+            pair = [images.scored(flags[here]) for flags in (now, before)]
+            change = difference(_recall, *pair, resamples=self.context.options.resamples)
+            bounds = {"low": rounded(change.low), "high": rounded(change.high)}
+            recall = rounded(float(before[self._of(name)].mean()))
+            kept.append({"old": name, "recall": recall, "change": rounded(change.value)} | bounds)
+        return kept
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Standing:
+    """``row`` : measures of one moment. ``flagged`` : which queries are; ``None`` without a threshold."""
+
+    row: dict[str, Any]
+    flagged: Bool | None
+
+
+def _ancestor(method: str) -> str:
+    """What stood before the first lesson: a head of the newest alone takes the place of one of them all."""
+    return RETRAINED if method == NEWEST else method
+
+
+def _worst(kept: Sequence[dict[str, Json]]) -> str | None:
+    """The old generator that lost most since the period began, in points, with its 95 % interval."""
+    if not kept:
+        return None
+    worst = min(kept, key=lambda old: old["change"])
+    change, low, high = (100 * (worst[key] or 0.0) for key in ("change", "low", "high"))
+    return f"{worst['old']} {change:+.1f} ({low:+.1f}…{high:+.1f})"
+
+
+def _lost(kept: Sequence[dict[str, Json]]) -> int | None:
+    """How many old generators lost recall by more than the choice of images explains."""
+    return sum((old["high"] or 0.0) < 0 for old in kept) if kept else None
 
 
 def _recall(flagged: Float64, fake: Bool) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -66,6 +66,11 @@ class Interval:
     low: float
     high: float
     by: Mapping[Label, By]
+
+    def ends(self) -> dict[str, Any]:
+        """``low``, ``high`` and ``by`` as plain JSON types; ``None`` for an end that is not known."""
+        low, high = (round(x, 6) if np.isfinite(x) else None for x in (self.low, self.high))
+        return {"low": low, "high": high, "by": dict(self.by)}
 
 
 def interval(metric: Metric, scored: Scored, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
@@ -159,7 +164,8 @@ def _values(
 
 def _redrawn(metric: Metric, column: Scored, counts: Int64) -> float:
     scores, fake = np.repeat(column.scores, counts), np.repeat(column.fake, counts)
-    return metric(scores, fake) if fake.any() and not fake.all() else float("nan")
+    whole = len(np.unique(fake)) == len(np.unique(column.fake))
+    return metric(scores, fake) if whole else float("nan")
 
 
 def _numbered(units: Sequence[NDArray[np.str_]]) -> tuple[list[Int64], int]:
@@ -169,7 +175,7 @@ def _numbered(units: Sequence[NDArray[np.str_]]) -> tuple[list[Int64], int]:
 
 
 def _can_be_redrawn(column: Scored, units: Int64) -> bool:
-    return all(len(np.unique(units[column.fake == fake])) > 1 for fake in (False, True))
+    return all(len(np.unique(units[column.fake == fake])) > 1 for fake in np.unique(column.fake))
 
 
 def _units(scored: Scored) -> NDArray[np.str_]:

@@ -12,6 +12,7 @@ import numpy as np
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate import metrics
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
+from retrieval_detect.evaluate.intervals import interval
 from retrieval_detect.evaluate.states import Said, Scorer, calibrated_logistic, unlearnt_scores
 from retrieval_detect.methods import QUALITY, as_stored
 from retrieval_detect.scoring.conformal import size_class
@@ -39,22 +40,38 @@ def _attributed(context: Context) -> Json:
     names = sorted(set(fakes.names.tolist()))
     confusion = {name: _counts(said.generators[fakes.names == name].tolist()) for name in names}
     open_set = bool(known.any() and (~known).any())
+    closed = _right(context, fakes, right, known)
     return {
         "by_generator": {
             name: {
                 "images": int((fakes.names == name).sum()),
                 "known": name in context.snapshot.manifest.names("fake"),
-                "right": rounded(float(right[fakes.names == name].mean())),
             }
+            | _right(context, fakes, right, fakes.names == name)
             for name in names
         },
-        "closed_accuracy": rounded(float(right[known].mean())) if known.any() else None,
+        "closed_accuracy": closed["right"],
+        "closed_interval": [closed["right_low"], closed["right_high"]],
         "open_auroc": rounded(metrics.auroc(said.typical, known)) if open_set else None,
         "oscr": rounded(metrics.oscr(right[known], said.typical[known], said.typical[~known]))
         if open_set
         else None,
         "confusion": confusion,
     }
+
+
+def _right(context: Context, fakes: Images, right: NDArray[np.bool_], own: NDArray[np.bool_]) -> Json:
+    """The share of some of the fakes that is named rightly, with its interval."""
+    if not own.any():
+        return dict.fromkeys(("right", "right_low", "right_high"))
+    scored = fakes.take(own).scored(right[own].astype(np.float64))
+    found = interval(_share, scored, resamples=context.options.resamples)
+    ends = (found.value, found.low, found.high)
+    return dict(zip(("right", "right_low", "right_high"), map(rounded, ends), strict=True))
+
+
+def _share(flags: Float64, _fake: NDArray[np.bool_]) -> float:
+    return float(flags.mean())
 
 
 def _counts(names: Sequence[str]) -> dict[str, int]:
@@ -69,10 +86,12 @@ def _attribution_table(context: Context, found: dict[str, Json]) -> Result:
     ]
     open_set = said["open_auroc"]
     lines = [
-        f"Closed set, generators that the fake bank knows: {_percent(said['closed_accuracy'])} right.",
+        f"Closed set, generators that the fake bank knows: {_percent(said['closed_accuracy'])} right "
+        f"({' to '.join(map(_percent, said['closed_interval']))}).",
         "Open set: not measured, the set has none that the bank knows beside some that it does not."
         if open_set is None
         else f"Open set, known from unknown by nearness: AUROC {open_set}, OSCR {said['oscr']}.",
+        *context.overlap_lines(),
     ]
     return tabled(context, "attribution", "Attribution", rows, lines, said)
 
@@ -117,27 +136,33 @@ def _calibrated(context: Context) -> Json:
     return {
         "maps": measured,
         "reliability": metrics.reliability(stated, fake),
-        "coverage": _coverage(aside[1].scores[~aside[0].fake], said.scores[~fake], images.names[~fake]),
+        "coverage": _coverage(
+            context, aside[1].scores[~aside[0].fake], images.take(~fake), said.scores[~fake]
+        ),
         "risk": _risk(np.abs(ratios["logistic"]), (ratios["logistic"] > 0) == fake),
         "verdicts": _verdicts(scorer, images, said),
     }
 
 
 def _coverage(
-    calibration_scores: Float64, scores: Float64, sources: NDArray[np.str_]
+    context: Context, calibration_scores: Float64, photographs: Images, scores: Float64
 ) -> list[dict[str, Json]]:
     """Photographs flagged at each promised rate, and the worst source's share: where a promise breaks."""
     ordered, rows = np.sort(calibration_scores), []
+    sources = photographs.names
     for alpha in (0.001, 0.01, 0.05, 0.1):
         n = len(ordered)
         p = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
         flagged = p <= alpha
+        scored = photographs.scored(flagged.astype(np.float64))
+        stated = interval(_share, scored, resamples=context.options.resamples)
         shares = {str(name): float(flagged[sources == name].mean()) for name in np.unique(sources)}
         worst = max(shares, key=lambda name: shares[name])
         rows.append(
             {
                 "promised": alpha,
-                "flagged": rounded(float(flagged.mean())),
+                "flagged": rounded(stated.value),
+                "interval": stated.ends(),
                 "possible": 1 / (n + 1) <= alpha,
                 "worst_source": worst,
                 "worst": rounded(shares[worst]),
@@ -180,11 +205,12 @@ def _calibration_table(context: Context, found: dict[str, Json]) -> Result:
         for kind, values in said["maps"].items()
     ]
     lines = [
-        f"Promised to flag {100 * row['promised']:g} % of photographs: flagged {_percent(row['flagged'])}, "
+        f"Promised to flag {100 * row['promised']:g} % of photographs: flagged {_percent(row['flagged'])} "
+        f"({_percent(row['interval']['low'])} to {_percent(row['interval']['high'])}), "
         f"worst source {row['worst_source'] or 'unnamed'} {_percent(row['worst'])}"
         + ("." if row["possible"] else " (too few calibration photographs for so small a rate).")
         for row in said["coverage"]
-    ]
+    ] + context.overlap_lines()
     return tabled(context, "calibration", "Calibration", rows, lines, said)
 
 

@@ -7,7 +7,7 @@ many images of a label there are (accuracy, AP, NLL, …) do so here too, as in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -57,6 +57,33 @@ def tpr_at_fpr(scores: ArrayLike, fake: ArrayLike, *, fpr: float = LOW_FPR) -> f
     """Share of fakes found where at most ``fpr`` of these photographs are flagged."""
     values, labels = _both(scores, fake)
     return recall_at_fpr(values[labels], values[~labels], fpr=fpr)
+
+
+GRID = np.linspace(0.0, 1.0, 101)
+"""Where curves are read: shares of photographs flagged, and shares of fakes found."""
+
+
+def curves(scores: ArrayLike, fake: ArrayLike) -> dict[str, Float64]:
+    """``roc`` : recall at each share of false alarms of ``GRID``; ``pr`` : precision at each recall of it.
+
+    Both float64 (101,), read off at fixed places so that means over columns or folds are curves too
+    (Fawcett 2006, "An introduction to ROC analysis": vertical averaging). Precision is that of the
+    highest threshold which reaches the recall, as in ``average_precision``.
+    """
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    values, labels = _both(scores, fake)
+    fpr, tpr, _ = roc_curve(labels, values)
+    precision, recall, _ = precision_recall_curve(labels, values)
+    # Recall falls along the array: the last point that still reaches the wanted one.
+    reached = len(recall) - 1 - np.searchsorted(recall[::-1], GRID, side="left")
+    return {"roc": np.interp(GRID, fpr, tpr), "pr": precision[reached]}
+
+
+def mean_curves(found: Sequence[Mapping[str, ArrayLike]]) -> dict[str, list[float]]:
+    """The mean of several, to four digits."""
+    means = {n: np.mean([np.asarray(one[n], np.float64) for one in found], axis=0) for n in ("roc", "pr")}
+    return {name: mean.round(4).tolist() for name, mean in means.items()}
 
 
 # ---------------------------------------------------------------- thresholds

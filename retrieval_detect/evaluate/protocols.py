@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from retrieval_detect.evaluate import incremental, judging, metrics, teaching
+from retrieval_detect.evaluate import categories, incremental, judging, metrics, teaching
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
 from retrieval_detect.evaluate.datasets import apart
-from retrieval_detect.evaluate.intervals import Interval, intervals, ranges
+from retrieval_detect.evaluate.intervals import Scored, difference, interval, intervals, ranges
 from retrieval_detect.evaluate.states import (
     RIVALS,
     Scorer,
+    calibrated_logistic,
     neutral,
     parse_method,
     rival_scores,
@@ -29,12 +30,15 @@ from retrieval_detect.evaluate.states import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.evaluate.cache import Chain
+    from retrieval_detect.images.chains import Chain
     from retrieval_detect.verdicts import Question
 
     Float64: TypeAlias = NDArray[np.float64]
 
 MEAN = "mean"
+PEERS = {**RIVALS, "CalibratedClassifierCV": calibrated_logistic}
+"""What else one would use, all of scikit-learn, learning from the very references that vote."""
+TRIVIAL = "trivial pixel statistics"
 INTERVALS: Mapping[str, metrics.Metric] = {"ap": metrics.average_precision, "auroc": metrics.auroc}
 _SHOWN = ("auroc", "ap", "acc_fixed", "acc_calibrated", "acc_oracle", "real_acc_fixed", "fake_acc_fixed")
 
@@ -50,6 +54,11 @@ ROBUSTNESS: Mapping[str, Chain] = {
     "social: 1080 pixels, JPEG 85, then 70": ("longest-1080", "jpeg-85", "jpeg-70"),
 }
 """Setting → what is done to every image; blur is Pillow's, JPEG libjpeg-turbo's at 4:2:0."""
+_PAPERS: Mapping[str, frozenset[str]] = {
+    "UniversalFakeDetect": frozenset(n for n in ROBUSTNESS if n.startswith(("JPEG", "blur"))) - {"JPEG 75"},
+    "CLIPping the Deception": frozenset({"JPEG 75", "JPEG 50", "blur σ 1", "blur σ 2"}),
+}
+"""Whose settings these are; the others are of no paper."""
 
 
 # ---------------------------------------------------------------- a table by generator
@@ -61,8 +70,8 @@ def generators(context: Context) -> Plan:
     steps: list[tuple[str, Callable[[], Json]]] = [
         (name, partial(_asked, context, question)) for name, question in own
     ]
-    steps += [(name, partial(_rivalled, context, name)) for name in RIVALS]
-    steps.append(("trivial pixel statistics", partial(_trivial, context)))
+    steps += [(name, partial(_rivalled, context, name)) for name in PEERS]
+    steps.append((TRIVIAL, partial(_trivial, context)))
     return Plan(steps, partial(_generators_table, context))
 
 
@@ -77,12 +86,12 @@ def _asked(context: Context, question: Question) -> Json:
 def _rivalled(context: Context, name: str) -> Json:
     """A rival learns from bank rows; its threshold comes from calibration rows, as rd's does."""
     bank, aside = _banks(context)
-    scores = unlearnt_scores(context, bank, RIVALS[name])
+    scores = unlearnt_scores(context, bank, PEERS[name])
     if scores is None:
         return {"left out": "no references of a label are left that are not asked about"}
     calibrated = None
     if aside.fake.any() and (~aside.fake).any():
-        calibrated = neutral(rival_scores(bank, aside, context.layer, RIVALS[name]), aside.fake)
+        calibrated = neutral(rival_scores(bank, aside, context.layer, PEERS[name]), aside.fake)
     return _by_column(context, scores, calibrated=calibrated)
 
 
@@ -112,15 +121,14 @@ def _by_column(context: Context, scores: Float64, *, calibrated: float | None = 
     columns[MEAN] = _mean(columns, counted, dataset.joint or {})
     for metric, function in INTERVALS.items():
         found = intervals(function, scored, resamples=context.options.resamples, mean=MEAN)
-        for name, interval in found.items():
-            columns[name][f"{metric}_interval"] = _plain(interval)
+        for name, own in found.items():
+            columns[name][f"{metric}_interval"] = own.ends()
     by_name = {name: ranges(metrics.auroc, column) for name, column in scored.items()}
-    return {"columns": columns, "auroc_by_source": {name: found for name, found in by_name.items() if found}}
-
-
-def _plain(interval: Interval) -> dict[str, Json]:
-    low, high = (None if np.isnan(x) else round(x, 6) for x in (interval.low, interval.high))
-    return {"low": low, "high": high, "by": dict(interval.by)}
+    return {
+        "columns": columns,
+        "auroc_by_source": {name: found for name, found in by_name.items() if found},
+        "curves": metrics.mean_curves([metrics.curves(own.scores, own.fake) for own in scored.values()]),
+    }
 
 
 def _mean(
@@ -143,27 +151,47 @@ def _mean(
 
 def _generators_table(context: Context, found: dict[str, Json]) -> Result:
     methods = {name: said for name, said in found.items() if "columns" in said}
-    trivial = methods.get("trivial pixel statistics", {}).get("columns", {})
+    trivial = methods.get(TRIVIAL, {}).get("columns", {})
     rows = []
     for column in (*context.dataset.columns, MEAN):
         own = methods["rd"]["columns"].get(column, {})
-        others = {name: methods[name]["columns"][column]["auroc"] for name in RIVALS if name in methods}
+        others = {name: methods[name]["columns"][column]["auroc"] for name in PEERS if name in methods}
         shown = {name: rounded(own[name]) for name in (*_SHOWN, "tpr_at_1_fpr") if name in own}
-        interval = own.get("auroc_interval") or {}
+        ends = own.get("auroc_interval") or {}
         rows.append(
             {"column": column, "real": own.get("real"), "fake": own.get("fake")}
             | shown
-            | {"auroc_low": interval.get("low"), "auroc_high": interval.get("high")}
+            | {"auroc_low": ends.get("low"), "auroc_high": ends.get("high")}
             | {"trivial_auroc": rounded(trivial[column]["auroc"]) if column in trivial else None}
             | {f"{name}_auroc": rounded(value) for name, value in others.items()}
         )
     lines = [
         "acc_fixed: at score 0. acc_calibrated: threshold from the index's calibration rows. "
         "acc_oracle: the best threshold for these very images, which nobody can have.",
+        *_better(methods),
         *_left_out(found),
         *context.overlap_lines(),
     ]
-    return tabled(context, "generators", "By generator", rows, lines, {"methods": found})
+    drawn = {
+        name: said["curves"] | {"auroc": said["columns"][MEAN]["auroc"], "ap": said["columns"][MEAN]["ap"]}
+        for name, said in methods.items()
+    }
+    return tabled(context, "generators", "By generator", rows, lines, {"methods": found, "curves": drawn})
+
+
+def _better(methods: Mapping[str, Json]) -> list[str]:
+    """Which peers rank these images better than rd, and why they are not the default."""
+    own = methods["rd"]["columns"][MEAN]["auroc"]
+    ahead = {n: methods[n]["columns"][MEAN]["auroc"] - own for n in PEERS if n in methods}
+    ahead = {name: gain for name, gain in ahead.items() if gain > 0}
+    if not ahead:
+        return ["No peer has a higher mean AUROC than rd here."]
+    listed = ", ".join(f"{name} (+{gain:.3f})" for name, gain in sorted(ahead.items(), key=lambda x: -x[1]))
+    return [
+        f"Higher mean AUROC than rd: {listed}. A vote is the default all the same: a generator nobody has "
+        "seen is learnt from a handful of references (protocol few-shot measures it beside a retrained "
+        "regression), a wrong one is taken out exactly, and every score shows what it rests on."
+    ]
 
 
 def _left_out(found: Mapping[str, Json]) -> list[str]:
@@ -178,14 +206,20 @@ def robustness(context: Context) -> Plan:
     steps = [(name, partial(_setting, context, chain)) for name, chain in ROBUSTNESS.items()]
 
     def finish(found: dict[str, Json]) -> Result:
-        rows = [{"setting": name} | row for name, row in found.items()]
+        rows = [{"setting": name, "settings_of": _papers(name)} | row for name, row in found.items()]
         lines = [
             f"Of each generator and source at most {context.options.at_most} images, drawn by content.",
             "flipped: share of images whose score changes its side of the threshold.",
+            "auroc_change: to the same images as they are; both ends of its 95 % interval beside it.",
+            *context.overlap_lines(),
         ]
         return tabled(context, "robustness", "Robustness", rows, lines)
 
     return Plan(steps, finish)
+
+
+def _papers(setting: str) -> str | None:
+    return ", ".join(paper for paper, settings in _PAPERS.items() if setting in settings) or None
 
 
 def _setting(context: Context, chain: Chain) -> Json:
@@ -193,17 +227,19 @@ def _setting(context: Context, chain: Chain) -> Json:
     scorer = Scorer(context.snapshot, context.question, device=context.device)
     only = context.some(context.options.at_most)
     changed, samples = context.changed(chain, only=only)
-    plain, before = context.changed((), only=only)
+    unchanged, before = context.changed((), only=only)
     common = np.intersect1d(samples, before)
     changed = changed.take(np.searchsorted(samples, common))
-    plain = plain.take(np.searchsorted(before, common))
+    unchanged = unchanged.take(np.searchsorted(before, common))
     aside = scorer.set_aside(context.layers)
     threshold = 0.0 if aside is None else neutral(aside[1].scores, aside[0].fake)
     # Copies of an image are known by its own hash and vectors, which the setting has not changed.
-    scores = scorer.ask(replace(changed, phash=plain.phash)).scores
-    flipped = (scores > threshold) != (scorer.ask(plain).scores > threshold)
+    scores = scorer.ask(replace(changed, phash=unchanged.phash)).scores
+    as_is = scorer.ask(unchanged).scores
+    flipped = (scores > threshold) != (as_is > threshold)
     row = metrics.measure(scores, changed.fake, calibrated=None if aside is None else threshold)
     shown = {name: rounded(row[name]) for name in (*_SHOWN, "tpr_at_1_fpr") if name in row}
+    shown |= _stated(context, unchanged.scored(scores), unchanged.scored(as_is))
     of_real, of_fake = (float(flipped[changed.fake == label].mean()) for label in (False, True))
     return shown | {
         "flipped": rounded(float(flipped.mean())),
@@ -213,11 +249,31 @@ def _setting(context: Context, chain: Chain) -> Json:
     }
 
 
+def _stated(context: Context, changed: Scored, as_is: Scored) -> dict[str, Json]:
+    """The interval of the AUROC, and of its change, in which every image is paired with itself."""
+    drawn = {"resamples": context.options.resamples}
+    own = interval(metrics.auroc, changed, **drawn)
+    change = difference(metrics.auroc, changed, as_is, **drawn)
+    return {
+        "auroc_low": rounded(own.low),
+        "auroc_high": rounded(own.high),
+        "auroc_change": rounded(change.value),
+        "change_low": rounded(change.low),
+        "change_high": rounded(change.high),
+        "redrawn_range": dict(own.by),
+    }
+
+
+def _few_shot(context: Context) -> Plan:
+    """References of a new generator, or of every content category."""
+    return (categories.few_shot if context.options.per_category else teaching.few_shot)(context)
+
+
 PROTOCOLS: Mapping[str, Callable[[Context], Plan]] = {
     "generators": generators,
     "robustness": robustness,
     "holdout": teaching.holdout,
-    "few-shot": teaching.few_shot,
+    "few-shot": _few_shot,
     "incremental": incremental.incremental,
     "bank-size": teaching.bank_size,
     "attribution": judging.attribution,

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, tabled
-from retrieval_detect.evaluate.metrics import auroc
+from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
+from retrieval_detect.evaluate.intervals import interval
+from retrieval_detect.evaluate.metrics import auroc, curves, mean_curves
 from retrieval_detect.evaluate.states import State, logistic, neutral, rival_scores, state_of, threshold_at
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def _held_out(context: Context, family: str, source: str) -> Json:
         bank = references(scorer.snapshot, context.layers, split="bank")
     row: dict[str, Json] = {"left out": family, "with source": source, "fakes": int(asked.fake.sum())}
     row["photographs"] = int((~asked.fake).sum())
-    row["auroc"] = round(auroc(scores, asked.fake), 4)
+    ends = interval(auroc, asked.scored(scores), resamples=context.options.resamples)
+    row |= {"auroc": round(ends.value, 4), "auroc_low": rounded(ends.low), "auroc_high": rounded(ends.high)}
     if aside is not None:
         threshold = neutral(aside[1].scores, aside[0].fake)
         flagged = scores > threshold
@@ -139,7 +141,13 @@ def _held_out(context: Context, family: str, source: str) -> Json:
             "auroc_known_sources": _against(scores[asked.fake], aside[1].scores[~aside[0].fake]),
             "LogisticRegression_auroc_known_sources": _against(rival[asked.fake], calm),
         }
-    return row | {"LogisticRegression_auroc": _against(rival[asked.fake], rival[~asked.fake])}
+    row["LogisticRegression_auroc"] = _against(rival[asked.fake], rival[~asked.fake])
+    drawn = {"rd": scores, "LogisticRegression": rival}
+    return row | {"curves": {name: _drawn(own, asked.fake) for name, own in drawn.items()}}
+
+
+def _drawn(scores: Float64, fake: Bool) -> dict[str, list[float]]:
+    return mean_curves([curves(scores, fake)])
 
 
 def _against(fakes: Float64, photographs: Float64) -> float:
@@ -148,14 +156,25 @@ def _against(fakes: Float64, photographs: Float64) -> float:
 
 
 def _holdout_table(context: Context, found: dict[str, Json]) -> Result:
-    rows = list(found.values())
+    rows = [{key: value for key, value in row.items() if key != "curves"} for row in found.values()]
     mean = mean_of([{k: v for k, v in row.items() if isinstance(v, float)} for row in rows])
-    mean.pop("auroc_range", None)
+    for name in ("auroc_range", "auroc_low", "auroc_high"):
+        mean.pop(name, None)
     line = (
         "auroc: fakes against photographs that were left out with them, so that content, too, tells them "
         "apart; auroc known sources: against the photographs set aside of all other sources."
     )
-    return tabled(context, "holdout", "Hold-out", [*rows, {"left out": "mean", **mean}], [line])
+    rows.append({"left out": "mean", **mean})
+    return tabled(context, "holdout", "Hold-out", rows, [line], {"curves": _mean_curves(found, mean)})
+
+
+def _mean_curves(found: Mapping[str, Json], mean: Mapping[str, float]) -> dict[str, Json]:
+    """The mean over folds, and the mean AUROC it belongs to."""
+    worth = {"rd": mean["auroc"], "LogisticRegression": mean["LogisticRegression_auroc"]}
+    return {
+        name: mean_curves([row["curves"][name] for row in found.values()]) | {"auroc": value}
+        for name, value in worth.items()
+    }
 
 
 # ---------------------------------------------------------------- few-shot

@@ -18,6 +18,8 @@ def result_json(result: Result, about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "protocol": result.protocol,
+        "title": result.title,
+        "columns": list(result.columns),
         "about": dict(about),
         "rows": list(result.rows),
         "notes": list(result.lines),
@@ -64,13 +66,15 @@ def heading(column: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value for people: ``0.912``, ``1,495``, nothing for what is not known."""
+    """A value for people: ``0.912``, ``1,495``, ``0.900 to 0.920``, nothing for what is not known."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+    if isinstance(value, list):
+        return " to ".join(map(cell, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

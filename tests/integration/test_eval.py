@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +17,11 @@ from retrieval_detect.evaluate.datasets import EVERY, Dataset, Sample
 from retrieval_detect.evaluate.protocols import PROTOCOLS, ROBUSTNESS
 from retrieval_detect.evaluate.states import neutral, parse_method, threshold_at
 from retrieval_detect.images.items import from_bytes
+from retrieval_detect.methods import QUALITY, Methods
 from retrieval_detect.types import ImageItem
 from retrieval_detect.verdicts import Question
 from tests.factories import add, new_store, png
-from tests.kinds import kind
+from tests.kinds import kind, noise
 
 PHOTOGRAPHS, PLAIN, OTHER, NEW = 0, 1, 2, 3
 """The axis about which images of a kind lie."""
@@ -119,7 +122,10 @@ def test_the_table_shows_the_errors_that_were_planted(context):
     assert majority["other"]["fake_acc_fixed"] == pytest.approx(0.8)
     assert rows["other"]["auroc_low"] < rows["other"]["auroc"] < rows["other"]["auroc_high"]
     assert 0.3 < rows["mean"]["trivial_auroc"] < 0.7
-    assert {"KNeighborsClassifier", "NearestCentroid", "LogisticRegression"} <= found.detail["methods"].keys()
+    peers = {"KNeighborsClassifier", "NearestCentroid", "LogisticRegression", "CalibratedClassifierCV"}
+    assert peers <= found.detail["methods"].keys() and peers <= found.detail["curves"].keys()
+    assert found.detail["curves"]["rd"]["auroc"] == pytest.approx(rows["mean"]["auroc"], abs=1e-4)
+    assert any("mean AUROC than rd" in line for line in found.lines)
     assert any("Trivial pixel statistics" in line for line in found.lines)
     json.dumps(found.rows, allow_nan=False)
     json.dumps(found.detail, allow_nan=False)
@@ -138,7 +144,7 @@ def test_rivals_never_learn_from_what_they_are_asked(context, monkeypatch):
     stored = ("real", "camera", [i for s in ("camera", "phone") for i in kind(f"bank-{s}", 130, axis=0)])
     fakes = [i for name, axis in (("plain", 1), ("other", 2)) for i in kind(f"bank-{name}", 60, axis=axis)]
     found = result(context(stored, ("fake", "plain", fakes), columns=("plain",)), "generators")
-    assert len(learnt) == 3 * (5 + 1)  # five fifths, and the rows set aside
+    assert len(learnt) == 4 * (5 + 1)  # five fifths, and the rows set aside
     assert not any(known & asked for known, asked in learnt)
     assert found.rows[0]["auroc"] > 0.99
     assert any("are references" in line for line in found.lines)
@@ -155,6 +161,11 @@ def test_flips_are_those_that_were_planted(context):
     rows = {row["setting"]: row for row in result(made, "robustness").rows}
     assert rows["as is"]["flipped"] == rows["JPEG 90"]["flipped"] == 0
     assert (rows["JPEG 30"]["flipped_fake"], rows["JPEG 30"]["flipped_real"]) == (0.25, 0.0)
+    assert (
+        rows["JPEG 30"]["change_low"] < rows["JPEG 30"]["auroc_change"] < rows["JPEG 30"]["change_high"] < 0
+    )
+    assert rows["JPEG 90"]["change_low"] == rows["JPEG 90"]["change_high"] == 0  # paired with themselves
+    assert rows["JPEG 75"]["settings_of"] == "CLIPping the Deception"
     assert rows["JPEG 30"]["fake_acc_fixed"] == 0.75
 
 
@@ -200,7 +211,14 @@ def test_what_was_learnt_first_is_kept_and_a_model_of_the_newest_alone_forgets(c
     assert rows["new", "LogisticRegression, newest only", 10]["past"] < 0.6
     assert rows["other", "rd", 0]["next_auroc"] < 0.8
     assert last["seconds_an_image"] > 0 and last["worst_old"].split()[0] in ("plain", "other")
-    assert rows["new", "LogisticRegression, newest only", 10]["transfer"] is not None
+    forgetful = rows["new", "LogisticRegression, newest only", 10]
+    assert forgetful["transfer"] < -0.3 and forgetful["lost"] == 2 and last["lost"] == 0
+    kept = {(k["generator"], k["method"], k["n"], k["old"]): k for k in found.detail["kept"]}
+    assert {key[3] for key in kept if key[:3] == ("new", "rd", 10)} == {"plain", "other"}
+    for (generator, method, n, _), one in kept.items():
+        assert one["low"] <= one["change"] <= one["high"] and one["recall"] + one["change"] <= 1
+        if (method, n) == ("rd", 0):
+            assert one["change"] == one["low"] == one["high"] == 0, generator
 
 
 def test_an_order_must_be_known(context):
@@ -219,6 +237,8 @@ def test_held_out_kinds_are_told_as_far_as_others_resemble_them(context, store):
     rows = {row["left out"]: row for row in found.rows}
     assert rows["plain"]["auroc"] > 0.99 > 0.8 > rows["new"]["auroc"]
     assert rows["plain"]["fakes"] == 60 and rows["plain"]["photographs"] == 130
+    assert rows["new"]["auroc_low"] < rows["new"]["auroc"] < rows["new"]["auroc_high"]
+    assert set(found.detail["curves"]) == {"rd", "LogisticRegression"}
 
 
 def test_larger_banks_are_measured_too(context):
@@ -242,7 +262,7 @@ def test_attribution_knows_the_known_and_refuses_the_unknown(context):
         ),
         "attribution",
     )
-    assert found.detail["closed_accuracy"] == 1.0
+    assert found.detail["closed_accuracy"] == 1.0 and found.detail["closed_interval"] == [1.0, 1.0]
     assert found.detail["open_auroc"] > 0.95 and found.detail["oscr"] > 0.95
     assert {row["generator"]: row["known"] for row in found.rows}["new"] is False
 
@@ -256,8 +276,72 @@ def test_calibration_shows_where_a_promise_breaks(context):
     assert promised[0.05]["worst_source"] == "odd" and promised[0.05]["worst"] == 1.0
     assert promised[0.05]["flagged"] == pytest.approx((5 + 20) / 70, abs=0.06)
     assert promised[0.001]["possible"] is False
+    ends = promised[0.05]["interval"]
+    assert ends["low"] < promised[0.05]["flagged"] < ends["high"] and ends["by"]["real"] == "group"
     assert found.detail["risk"][-1]["answered"] == 1.0
     assert {row["map"] for row in found.rows} == {"logistic", "isotonic", "CalibratedClassifierCV"}
+
+
+# ---------------------------------------------------------------- quality
+
+
+class Proxy:
+    """A head that reads quality off the first coordinate."""
+
+    layers = ("proj",)
+
+    def decision_function(self, vectors):
+        return vectors["proj"][:, 0].astype(float)
+
+
+@pytest.mark.parametrize(("sign", "srcc"), [(1, 1.0), (-1, -1.0)])
+def test_quality_is_held_against_opinions(context, monkeypatch, sign, srcc):
+    """Opinions rise, or fall, with what the head reads; Pearson's is 1 only where the scale is the same."""
+    fakes = [noise(f"q-{i}", 1)[0] for i in range(30)]
+    made = context(CAMERA, ("fake", "plain", fakes), columns=("plain",))
+    read = dict(zip((f.content_id for f in fakes), (f.vectors["proj"] for f in fakes), strict=True))
+    read_off = {i: x[0] for i, x in read.items()}
+    samples = [
+        replace(s, quality=float(sign * read_off[i] ** 3))
+        for s, i in zip(made.dataset.samples, made.identities, strict=True)
+        if i in read_off
+    ]
+    only = Dataset("opinions", tuple(samples), ("plain",))
+    made = replace(made, dataset=only, identities=list(read_off), items={i: made.items[i] for i in read_off})
+    head = SimpleNamespace(name="q", kind="head", method=QUALITY, digest="")
+    monkeypatch.setattr(type(made.snapshot.manifest), "fitted", (head,), raising=False)
+    monkeypatch.setattr(Methods, "head", lambda self, name: Proxy())
+    (row,) = result(made, "quality").rows
+    assert (row["head"], row["images"]) == ("q", 30)
+    assert row["srcc"] == pytest.approx(srcc, abs=1e-3)
+    assert 0.5 < sign * row["plcc"] < 0.99
+
+
+# ---------------------------------------------------------------- categories
+
+
+def test_a_few_of_each_category_are_a_bank(context, tmp_path):
+    """Category ``b`` alone shows what ``other`` is like: its draw must be there, and nothing but the draw."""
+    store = new_store(tmp_path / "by-category")
+    for category, axis in (("a", PLAIN), ("b", OTHER)):
+        photographs, fakes = kind(f"r-{category}", 12, axis=PHOTOGRAPHS), kind(f"f-{category}", 12, axis=axis)
+        add(store, photographs, "real", f"camera-{category}", category=category)
+        add(store, fakes, "fake", f"gan-{category}", category=category)
+    add(store, kind("one-sided", 30, axis=PLAIN), "real", "odd", category="photographs only")
+    made = context(
+        CAMERA,
+        ("fake", "plain", kind("ask-plain", 30, axis=PLAIN)),
+        ("fake", "other", kind("ask-other", 30, axis=OTHER)),
+        columns=("plain", "other"),
+        numbers=(1, 8, 50),
+        per_category=True,
+    )
+    found = result(replace(made, snapshot=store.snapshot()), "few-shot")
+    rows = {(row["generator"], row["method"], row["n"]): row for row in found.rows}
+    assert {n for _, _, n in rows} == {1, 8}  # 50 there are not
+    assert rows["other", "rd", 8]["auroc"] > 0.9 and rows["plain", "rd", 8]["auroc"] > 0.9
+    assert rows["mean", "rd", 8]["auroc_range"][0] <= rows["mean", "rd", 8]["auroc"]
+    assert "of each of 2 categories: 4 references at n = 1, 32 references at n = 8" in found.lines[0]
 
 
 # ---------------------------------------------------------------- parts

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.evaluate.cache import UNIFIED, rendered
-from retrieval_detect.evaluate.datasets import EVERY, LAYOUTS, load
+from retrieval_detect.evaluate.datasets import EVERY, LAYOUTS, apart, load
 from retrieval_detect.evaluate.published import TABLES, compared, published
+from retrieval_detect.images.chains import UNIFIED, rendered
 from retrieval_detect.report.tables import compared_rows, markdown_table
 
 
@@ -121,6 +121,43 @@ def test_genimage_takes_what_lies_in_val(tmp_path):
     touch(tmp_path, "ADM/imagenet_adm/val/ai/1.png", "ADM/imagenet_adm/val/nature/2.png")
     touch(tmp_path, "ADM/imagenet_adm/train/ai/3.png")
     assert counted(load(tmp_path, "genimage")) == {("adm", "fake"): 1, ("adm", "real"): 1}
+
+
+def test_genimage_knows_its_folders_by_their_longer_names(tmp_path):
+    """As the archives unpack: a generator's folder, another below it that says the same, train and val."""
+    for outer, inner in (("Midjourney", "imagenet_midjourney"), ("BigGAN", "imagenet_ai_0419_biggan")):
+        touch(
+            tmp_path,
+            *(
+                f"{outer}/{inner}/{part}/{kind}/1.png"
+                for part in ("train", "val")
+                for kind in ("ai", "nature")
+            ),
+        )
+    dataset = load(tmp_path, "genimage")
+    assert dataset.columns == ("midjourney", "biggan")
+    assert {s.item.relative.split("/")[-3] for s in dataset.samples} == {"val"}
+    assert dataset.missing == ("sd_v1.4", "sd_v1.5", "adm", "glide", "wukong", "vqdm")
+
+
+def test_aigcdetectbenchmark_counts_sdxl_apart(tmp_path):
+    touch(tmp_path, "test/progan/cat/0_real/1.png", "test/progan/cat/1_fake/1.png")
+    touch(tmp_path, "test/sd_xl/0_real/1.png", "test/sd_xl/1_fake/1.png", "test/DALLE2/1_fake/1.png")
+    dataset = load(tmp_path, "aigcdetectbenchmark")
+    assert dataset.columns == ("progan", "sd_xl")
+    assert apart("aigcdetectbenchmark") == {"sd_xl"} and apart("auto") == frozenset()
+    assert "dalle2" in dataset.missing  # its photographs are gone
+
+
+def test_clipping_reads_its_numbered_classes(tmp_path):
+    touch(tmp_path, "sdxl/n01440764/1.png", "sdxl/n01443537/1.png", "sdxl/n01443537/2.png")
+    assert counted(load(tmp_path, "clipping")) == {("sdxl", "real"): 1, ("sdxl", "fake"): 2}
+
+
+def test_ai_genbench_wants_every_date(tmp_path):
+    (tmp_path / "set.csv").write_text("path,label,generator,released_at\nr.png,real,,\nf.png,fake,g,\n")
+    with pytest.raises(UsageError, match="released_at is not known of g"):
+        load(tmp_path, "ai-genbench")
 
 
 def test_layouts_are_as_long_as_their_papers_tables():

@@ -21,6 +21,25 @@ def scored(request):
     return scores, fake
 
 
+def test_curves_have_the_area_they_are_named_for():
+    rng = np.random.default_rng(0)
+    fake = np.arange(2000) % 2 == 0
+    scores = rng.normal(fake * 1.5)
+    found = metrics.curves(scores, fake)
+    for name, metric in (("roc", metrics.auroc), ("pr", metrics.average_precision)):
+        assert len(found[name]) == len(metrics.GRID) == 101
+        assert np.trapezoid(found[name], metrics.GRID) == pytest.approx(metric(scores, fake), abs=0.005)
+    mean = metrics.mean_curves([found, {"roc": np.ones(101), "pr": np.ones(101)}])
+    assert mean["roc"][50] == pytest.approx((found["roc"][50] + 1) / 2, abs=1e-4)
+
+
+def test_curves_by_hand():
+    """Two fakes, one above and one below the only photograph."""
+    found = metrics.curves([3.0, 2.0, 1.0], [True, False, True])
+    assert found["roc"][[0, 50, 100]].tolist() == [0.5, 0.5, 1.0]
+    assert found["pr"][[0, 50, 51, 100]].tolist() == pytest.approx([1.0, 1.0, 2 / 3, 2 / 3])
+
+
 def test_rankings_agree_with_scikit_learn(scored):
     scores, fake = scored
     assert metrics.auroc(scores, fake) == pytest.approx(reference.roc_auc_score(fake, scores))

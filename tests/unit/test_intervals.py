@@ -140,6 +140,14 @@ def test_the_order_of_images_and_columns_changes_nothing():
 # ---------------------------------------------------------------- trouble
 
 
+def test_the_share_of_one_label_has_an_interval():
+    scored = drawn(200)
+    fakes = scored.take(scored.fake)
+    found = interval(lambda scores, _: float((scores > 0).mean()), fakes)
+    assert width(found) == pytest.approx(2 * 1.96 * np.sqrt(found.value * (1 - found.value) / 200), rel=0.2)
+    assert set(found.ends()) == {"low", "high", "by"}
+
+
 def test_one_unit_has_no_interval():
     scored = drawn(20, groups=np.r_[np.zeros(20, int), np.arange(1, 21)])
     found = interval(auroc, scored, resamples=20)

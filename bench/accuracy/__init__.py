@@ -1,0 +1,1 @@
+"""The papers' protocols, one command each; see bench/README.md."""

@@ -1,0 +1,18 @@
+"""How much larger banks tell better, and what they cost."""
+
+from __future__ import annotations
+
+from bench.accuracy._common import Study, main, rows_of
+
+STUDY = Study(
+    "bank_size",
+    runs=(
+        ("--protocol", "bank-size", "--n", "30,100,300,1000,3000,10000,30000,100000,300000", "--seeds", "5"),
+    ),
+    table=rows_of("n", "draws", "auroc", "auroc_range", "seconds_a_query", "vectors_bytes"),
+    teach="all",
+    layout="ufd",
+)
+
+if __name__ == "__main__":
+    main(STUDY, __doc__)

@@ -1,0 +1,26 @@
+"""A new generator from a few references, and a whole bank of a few images of each category.
+
+The second is CLIPping the Deception's draw: 16 photographs and 16 fakes of each of 20 categories, 640 images.
+"""
+
+from __future__ import annotations
+
+from bench.accuracy._common import Study, main, rows_of
+
+STUDY = Study(
+    "few_shot",
+    runs=(("--protocol", "few-shot"), ("--protocol", "few-shot", "--per-category", "--seeds", "5")),
+    table=lambda run: rows_of(
+        "method",
+        "n",
+        "auroc",
+        "auroc_range",
+        *(("recall", "fpr") if "recall" in run["columns"] else ("ap", "acc_fixed")),
+    )(run | {"rows": [row for row in run["rows"] if row["generator"] == "mean"]}),
+    teach="all",
+    layout="clipping",
+    plots="mean: .*",
+)
+
+if __name__ == "__main__":
+    main(STUDY, __doc__)

@@ -1,0 +1,114 @@
+"""A bank of a few images of each content category, and nothing else.
+
+Khan and Dang-Nguyen 2024, "CLIPping the Deception", few-shot: 16 photographs and 16 fakes of each of
+ProGAN's 20 categories, 640 images, are all there is to learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial, reduce
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from retrieval_detect.errors import UsageError
+from retrieval_detect.evaluate import metrics
+from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, tabled
+from retrieval_detect.evaluate.datasets import apart
+from retrieval_detect.evaluate.states import logistic, rival_scores, state_of
+from retrieval_detect.evaluate.teaching import RD, asked_about, drawn, mean_of, without
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float64: TypeAlias = NDArray[np.float64]
+
+PER_CATEGORY = (1, 2, 4, 8, 16, 32)
+"""Of each label; 16 is the paper's."""
+PEER = "LogisticRegression"
+MEAN = "mean"
+
+
+def few_shot(context: Context) -> Plan:
+    """Indexes of nothing but n photographs and n fakes of every category the index's references state."""
+    asked = _asked(context)
+    pools = _pools(without(context.known, asked))
+    most = min(len(pool) for pool in pools.values())
+    numbers = [n for n in context.options.numbers or PER_CATEGORY if 0 < n <= most]
+    if not numbers:
+        raise UsageError(f"a category has {most} references of one label alone", hint="Give smaller --n.")
+    steps = [
+        (f"{n} a category, draw {seed}", partial(_taught, context, asked, pools, n, seed))
+        for n in numbers
+        for seed in range(context.options.seeds)
+    ]
+
+    def finish(found: dict[str, Json]) -> Result:
+        n_categories = len(pools) // 2
+        lines = [
+            f"n: photographs, and as many fakes, of each of {n_categories} categories: "
+            + ", ".join(f"{2 * n * n_categories} references at n = {n}" for n in numbers)
+            + f". Means over {context.options.seeds} draws.",
+            "acc_fixed: at score 0; nothing is set aside from so few.",
+        ]
+        rows = list(_rows(list(found.values())))
+        return tabled(context, "few-shot", "Few references of each category", rows, lines)
+
+    return Plan(steps, finish)
+
+
+def _asked(context: Context) -> Images:
+    """All images of the set, if none is a reference; else those that ``asked_about`` says."""
+    images = context.images
+    return images.take(asked_about(context)) if context.n_stored else images
+
+
+def _pools(known: Images) -> dict[tuple[str, bool], Images]:
+    """The references of each category and label, of categories that have both."""
+    named = known.take(known.categories != "")
+    both = np.intersect1d(named.categories[named.fake], named.categories[~named.fake]).tolist()
+    if not both:
+        raise UsageError(
+            "no category has references of both labels",
+            hint="State category of the references: in a recipe, or rd bank add --category.",
+        )
+    return {
+        (category, fake): named.take((named.categories == category) & (named.fake == fake))
+        for category in both
+        for fake in (False, True)
+    }
+
+
+def _taught(
+    context: Context, asked: Images, pools: Mapping[tuple[str, bool], Images], n: int, seed: int
+) -> Json:
+    lessons = [drawn(pool, n, seed) for pool in pools.values()]
+    with state_of(context, reduce(Images.joined, lessons)) as state:
+        scorer = state.scorer
+        bank = references(scorer.snapshot, context.layers, split="bank")
+        scores = {RD: scorer.ask(asked).scores, PEER: rival_scores(bank, asked, context.layer, logistic)}
+    return {"n": n} | {method: _by_column(context, asked, own) for method, own in scores.items()}
+
+
+def _by_column(context: Context, asked: Images, scores: Float64) -> dict[str, dict[str, float]]:
+    """Of each column that has both labels, and the mean over those of the paper's mean."""
+    found = {}
+    for name in context.dataset.columns:
+        own = asked.column(name)
+        fake = asked.fake[own]
+        if fake.any() and not fake.all():
+            row = metrics.measure(scores[own], fake)
+            found[name] = {key: row[key] for key in ("auroc", "ap", "acc_fixed")}
+    counted = [row for name, row in found.items() if name not in apart(context.dataset.name)]
+    found[MEAN] = {key: float(np.mean([row[key] for row in counted])) for key in counted[0]}
+    return found
+
+
+def _rows(trials: list[Json]) -> Iterator[dict[str, Json]]:
+    """A row a column, method and number: means over draws."""
+    for column in trials[0][RD]:
+        for n in dict.fromkeys(trial["n"] for trial in trials):
+            for method in (RD, PEER):
+                own = [trial[method][column] for trial in trials if trial["n"] == n]
+                yield {"generator": column, "method": method, "n": n} | mean_of(own)
