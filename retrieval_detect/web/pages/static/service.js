@@ -1,0 +1,61 @@
+// Asking the service: one function a route. A full queue is waited for, everything else that fails is a Refused.
+const PATIENCE = 60;
+let token = "";
+
+export class Refused extends Error {
+  constructor(status, { message, hint } = {}) {
+    super(message || `the server answered ${status}`);
+    this.status = status;
+    this.hint = hint || "";
+  }
+}
+
+export function setToken(value) {
+  token = value.trim();
+}
+
+async function call(path, options = {}) {
+  const headers = { ...options.headers };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  const answer = await fetch(path, { ...options, headers });
+  const body = await answer.json().catch(() => ({}));
+  return { status: answer.status, body, retryAfter: Number(answer.headers.get("Retry-After")) || 1 };
+}
+
+async function wanted(path, options) {
+  const { status, body } = await call(path, options);
+  if (status >= 400) throw new Refused(status, body);
+  return body;
+}
+
+const form = (files) => {
+  const made = new FormData();
+  for (const file of files) made.append("images", file, file.name || "pasted image");
+  return made;
+};
+
+export async function ask(file, name, givenUp) {
+  for (let attempt = 0; ; attempt += 1) {
+    const options = { method: "POST", body: form([file]) };
+    const { status, body, retryAfter } = await call("v1/query?evidence=html", options);
+    if (body.results) return [body.results[0], body.evidence ? body.evidence[0] : null];
+    if (status !== 429 || attempt >= PATIENCE || givenUp()) throw new Refused(status, body);
+    await new Promise((done) => setTimeout(done, 1000 * retryAfter));
+  }
+}
+
+export const banks = () => wanted("v1/banks");
+
+export const bankMap = () => wanted("v1/banks/map");
+
+export const plan = (files, facts) =>
+  wanted(`v1/banks/references?${new URLSearchParams(facts)}`, { method: "POST", body: form(files) });
+
+export const confirm = (id) => wanted(`v1/banks/references/${encodeURIComponent(id)}`, { method: "POST" });
+
+export const rollback = (generation) =>
+  wanted("v1/banks/rollback", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ generation }),
+  });

@@ -1,0 +1,148 @@
+"""Banks over HTTP: what they hold, adding in two steps, going back, new generations while requests run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from retrieval_detect.build import Index
+from tests.serving import AUTHORIZED, add, client, form, pictures, server
+
+FLUX = {"label": "fake", "generator": "flux"}
+
+
+def test_what_the_banks_hold(web, built):
+    found = web.get("/v1/banks").json()
+    assert found["references"] == {"real": 20, "fake": 20}
+    counts = {(c["label"], c["name"]): c["bank"] + c["calib"] for c in found["counts"]}
+    assert counts == {
+        ("real", "camera"): 10,
+        ("real", "phone"): 10,
+        ("fake", "gan"): 10,
+        ("fake", "flux"): 10,
+    }
+    assert found["index"]["generation"] == found["history"][-1]["generation"] == 4
+    assert str(built) not in str(found)
+
+
+def test_adding_shows_a_table_first_and_then_adds(folder):
+    with client(folder) as web:
+        new, given = pictures(3, since=700, fake=True), pictures(3, since=700, fake=True)
+        known = (folder.parent / "flux" / "0110.png").read_bytes()
+        files = form(*given, known, given[0], b"broken")
+        planned = web.post("/v1/banks/references", params=FLUX, files=files, headers=AUTHORIZED)
+        assert planned.status_code == 200, planned.text
+        states = [row["state"] for row in planned.json()["images"]]
+        assert states[:5] == ["new"] * 3 + ["already known or refused", "given twice"]
+        assert "not an image" in states[5]
+        assert web.get("/v1/banks").json()["index"]["generation"] == 4
+        path = f"/v1/banks/references/{planned.json()['plan']}"
+        done = web.post(path, headers=AUTHORIZED)
+        assert (done.status_code, done.json()["added"]) == (200, 3)
+        assert web.get("/v1/banks").json()["references"]["fake"] == 23
+        (verdict,) = web.post("/v1/query", files=form(new[0])).json()["results"]
+        assert verdict["index"]["generation"] == 5
+        assert "did not vote" in str(verdict["warnings"])
+        again = web.post(path, headers=AUTHORIZED)
+        assert again.status_code == 400 and "no such plan" in again.json()["message"]
+
+
+def test_going_back(folder):
+    Index.open(folder).remove([0, 1, 2])
+    with client(folder) as web:
+        assert web.get("/v1/banks").json()["references"]["real"] == 17
+        done = web.post("/v1/banks/rollback", json={"generation": 4}, headers=AUTHORIZED)
+        assert done.json() == {"generation": 6, "rolled_back_to": 4}
+        assert web.get("/v1/banks").json()["references"]["real"] == 20
+        wrong = web.post("/v1/banks/rollback", json={"generation": 99}, headers=AUTHORIZED)
+        assert wrong.status_code == 400
+
+
+def test_what_cannot_be_added(folder):
+    with client(folder) as web:
+        camera = {"label": "real", "source": "camera"}
+
+        def planned(asked, data):
+            return web.post("/v1/banks/references", params=asked, files=form(data), headers=AUTHORIZED)
+
+        stored = (folder.parent / "gan" / "0100.png").read_bytes()
+        assert planned(camera, stored).status_code == 409
+        assert planned(camera | {"generator": "gan"}, pictures(1)[0]).status_code == 400
+        assert planned({"label": "maybe"}, pictures(1)[0]).status_code == 422
+        with Index.open(folder).store.writer():
+            key = planned(FLUX, pictures(1, since=800)[0]).json()["plan"]
+            assert web.post(f"/v1/banks/references/{key}", headers=AUTHORIZED).status_code == 409
+        assert web.get("/v1/banks").json()["index"]["generation"] == 4
+
+
+def test_plans_are_few_and_leave_no_file(folder, tmp_path, monkeypatch):
+    (tmp_path / "spool").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spool"))
+    with client(folder) as web:
+        answers = [
+            web.post("/v1/banks/references", params=FLUX, files=form(data), headers=AUTHORIZED)
+            for data in pictures(5, since=800, fake=True)
+        ]
+        assert [a.status_code for a in answers] == [200] * 4 + [400]
+        assert len(list((tmp_path / "spool").iterdir())) == 4
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_thumbnails_by_row_id(folder):
+    with client(folder) as web:
+        (verdict,) = web.post("/v1/query", files=form(*pictures(1))).json()["results"]
+        row = verdict["evidence"][0]
+        found = web.get(f"/v1/references/{row['row_id']}/thumbnail")
+        assert found.status_code == 200
+        assert found.content[:4] == b"RIFF" and found.content[8:12] == b"WEBP"
+        with Path(row["uri"]).open("ab") as file:
+            file.write(b"changed")
+        assert web.get(f"/v1/references/{row['row_id']}/thumbnail").status_code == 404
+        for other in ("999999", str(2**63 - 1)):
+            assert web.get(f"/v1/references/{other}/thumbnail").status_code == 404
+        for no_id in ("-1", str(2**70), "..%2f..%2fetc%2fpasswd"):
+            assert web.get(f"/v1/references/{no_id}/thumbnail").status_code in (404, 422)
+    Index.open(folder).remove([row["row_id"]])
+    with client(folder) as web:
+        assert web.get(f"/v1/references/{row['row_id']}/thumbnail").status_code == 404
+
+
+def test_a_new_generation_is_taken_up_without_losing_a_request(folder):
+    import httpx
+
+    with server(folder) as url, ThreadPoolExecutor(4) as pool:
+        finished, answers = threading.Event(), []
+
+        def ask(seed):
+            with httpx.Client(base_url=url, timeout=60) as own:
+                while not finished.is_set():
+                    answers.append(own.post("/v1/query", files=form(*pictures(1, since=seed))))
+
+        asking = [pool.submit(ask, 900 + i) for i in range(3)]
+        while len(answers) < 6:
+            time.sleep(0.02)
+        add(Index.open(folder), folder.parent / "more", "fake", "sdxl", range(150, 155))
+        until = time.monotonic() + 30
+        while httpx.get(f"{url}/healthz").json()["generation"] != 5 and time.monotonic() < until:
+            time.sleep(0.02)
+        after = len(answers)
+        while len(answers) < after + 6 and time.monotonic() < until:
+            time.sleep(0.02)
+        finished.set()
+        for one in asking:
+            one.result()
+    assert {answer.status_code for answer in answers} == {200}
+    generations = [answer.json()["results"][0]["index"]["generation"] for answer in answers]
+    assert set(generations) == {4, 5}
+
+
+def test_a_generation_that_cannot_be_used_leaves_the_old_one(folder):
+    with client(folder) as web:
+        Index.open(folder).remove(list(range(20)))  # no photograph is left
+        until = time.monotonic() + 20
+        while web.get("/healthz").json()["status"] != "stale" and time.monotonic() < until:
+            time.sleep(0.02)
+        assert web.get("/healthz").json() == {"status": "stale", "generation": 4}
+        assert web.post("/v1/query", files=form(*pictures(1))).status_code == 200

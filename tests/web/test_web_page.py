@@ -1,0 +1,207 @@
+"""The page in a real browser: what people do with it, with a mouse, a keyboard, in the dark."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.serving import TOKEN, pictures, server, small_index
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
+
+SCREENSHOTS = Path(__file__).parents[2] / "docs" / "screenshots"
+ASKED_FOR = "RD_SCREENSHOTS" in os.environ
+"""Looked at before the tests clear what starts with RD_: whether to take the pictures of the guide anew."""
+HOSTILE = "<img src=x onerror=window.stolen=1><script>window.stolen=1</script>.png"
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    folder = small_index(tmp_path_factory.mktemp("page"))
+    with server(folder, poll_s=0.2) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def open_page(browser, served):
+    contexts = []
+
+    def open_one(**options):
+        context = browser.new_context(viewport={"width": 1120, "height": 760}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.complaints, page.requested = [], []
+        page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.goto(served)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+
+
+def file(name, data):
+    return {"name": name, "mimeType": "image/png", "buffer": data}
+
+
+def given(*data, names=None):
+    return [file(names[i] if names else f"picture-{i}.png", one) for i, one in enumerate(data)]
+
+
+def drop(page, name, data):
+    """What a browser does when a file is dropped on the page."""
+    page.evaluate(
+        """([name, bytes]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+            document.getElementById("drop").dispatchEvent(
+                new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true}));
+        }""",
+        [name, list(data)],
+    )
+
+
+def finished(page, n):
+    page.wait_for_function(
+        "n => [...document.querySelectorAll('#list .said')].filter("
+        "said => !/waiting|working/.test(said.textContent)).length === n",
+        arg=n,
+    )
+
+
+def shot(page, name):
+    if ASKED_FOR:
+        taken = Image.open(io.BytesIO(page.screenshot()))
+        taken.quantize(192).save(SCREENSHOTS / f"{name}.png", optimize=True)
+
+
+def test_a_dropped_image_gets_its_verdict_and_evidence(open_page, served):
+    page = open_page()
+    drop(page, "dropped.png", pictures(1, fake=True)[0])
+    page.wait_for_selector("#evidence article.evidence")
+    said = page.locator("#list .said").inner_text()
+    assert said in ("closer to the fake bank", "closer to the real bank")
+    assert page.locator("#evidence .reference").count() >= 2
+    shown = page.locator("#evidence img").evaluate_all(
+        "all => all.map(i => i.complete && i.naturalWidth > 0)"
+    )
+    assert shown and all(shown)
+    assert "bank" in page.locator("#evidence .headline").inner_text()
+    assert page.complaints == []
+    own = (served, "data:", "blob:")
+    assert [url for url in page.requested if not url.startswith(own)] == []
+    shot(page, "serve-evidence")
+
+
+def test_ten_at_once_and_one_of_them_broken(open_page):
+    page = open_page()
+    page.set_input_files("#files", [*given(*pictures(9)), file("broken.png", b"this is no image")])
+    finished(page, 10)
+    assert page.locator("#list li").count() == 10
+    assert "10 images" in page.locator("#counts").inner_text()
+    assert "1 not usable" in page.locator("#counts").inner_text()
+    page.locator("#list button", has_text="broken.png").click()
+    assert "could not be used" in page.locator("#evidence").inner_text()
+    page.select_option("#filter", "failed")
+    assert page.locator("#list li:visible").count() == 1
+    page.select_option("#filter", "")
+    page.locator("#list button").first.click()
+    page.wait_for_selector("#evidence article.evidence")
+    shot(page, "serve-many")
+
+
+def test_by_keyboard_alone(open_page):
+    page = open_page()
+    page.on("filechooser", lambda chooser: chooser.set_files(given(*pictures(2))))
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    seen = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.id"))
+        if seen[-1] == "pick-files":
+            break
+    assert seen[-1] == "pick-files"
+    page.keyboard.press("Enter")
+    finished(page, 2)
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('#list li:nth-child(2) button')"):
+            break
+    page.keyboard.press("Enter")
+    assert page.locator("#list li:nth-child(2) button").get_attribute("aria-current") == "true"
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    assert "2 images" in page.locator("#announce").inner_text()
+
+
+def test_in_the_dark(open_page):
+    page = open_page(color_scheme="dark")
+    drop(page, "night.png", pictures(1)[0])
+    page.wait_for_selector("#evidence article.evidence")
+    light, dark = page.evaluate(
+        """() => ["color", "backgroundColor"].map(name =>
+            getComputedStyle(document.body)[name].match(/\\d+/g).slice(0, 3)
+                .reduce((a, b) => a + +b, 0) / 3)"""
+    )
+    assert dark < 60 and light > 180
+    shot(page, "serve-dark")
+
+
+def test_a_name_with_script_in_it_does_nothing(open_page):
+    page = open_page()
+    page.set_input_files("#files", given(pictures(1)[0], b"no image", names=[HOSTILE, f"two {HOSTILE}"]))
+    finished(page, 2)
+    page.wait_for_selector("#evidence article.evidence")
+    page.locator("#list button").nth(1).click()
+    assert "window.stolen" in page.locator("#evidence").inner_text()
+    assert page.evaluate("window.stolen") is None
+    assert page.locator("main script, main img[src=x]").count() == 0
+    assert page.complaints == [] or all("422" in said for said in page.complaints)
+
+
+def test_teaching_shows_a_table_first(open_page):
+    page = open_page()
+    page.click("#tab-banks")
+    page.wait_for_selector("#counts-rows tr")
+    assert page.locator("#counts-rows tr").count() == 4
+    page.click("#show-map")
+    page.wait_for_selector("#map svg")
+    page.set_input_files("#teach-files", given(*pictures(3, since=700, fake=True)))
+    page.fill("#teach-name", "newgen")
+    page.click("#teach button.primary")
+    page.wait_for_selector("#teach-result.wrong")
+    assert "token" in page.locator("#teach-result").inner_text()
+    page.fill("#token", TOKEN)
+    page.keyboard.press("Enter")
+    page.click("#teach button.primary")
+    page.wait_for_selector("#plan-rows tr")
+    assert page.locator("#plan-rows tr").count() == 3
+    assert page.locator("#counts-rows tr").count() == 4
+    shot(page, "serve-teach")
+    page.click("#confirm")
+    page.wait_for_function("() => document.querySelectorAll('#counts-rows tr').length === 5")
+    assert "newgen" in page.locator("#counts-rows").inner_text()
+    page.locator("#history-rows button", has_text="Back to 4").click()
+    page.wait_for_function("() => document.querySelectorAll('#counts-rows tr').length === 4")
+    assert "generation 4 again" in page.locator("#teach-result").inner_text()
+    shot(page, "serve-banks")

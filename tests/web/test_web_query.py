@@ -1,0 +1,148 @@
+"""POST /v1/query: the verdicts of the detector itself, whatever comes together."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+
+from retrieval_detect.encoders.tiny import TinyEncoder
+from retrieval_detect.report.json import verdict_json, verdict_schema
+from tests.serving import client, form, loader, pictures
+
+
+def said(verdict):
+    """A verdict without what differs from run to run."""
+    return {name: value for name, value in verdict.items() if name != "elapsed_s"}
+
+
+def expected(folder, given, **asked):
+    detector = loader(folder)(None)
+    return [
+        said(verdict_json(detector.query(data, **asked)) | {"input": f"{i}.png"})
+        for i, data in enumerate(given)
+    ]
+
+
+def test_one_image(web, built):
+    answer = web.post("/v1/query", files=form(*pictures(1)))
+    assert answer.status_code == 200
+    (verdict,) = answer.json()["results"]
+    Draft202012Validator(verdict_schema()).validate(verdict)
+    found = expected(built, pictures(1))[0]
+    assert said(verdict) == found | {"provenance": verdict["provenance"]}
+
+
+def test_many_images_in_their_order_and_a_broken_one_among_them(web, built):
+    good = pictures(5)
+    answer = web.post("/v1/query", files=form(*good[:2], b"no image", *good[2:]))
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert results[2] == {
+        "schema": 1,
+        "input": "2.png",
+        "error": "not-an-image",
+        "message": results[2]["message"],
+    }
+    scores = [round(v["score"], 6) for v in expected(built, good)]
+    assert [r["score"] for r in results if "score" in r] == scores
+
+
+def test_what_is_asked_is_what_is_answered(web, built):
+    asked = {"method": "mean", "k": 3, "influence": True, "stability": 2}
+    answer = web.post("/v1/query", params=asked, files=form(*pictures(1, fake=True)))
+    assert answer.status_code == 200, answer.text
+    (verdict,) = answer.json()["results"]
+    found = expected(built, pictures(1, fake=True), **asked)[0]
+    assert verdict["stability"] == found["stability"]
+    assert verdict["influence"] == found["influence"]
+    assert (verdict["method"], verdict["score"]) == ("mean", found["score"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [({"method": "astrology"}, 400), ({"prior": 0.5}, 400), ({"k": 0}, 422), ({"stability": 1000}, 422)],
+)
+def test_questions_that_mean_nothing(web, asked, status):
+    answer = web.post("/v1/query", params=asked, files=form(*pictures(1)))
+    assert answer.status_code == status
+    assert answer.json()["message"]
+
+
+def test_no_image_at_all(web):
+    assert web.post("/v1/query").status_code == 422
+    assert web.post("/v1/query", files=form(b"")).status_code == 422
+
+
+def test_names_are_names_only(web):
+    given = form(pictures(1)[0], names=["../../etc/<b>pass\x01wd\\x.png"])
+    (verdict,) = web.post("/v1/query", files=given).json()["results"]
+    assert verdict["input"] == "x.png"
+
+
+class Counting(TinyEncoder):
+    """Notes the size of each pass, and can be held up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes: list[int] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def encode(self, batch, layers):
+        self.go.wait(20)
+        self.passes.append(len(batch))
+        return super().encode(batch, layers)
+
+
+def test_requests_that_arrive_together_share_a_pass(built):
+    encoder = Counting()
+    with client(built, encoder=encoder, batch_images=6) as web, ThreadPoolExecutor(12) as pool:
+        before = len(encoder.passes)
+        encoder.go.clear()
+        waiting = [pool.submit(web.post, "/v1/query", files=form(data)) for data in pictures(12)]
+        while web.app_service._ready.qsize() < 6:  # six at most are held up in the first pass
+            threading.Event().wait(0.01)
+        encoder.go.set()
+        answers = [w.result().json()["results"][0] for w in waiting]
+        passes = encoder.passes[before:]
+    assert sum(passes) == 12
+    assert max(passes) == 6
+    scores = [v["score"] for v in expected(built, pictures(12))]
+    np.testing.assert_allclose([a["score"] for a in answers], scores, atol=1e-4)
+
+
+def test_a_full_queue_says_when_to_come_again(built):
+    encoder = Counting()
+    with client(built, encoder=encoder, queue_images=4) as web, ThreadPoolExecutor(4) as pool:
+        encoder.go.clear()
+        waiting = [pool.submit(web.post, "/v1/query", files=form(data)) for data in pictures(4)]
+        while web.app_service._waiting < 4:
+            threading.Event().wait(0.01)
+        refused = web.post("/v1/query", files=form(*pictures(1, since=900)))
+        encoder.go.set()
+        assert [w.result().status_code for w in waiting] == [200] * 4
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert web.post("/v1/query", files=form(*pictures(1, since=900))).status_code == 200
+        assert "rd_rejected_total 1.0" in web.get("/metrics").text
+
+
+def test_an_encoder_that_fails_costs_the_images_of_that_pass(built):
+    class Failing(TinyEncoder):
+        broken = False
+
+        def encode(self, batch, layers):
+            if self.broken:
+                raise RuntimeError("the device is gone")
+            return super().encode(batch, layers)
+
+    encoder = Failing()
+    with client(built, encoder=encoder) as web:
+        encoder.broken = True
+        assert web.post("/v1/query", files=form(*pictures(1))).status_code == 500
+        encoder.broken = False
+        assert web.post("/v1/query", files=form(*pictures(1))).status_code == 200
