@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.heads.registry import read_head
 from retrieval_detect.scoring.attribution import generator_densities
 from retrieval_detect.scoring.calibration import Calibration
-from retrieval_detect.scoring.vote import DEFAULT_K, typicality, vote
+from retrieval_detect.scoring.vote import DEFAULT_K, REDEFINED, typicality, vote
+from retrieval_detect.search.approximate import caveat
 from retrieval_detect.search.banks import Banks
 from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.append import grouping_layer
@@ -111,19 +112,32 @@ class Methods:
         parts = [self.banks(question.projection).id]
         if question.method not in METHODS:
             parts += map(self._digest, self._parts(question.method))
+        elif question.method in REDEFINED:
+            parts.append(REDEFINED[question.method])
         return "-".join(parts)
 
     def _digest(self, method: str) -> str:
         record = self.snapshot.fitted("head", method)
-        return method if record is None else record.digest
+        return REDEFINED.get(method, method) if record is None else record.digest
 
     def calibration(self, question: Question) -> Calibration | None:
         """The calibration that holds for a ``checked`` question, if the index has one."""
+        found = self._stored(question)
+        return found if found and found.holds_for(question, self.scorer(question)) else None
+
+    def caveats(self, question: Question) -> Iterator[str]:
+        """What makes the answer to a ``checked`` question less than it could be, whatever the image."""
+        if tuned := self.banks(question.projection).tuned:
+            yield caveat(tuned)
+        found = self._stored(question)
+        if found and found.k == question.k and found.scorer != self.scorer(question):
+            yield f"the calibration is of scores of an earlier rd: rd fit calibration{_named(question)}"
+
+    def _stored(self, question: Question) -> Calibration | None:
         name = calibration_name(question.method, question.projection or PLAIN)
         if name not in self._calibrations:
             self._calibrations[name] = read_calibration(self.snapshot, name)
-        found = self._calibrations[name]
-        return found if found and found.holds_for(question, self.scorer(question)) else None
+        return self._calibrations[name]
 
     def layers(self, question: Question) -> tuple[str, ...]:
         """The stored layers that asking reads."""
@@ -205,6 +219,11 @@ def as_stored(vectors: Float32) -> Float32:
     rounded = codes.astype(np.float32)
     stored: Float32 = rounded / np.linalg.norm(rounded, axis=1, keepdims=True) * norms[:, None]
     return stored
+
+
+def _named(question: Question) -> str:
+    """The options of ``rd fit calibration`` for a method."""
+    return "" if question.method == Question().method else f" --method {question.method}"
 
 
 def methods_of(snapshot: Snapshot) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.calibrate import CalibrationScores, Chosen, score_rows
+from retrieval_detect.calibrate import CalibrationScores, Chosen, fit_calibration, score_rows
 from retrieval_detect.errors import UsageError
-from retrieval_detect.methods import calibrations
+from retrieval_detect.methods import Methods, calibrations
 from retrieval_detect.regions import regions_anew
 from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.store.append import grouping_layer
@@ -150,6 +150,13 @@ def compare(
     )
 
 
+def _of_todays_scores(snapshot: Snapshot, found: Calibration, *, device: str) -> Calibration:
+    """``found``, or one fitted now: what another version of rd fitted may be of a vote defined otherwise."""
+    if found.scorer == Methods(snapshot, device=device).scorer(found.question):
+        return found
+    return fit_calibration(snapshot, found.question, likelihood=found.likelihood_method, device=device)
+
+
 def _by_name(rows: CalibrationScores, before: Bool, after: Bool, chosen: Bool) -> tuple[Change, ...]:
     names = np.array(rows.names, dtype=object)
     found = sorted(set(names[chosen].tolist()))
@@ -195,7 +202,8 @@ class Reviewer:
         known = calibrations(old)
         # Where removals left none to measure, the calibration is stale already and must not bar the way back.
         if known and measurable(old):
-            self.report = compare(old, after, known[0], alpha=self.alpha, device=self.device)
+            calibration = _of_todays_scores(old, known[0], device=self.device)
+            self.report = compare(old, after, calibration, alpha=self.alpha, device=self.device)
             self._refuse(self.report)
         anew = calibrated_anew(writer, after, device=self.device)
         return [*heads, *anew, *regions_anew(writer, after, device=self.device)]

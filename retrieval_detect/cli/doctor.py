@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 DISTRIBUTIONS = (
     *("click", "filelock", "huggingface-hub", "jinja2", "numpy", "open_clip_torch", "pillow"),
-    *("platformdirs", "pyarrow", "rich", "safetensors", "scikit-learn", "scipy", "simplejpeg", "timm", "torch"),
+    *("platformdirs", "pyarrow", "rich", "safetensors", "scikit-learn", "scipy"),
+    *("simplejpeg", "timm", "torch"),
 )
 """What rd depends on besides FAISS; the same names as in pyproject.toml."""
 EXTRAS = {"web": "fastapi", "c2pa": "c2pa-python", "openvino": "openvino", "map": "umap-learn"}

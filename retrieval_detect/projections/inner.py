@@ -12,7 +12,7 @@ import numpy as np
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.metrics import auc
 from retrieval_detect.scoring.neighbours import BankNeighbours, NearestImages
-from retrieval_detect.scoring.vote import DEFAULT_K, TEMPERATURE, density, vote_batch
+from retrieval_detect.scoring.vote import DEFAULT_K, TEMPERATURE, densities, vote_batch
 from retrieval_detect.scoring.weights import reference_weights
 
 if TYPE_CHECKING:
@@ -232,10 +232,12 @@ def _pair_auc(similarities: Float32, fake: _Side, real: _Side, vote: Vote) -> fl
 
 
 def _nearest(similarities: Float32, queries: Int64, side: _Side, vote: Vote) -> NearestImages:
-    """The k nearest in a bank, in no order: every rule sums, and a maximum needs none."""
+    """The k nearest in a bank; ties are in any order, for no sum minds."""
     found = similarities[np.ix_(queries, side.bank)]
     k = min(vote.k or DEFAULT_K[vote.method], len(side.bank))
     columns = np.argpartition(found, len(side.bank) - k, axis=1)[:, -k:]
+    order = np.argsort(-np.take_along_axis(found, columns, 1), axis=1)
+    columns = np.take_along_axis(columns, order, 1)
     values = np.take_along_axis(found, columns, 1).astype(np.float64)
     return NearestImages(
         values,
@@ -258,8 +260,9 @@ def _only(near: NearestImages, chosen: Bool) -> NearestImages:
 
 def _scores(fake: NearestImages, real: NearestImages, vote: Vote, sizes: tuple[int, int]) -> Float64:
     if vote.method == "density":
-        # What vote_batch returns, without its sorting and its record a query.
-        return density(fake, vote.temperature) - density(real, vote.temperature)
+        # What vote_batch returns, without its record a query.
+        d_fake, d_real = densities(fake, real, vote.temperature)
+        return d_fake - d_real
     banks = [
         BankNeighbours(
             near.similarities.astype(np.float32), near.row_ids, near.log_weights, near.names, near.row_ids, n

@@ -61,7 +61,7 @@ def attribute(
     """Generators among one query's k nearest fakes, by share, then by name.
 
     ``fake`` : neighbours of shape (k,), whose codes index ``names``. A share is the generator's part
-    of exp(D_fake), design §9; ``of_nearest_fakes`` counts its images among the ``of`` nearest.
+    of the sum of w exp(s/T) over these k; ``of_nearest_fakes`` counts its images among the ``of`` nearest.
     """
     near = nearest_images(fake, k)
     n = int(near.n[0])

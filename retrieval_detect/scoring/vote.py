@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_K",
+    "REDEFINED",
     "TEMPERATURE",
     "BankNeighbours",
     "VoteResult",
-    "density",
+    "densities",
     "nobody_left",
     "scores",
     "typicality",
@@ -38,6 +39,9 @@ TEMPERATURE = 0.2
 DEFAULT_K: Mapping[Method, int] = {"density": 200, "nearest": 1, "mean": 9, "majority": 9}
 """9 has the best accuracy of the k that Ojha, Li and Lee 2023 report."""
 
+REDEFINED: Mapping[str, str] = {"density": "equal-share"}
+"""Votes that once meant something else, and what their scores are of now: older ones cannot be compared."""
+
 _TIE = 1e-6
 """Below any difference that one neighbour more or less makes to a majority."""
 
@@ -47,7 +51,7 @@ class VoteResult:
     """The outcome for one query.
 
     ``score`` : positive = fake. ``d_fake`` and ``d_real`` : the two sides compared, in the method's
-    own measure. ``k`` : neighbours counted, in the bank that gave more (in both together by majority).
+    own measure. ``k`` : neighbours looked at, in the bank that gave more (in both together by majority).
     ``votes_fake`` and ``votes_real`` : how many of the k nearest of both banks together are which.
     """
 
@@ -85,7 +89,8 @@ def vote_batch(
     Give each bank's k nearest images or more, or all it has: a vote counts what it is given. With s a
     similarity and w a weight:
 
-    - ``density`` : D = logsumexp(s/T + log w) of the k nearest, fake less real (design §9).
+    - ``density`` : D = logsumexp(s/T + log w) of the nearest, fake less real, over the same share of
+      both banks' weight: see ``densities``.
     - ``nearest`` : largest s, fake less real; its sign is the nearest-neighbour rule of Ojha, Li and Lee
       2023, "Towards universal fake image detectors that generalize across generative models".
     - ``mean`` : mean s of the k nearest, fake less real; the same k in both, since a mean over fewer is
@@ -93,8 +98,8 @@ def vote_batch(
     - ``majority`` : share of each bank among the k nearest of both, fake part less one half; ties go by
       ``mean``.
 
-    A bank with fewer than k images votes with all it has, with a warning except in ``density``, where
-    that is the definition. A bank with none is an ``EmptyBank`` error.
+    A bank with fewer than k images votes with what it has, with a warning except in ``density``, which
+    allows for that. A bank with none is an ``EmptyBank`` error.
     """
     k = DEFAULT_K[method] if k is None else k
     _check(method, k, temperature)
@@ -103,7 +108,7 @@ def vote_batch(
     _refuse_empty(near_real, "real")
     votes_fake, votes_real = _merged_counts(near_fake, near_real, k)
     if method == "density":
-        d_fake, d_real = density(near_fake, temperature), density(near_real, temperature)
+        d_fake, d_real = densities(near_fake, near_real, temperature)
         score, used = d_fake - d_real, np.maximum(near_fake.n, near_real.n)
     elif method == "majority":
         d_fake, d_real = votes_fake / fake.n_bank, votes_real / real.n_bank
@@ -132,7 +137,8 @@ def scores(
     _check(method, k, temperature)
     fake, real = fake.first(k), real.first(k)
     if method == "density":
-        return density(fake, temperature) - density(real, temperature)
+        d_fake, d_real = densities(fake, real, temperature)
+        return d_fake - d_real
     if method == "majority":
         d_fake, d_real = (n / of for n, of in zip(_merged_counts(fake, real, k), n_banks, strict=True))
         return _majority(fake, real, d_fake, d_real)
@@ -152,11 +158,39 @@ def typicality_of(fake: NearestImages, real: NearestImages) -> Float64:
     return larger
 
 
-def density(near: NearestImages, temperature: float = TEMPERATURE) -> Float64:
-    """D of design §9: logsumexp of s/T + log w over the nearest images. float64 (q,)."""
-    terms = near.similarities / temperature + near.log_weights
-    largest = terms.max(axis=1)
-    total: Float64 = largest + np.log(np.exp(terms - largest[:, None]).sum(axis=1))
+def densities(
+    fake: NearestImages, real: NearestImages, temperature: float = TEMPERATURE
+) -> tuple[Float64, Float64]:
+    """D_fake and D_real, float64 (q,): logsumexp of s/T + log w over the nearest images of each bank.
+
+    A bank's weights sum to one. Both banks count the same share of that: what is found of the one that
+    gave less, for k nearest are much of a small bank and little of a large one. The last image to
+    be counted is counted in part. With k of each instead, D of a large bank is too low
+    by up to log(n/k), and every photograph would score above 0 while there are few fakes (docs/methods.md).
+
+    Hall, Watson and Cabrera 1987, "Kernel density estimation with spherical data"; the share is rd's own.
+    """
+    upto_fake, upto_real = _weight_upto(fake), _weight_upto(real)
+    share = np.minimum(upto_fake[:, -1:], upto_real[:, -1:])
+    return _density(fake, upto_fake, share, temperature), _density(real, upto_real, share, temperature)
+
+
+def _weight_upto(near: NearestImages) -> Float64:
+    """What each image and all that are nearer weigh together, float64 (q, k), ascending."""
+    weights = np.where(near.similarities > -np.inf, np.exp(near.log_weights), 0.0)
+    return np.cumsum(weights, axis=1, out=weights)
+
+
+def _density(near: NearestImages, upto: Float64, share: Float64, temperature: float) -> Float64:
+    """D over the nearest that weigh ``share`` together, float64 (q, 1); overwrites ``upto``."""
+    counted = np.diff(np.minimum(upto, share, out=upto), axis=1, prepend=0.0)
+    nearest = near.similarities[:, 0] / temperature
+    terms = near.similarities / temperature
+    terms -= nearest[:, None]
+    np.exp(terms, out=terms)
+    terms *= counted
+    # A running sum: how sum() adds up depends on the room past the end.
+    total: Float64 = nearest + np.log(np.cumsum(terms, axis=1, out=terms)[:, -1])
     return total
 
 

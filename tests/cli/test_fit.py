@@ -34,7 +34,8 @@ def built(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RD_CACHE", str(folder / "cache"))
         patch.chdir(folder)
-        assert main(["build-index", "--real", "photos", "--fake", "generated", "--encoder", "tiny", "--plain"]) == 0
+        both = ["--real", "photos", "--fake", "generated"]
+        assert main(["build-index", *both, "--encoder", "tiny", "--plain"]) == 0
         shutil.copytree(folder / "index", folder / "fitted")
         assert main(["fit", "calibration", "--home", "fitted"]) == 0
     return folder

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from retrieval_detect.calibrate import commit_calibration, fit_calibration, score_rows
+from retrieval_detect.detector import Detector
 from retrieval_detect.errors import EncoderMismatch, IndexCorrupt, UsageError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.heads.layers import LayersHead
@@ -194,6 +195,26 @@ def test_scores_stop_being_comparable_with_whatever_made_them(store):
     fitted = fitted_projection(store.snapshot(), "whiten", ("proj",))
     commit_projection(store, "white", fitted)
     assert not set(scorers(store, *asked)) & set(after)
+
+
+def test_scores_of_a_vote_as_it_was_defined_once_are_not_compared(store, monkeypatch):
+    combine(store, "ens", "density", "lr")
+    asked = ("density", "mean", "lr", "ens")
+    today = scorers(store, *asked)
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval_detect.methods.REDEFINED", {})
+        once = scorers(store, *asked)
+        for method in ("density", "mean"):
+            commit_calibration(store, fit_calibration(store.snapshot(), Question(method)))
+    assert [new == old for new, old in zip(today, once, strict=True)] == [False, True, True, False]
+    methods = Methods(store.snapshot())
+    found = [methods.calibration(methods.checked(Question(method))) for method in ("density", "mean")]
+    assert [one is not None for one in found] == [False, True]
+    judge = Detector(store.snapshot())
+    for method, outdated in (("density", True), ("mean", False)):
+        verdict = judge.judge(images("question", 1)[0], method=method)
+        assert (verdict.p_values is None) == outdated
+        assert any("an earlier rd" in warning for warning in verdict.warnings) == outdated
 
 
 def test_calibrations_of_the_default_come_first_and_lost_ones_not_at_all(store):

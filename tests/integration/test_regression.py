@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from retrieval_detect.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.errors import UsageError
+from retrieval_detect.methods import calibrations
 from retrieval_detect.regression import Reviewer, change, pooled
 from retrieval_detect.report.words import regression_lines
 from retrieval_detect.store.append import NewRow
@@ -76,6 +78,17 @@ def test_photographs_passed_off_as_fakes_are_refused(store):
         store, cloud("mislabelled", 60, REAL), "mislabelled", Reviewer(device="cpu", budget=100)
     )
     assert allowed.generation == before.generation + 1
+
+
+def test_an_old_calibration_is_of_other_scores_and_sets_no_threshold(store):
+    today = fit_calibration(store.snapshot(), device="cpu")
+    shifted = {name: scores + 100 for name, scores in today.conformal.real.items()}
+    once = replace(today, scorer="once", conformal=replace(today.conformal, real=shifted))
+    commit_calibration(store, once)
+    review = Reviewer(device="cpu", budget=100)
+    add_reviewed(store, cloud("new", 30, NEW), "new", review)
+    assert review.report.newcomers[0].after >= 25 and review.report.photographs.before > 0
+    assert [found.scorer for found in calibrations(store.snapshot())] == [today.scorer]
 
 
 def test_a_few_new_images_are_judged_without_their_group(store):

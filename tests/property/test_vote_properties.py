@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.neighbours import BankNeighbours, nearest_images
-from retrieval_detect.scoring.vote import vote, vote_batch
+from retrieval_detect.scoring.vote import densities, vote, vote_batch
 from retrieval_detect.types import METHODS
 from tests.strategies import QUICK, bank_neighbours, both_banks
 
@@ -141,11 +141,37 @@ def test_density_is_the_formula(banks, k):
                 best.get(c, (-2, 0, 0)),
                 (s, -min(bank.row_ids[(bank.content == c) & (bank.similarities == np.float32(s))]), w),
             )
-        nearest = sorted(best.values(), reverse=True)[:k]
-        return np.log(sum(np.exp(s / 0.2 + w) for s, _, w in nearest))
+        return sorted(best.values(), reverse=True)[:k]
 
-    fake, real = banks
-    assert vote(fake, real, k=k).score == pytest.approx(by_hand(fake) - by_hand(real), abs=1e-9)
+    def density(nearest, left):
+        total = 0.0
+        for s, _, w in nearest:
+            total += min(left, np.exp(w)) * np.exp(s / 0.2)
+            left = max(0.0, left - np.exp(w))
+        return np.log(total)
+
+    near = [by_hand(bank) for bank in banks]
+    share = min(sum(np.exp(w) for _, _, w in nearest) for nearest in near)
+    d_fake, d_real = (density(nearest, share) for nearest in near)
+    assert vote(*banks, k=k).score == pytest.approx(d_fake - d_real, abs=1e-9)
+
+
+@QUICK
+@given(banks=both_banks(), k=ks, factor=st.integers(2, 100))
+def test_density_of_a_larger_bank_of_the_same_images(banks, k, factor):
+    """Every fake as ``factor`` images, of which as many more are looked at: nothing changes."""
+    fake, real = (replace(bank, content=bank.row_ids) for bank in banks)
+    many = replace(
+        fake,
+        similarities=np.repeat(fake.similarities, factor),
+        content=np.arange(factor * len(fake.content)),
+        log_weights=np.repeat(fake.log_weights, factor) - np.log(factor),
+        names=np.repeat(fake.names, factor),
+        row_ids=np.arange(factor * len(fake.content)),
+    )
+    near = nearest_images(fake, k), nearest_images(real, k)
+    more = densities(nearest_images(many, factor * k), near[1])
+    np.testing.assert_allclose(more, densities(*near), rtol=0, atol=1e-9)
 
 
 @QUICK

@@ -8,7 +8,8 @@ import pytest
 from retrieval_detect.errors import EmptyBank, UsageError
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.near import same_image
-from retrieval_detect.scoring.vote import BankNeighbours, vote
+from retrieval_detect.scoring.vote import BankNeighbours, vote, vote_batch
+from retrieval_detect.scoring.weights import reference_weights
 from retrieval_detect.types import METHODS, NEAR_COSINE, NEAR_HAMMING
 
 
@@ -69,10 +70,49 @@ def test_perfect_balance_is_no_fake():
 
 
 def test_density():
-    result = vote(bank([0.4], weights=[0.5]), bank([0.2], first=100, weights=[0.25]), method="density")
-    assert result.score == pytest.approx(0.2 / 0.2 + np.log(2), abs=1e-6)
-    assert result.d_fake == pytest.approx(0.4 / 0.2 + np.log(0.5), abs=1e-6)
-    assert (result.k, result.warnings) == (1, ())
+    fake = bank([0.5, 0.25, 0.125], weights=[0.5, 0.25, 0.25])
+    real = bank([0.25, 0.125], first=100, weights=[0.5, 0.125], n_bank=9)
+    result = vote(fake, real, method="density")
+    # What is found of the real bank weighs 5/8: so much is counted of the fakes, half of the second.
+    assert result.d_fake == pytest.approx(
+        np.log(0.5 * np.exp(0.5 / 0.2) + 0.125 * np.exp(0.25 / 0.2)), abs=1e-12
+    )
+    assert result.d_real == pytest.approx(
+        np.log(0.5 * np.exp(0.25 / 0.2) + 0.125 * np.exp(0.125 / 0.2)), abs=1e-12
+    )
+    assert result.score == result.d_fake - result.d_real
+    assert (result.k, result.warnings) == (3, ())
+
+
+@pytest.mark.parametrize("weights", [(0.5, 0.25), (0.01, 1.0)])
+def test_the_density_of_one_neighbour_compares_the_nearest_whatever_they_weigh(weights):
+    fake, real = bank([0.4, 0.0], weights=[weights[0]] * 2), bank([0.2], first=100, weights=[weights[1]])
+    assert vote(fake, real, k=1).score == pytest.approx((0.4 - 0.2) / 0.2, abs=1e-6)
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def side_of(queries, n, *, names, rng, first=0):
+    """The 200 nearest of n directions at random, of names of uneven size, which weigh alike."""
+    similarities = queries @ unit(rng.normal(size=(n, queries.shape[1]))).T
+    near = np.argsort(-similarities, axis=1)[:, :200]
+    named = np.sort((names * rng.random(n) ** 2).astype(int)).astype(str)
+    weights = reference_weights(named, np.arange(n))
+    nearest = np.take_along_axis(similarities, near, 1).astype(np.float32)
+    return BankNeighbours(nearest, near, weights[near], np.zeros_like(near), near + first, n)
+
+
+@pytest.mark.parametrize(
+    ("n_fake", "n_real"), [(200, 1200), (50, 1200), (1200, 200), (150, 300), (3000, 400)]
+)
+def test_banks_that_nothing_tells_apart_are_even_whatever_their_sizes(n_fake, n_real):
+    rng = np.random.default_rng(0)
+    queries = unit(rng.normal(size=(300, 12)))
+    fake = side_of(queries, n_fake, names=3, rng=rng)
+    real = side_of(queries, n_real, names=5, rng=rng, first=10_000)
+    assert 0.35 < np.mean([result.score > 0 for result in vote_batch(fake, real)]) < 0.65
 
 
 def test_density_stops_at_k():
