@@ -12,6 +12,7 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
+from retrieval_detect.evaluate.cutoffs import training_cutoff
 from retrieval_detect.evaluate.intervals import difference
 from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.evaluate.states import State, state_of
@@ -60,7 +61,7 @@ def incremental(context: Context) -> Plan:
             "aside; fpr_frozen: at the threshold from before the first reference of the new generator.",
             "transfer: change of past since then; worst_old: which old generator lost most, in points, "
             "with its 95 % interval over images; lost: how many lost more than such an interval.",
-            f"Encoder {encoder}: it may have seen images of any generator older than its own training.",
+            f"Encoder {encoder}: {training_cutoff(encoder)}; of older generators it may have seen images.",
             *unstated(rows),
         ]
         return tabled(context, "incremental", "Generators one by one", rows, lines, {"kept": kept})

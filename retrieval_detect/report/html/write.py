@@ -60,11 +60,11 @@ def write_html(
     before the verdicts, which must be opened.
     """
     several = len(views) != 1 or bool(failures)
-    usual = t.TITLE_MANY.format(n=len(views)) if several else t.TITLE_ONE.format(name=views[0].name)
+    one = None if several else t.TITLE_ONE.format(name=_last_part(views[0].name))
     sprites = _shared(views) if several else {}
     page = _page(
         "report.html",
-        title or usual,
+        title or one or t.TITLE_MANY.format(n=len(views)),
         script=SCRIPT if several else "",
         views=views,
         sprites=sprites.values(),
@@ -85,6 +85,11 @@ def write_map(path: Path, bank_map: MapView) -> None:
     """Write one self-contained page with the map of the banks, all or nothing."""
     page = _page("map.html", bank_map.title, bank_map=bank_map)
     write_bytes(path, page.encode("utf-8", "replace"))
+
+
+def _last_part(name: str) -> str:
+    """A heading has no room for folders; they stand among the facts."""
+    return name.rstrip("/").rpartition("/")[2] or name
 
 
 def _page(template: str, title: str, *, script: str = "", **shown: Any) -> str:
