@@ -1,0 +1,294 @@
+"""How much of each bank the density vote counts: ``python -m bench.share``.
+
+The weights of a bank sum to one, but k neighbours are much of a small bank and little of a large one.
+Compared are k of each bank, the same share of the references, the same share of the weight (what rd does)
+and whole banks. Embeds each image once; README.md says what the protocol is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench._data import DEFAULT_DATA, load
+from bench._index import Origin
+from bench._machine import commit, machine, versions
+from bench._nested import INNER_N, SEEDS, Fold, World, inner_folds, merged, outer_folds
+from bench.accuracy.incremental import ORDER
+from bench.main_job import RESULTS, _Clock, _rounded
+from retrieval_detect.encoders.canaries import canary_vectors
+from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
+from retrieval_detect.projections.registry import fit_projection
+from retrieval_detect.scoring.metrics import auc, recall_at_fpr
+from retrieval_detect.scoring.neighbours import NearestImages
+from retrieval_detect.scoring.vote import DEFAULT_K, densities
+from retrieval_detect.scoring.weights import reference_weights
+from retrieval_detect.store.training import load_training_set
+from retrieval_detect.train import DIRECTIONS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Scores = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+LAYER = "proj"
+K = DEFAULT_K["density"]
+TEMPERATURES = (0.1, 0.2)
+TAUGHT = 5
+"""References of the next generator, and of the one held out where flags are counted."""
+SPLITS = range(4)
+EVERY, ONE = "every generator", "one generator"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, write the JSON, print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.share", description=__doc__)
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="One seed, few images: tries the code.")
+    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the table of FILE.")
+    options = parser.parse_args(arguments)
+    if options.render:
+        print(table(json.loads(options.render.read_text(encoding="utf-8"))))
+        return
+    result = _rounded(measure(options.data, quick=options.quick))
+    out = options.out or (None if options.quick else RESULTS / f"share-{result['date'][:10]}.json")
+    if out:
+        text = json.dumps(result, ensure_ascii=False, separators=(",", ":")).replace("},{", "},\n{")
+        out.write_text(text + "\n", encoding="utf-8")
+    print(table(result))
+
+
+def measure(data: Path, *, quick: bool) -> dict[str, Any]:
+    """All numbers of one run."""
+    clock = _Clock()
+    date = datetime.now(UTC).replace(microsecond=0)
+    world = _world(data, per_folder=60 if quick else None, clock=clock)
+    outer = list(outer_folds(world, SEEDS[:1] if quick else SEEDS))
+    inner: list[dict[str, Any]] = []
+    stages: list[dict[str, Any]] = []
+    for number, fold in enumerate(outer):
+        clock.say(f"within fold {number + 1} of {len(outer)}")
+        every = list(inner_folds(world, fold))
+        one = [_with_one(world, inside, number) for inside in every]
+        inner += _quality(world, every, {"fold": number, "known": EVERY})
+        inner += _quality(world, one, {"fold": number, "known": ONE})
+    for seed in SPLITS[:1] if quick else SPLITS:
+        clock.say(f"one by one, split {seed + 1}")
+        for fold in _stages(world, seed):
+            stages += _kept(world, fold)
+    return {
+        "benchmark": "share",
+        "date": date.isoformat(),
+        "command": "python -m bench.share" + " --quick" * quick,
+        "git_commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "encoder": OFFLINE_ENCODER,
+        "images": len(world.rows),
+        "inner": inner,
+        "stages": stages,
+        "elapsed_s": clock.elapsed_s,
+    }
+
+
+def _world(data: Path, *, per_folder: int | None, clock: _Clock) -> World:
+    encoder = load_encoder(OFFLINE_ENCODER)
+    with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
+        os.environ["RD_CACHE"] = str(Path(folder) / "cache")
+        samples = load(data, encoder, per_folder=per_folder, say=clock.say, layers=(LAYER,))
+        origin = Origin(encoder.spec, canary_vectors(encoder, (LAYER,)))
+        snapshot = origin.create(Path(folder) / "all", samples).snapshot()
+        rows, calib = merged(
+            load_training_set(snapshot, (LAYER,), split="bank"),
+            load_training_set(snapshot, (LAYER,), split="calib"),
+        )
+        paths = [row["uri"] for row in snapshot.take(rows.row_ids.tolist(), ["uri"])]
+    places = {str(sample.path): sample.place for sample in samples}
+    return World(rows, np.array([places[path] for path in paths]), calib)
+
+
+# ---------------------------------------------------------------- what is counted
+
+
+def _k_of_each(fake: NearestImages, real: NearestImages, temperature: float) -> Scores:
+    return _density(fake.first(K), temperature) - _density(real.first(K), temperature)
+
+
+def _share_of_references(fake: NearestImages, real: NearestImages, temperature: float) -> Scores:
+    sizes = [bank.similarities.shape[1] for bank in (fake, real)]
+    share = min(1.0, K / max(sizes))
+    n_fake, n_real = (max(1, round(share * size)) for size in sizes)
+    return _density(fake.first(n_fake), temperature) - _density(real.first(n_real), temperature)
+
+
+def _share_of_weight(fake: NearestImages, real: NearestImages, temperature: float) -> Scores:
+    d_fake, d_real = densities(fake.first(K), real.first(K), temperature)
+    return d_fake - d_real
+
+
+def _whole(fake: NearestImages, real: NearestImages, temperature: float) -> Scores:
+    return _density(fake, temperature) - _density(real, temperature)
+
+
+def _density(near: NearestImages, temperature: float) -> Scores:
+    """Log of all terms, float64 (q,)."""
+    terms: Scores = np.logaddexp.reduce(near.similarities / temperature + near.log_weights, axis=1)
+    return terms
+
+
+COUNTED: Mapping[str, Callable[[NearestImages, NearestImages, float], Scores]] = {
+    f"{K} of each bank": _k_of_each,
+    "the same share of the references": _share_of_references,
+    "the same share of the weight": _share_of_weight,
+    "whole banks": _whole,
+}
+
+
+# ---------------------------------------------------------------- scores of a fold
+
+
+def _scores(world: World, fold: Fold, numbers: Sequence[int]) -> Iterator[tuple[int, str, float, Scores]]:
+    """The fold's queries scored once n of the family are known: n, what is counted, T, float64 (q,)."""
+    z = _projected(world, fold.known)
+    fake = world.rows.fake
+    real = _nearest(world, z, fold.known & ~fake, fold.queries)
+    for n in numbers:
+        found = _nearest(world, z, fold.taught(n) & fake, fold.queries)
+        for counted, score in COUNTED.items():
+            for temperature in TEMPERATURES:
+                yield n, counted, temperature, score(found, real, temperature)
+
+
+def _projected(world: World, known: Mask) -> NDArray[np.float32]:
+    """All vectors through what ``rd build-index`` would fit on ``known``, rounded as banks store them."""
+    rows = world.rows.take(known)
+    content = "shared" if len(set(rows.names[rows.fake].tolist())) > 1 else "photographs"
+    fitted = fit_projection("nullspace", rows, layers=(LAYER,), content=content, directions=DIRECTIONS)
+    return fitted.apply(world.rows.vectors[LAYER]).astype(np.float16).astype(np.float32)
+
+
+def _nearest(world: World, z: NDArray[np.float32], bank: Mask, asked: Mask) -> NearestImages:
+    """The whole bank in the order of each query."""
+    rows = world.rows.take(bank)
+    weights = reference_weights(rows.names, rows.row_ids, groups=rows.groups)
+    similarities = z[asked] @ z[bank].T
+    order = np.argsort(-similarities, axis=1, kind="stable")
+    return NearestImages(
+        np.take_along_axis(similarities, order, 1).astype(np.float64),
+        weights[order],
+        np.zeros_like(order),
+        rows.row_ids[order],
+        np.full(len(order), len(rows)),
+    )
+
+
+# ---------------------------------------------------------------- a generator held out
+
+
+def _with_one(world: World, fold: Fold, number: int) -> Fold:
+    """The fold with a single generator among its references, another one for each ``number``."""
+    fake, names = world.rows.fake, world.rows.names
+    generators = sorted(set(names[fold.known & fake].tolist()))
+    one = generators[number % len(generators)]
+    return replace(fold, known=fold.known & (~fake | (names == one)))
+
+
+def _quality(world: World, folds: Sequence[Fold], about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Means over ``folds``, by number known, what is counted, and temperature."""
+    found = defaultdict(list)
+    for fold in folds:
+        fake = world.rows.fake[fold.queries]
+        for n, counted, temperature, scores in _scores(world, fold, INNER_N):
+            own, photographs = scores[fake], scores[~fake]
+            found[n, counted, temperature].append(
+                (
+                    auc(own, photographs),
+                    recall_at_fpr(own, photographs, fpr=0.05),
+                    (photographs > 0).mean(),
+                    (own > 0).mean(),
+                )
+            )
+    for (n, counted, temperature), values in found.items():
+        means = zip(("auc", "recall", "flagged", "found"), np.mean(values, axis=0).tolist(), strict=True)
+        yield {**about, "n": n, "counted": counted, "temperature": temperature, **dict(means)}
+
+
+# ---------------------------------------------------------------- generators one by one
+
+
+def _stages(world: World, seed: int) -> Iterator[Fold]:
+    """Each generator but the first as the next to be learnt; the same half of all groups is asked about."""
+    fake, names = world.rows.fake, world.rows.names
+    groups, of_row = np.unique(world.rows.groups, return_inverse=True)
+    asked = (np.random.default_rng(seed).random(len(groups)) < 0.5)[of_row]
+    bank, nobody = ~asked & ~world.calib, np.zeros(len(asked), bool)
+    found = set(names[fake].tolist())
+    order = [name for name in ORDER.split(",") if name in found]
+    order += sorted(found - set(order))
+    for number, new in enumerate(order[1:], 1):
+        known = bank & (~fake | np.isin(names, order[:number]))
+        yield Fold(new, "", seed, known, nobody, bank & (names == new), asked, nobody)
+
+
+def _kept(world: World, fold: Fold) -> Iterator[dict[str, Any]]:
+    """Recall of each generator known before, without and with references of the next, thresholds set anew."""
+    fake, names = world.rows.fake[fold.queries], world.rows.names[fold.queries]
+    old = sorted(set(world.rows.names[fold.known & world.rows.fake].tolist()))
+    recalls = defaultdict(list)
+    for _, counted, temperature, scores in _scores(world, fold, (0, TAUGHT)):
+        for name in old:
+            recall = recall_at_fpr(scores[fake & (names == name)], scores[~fake], fpr=0.05)
+            recalls[name, counted, temperature].append(recall)
+    about = {"new": fold.family, "split": fold.seed}
+    for (name, counted, temperature), (before, after) in recalls.items():
+        what = {"old": name, "counted": counted, "temperature": temperature}
+        yield {**about, **what, "before": before, "after": after}
+
+
+# ---------------------------------------------------------------- table
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [
+        f"Encoder `{result['encoder']}`, no CLIP, {result['images']:,} images; "
+        f"{result['machine'].get('cpu', 'CPU')}; {result['date'][:10]}, commit {result['git_commit'][:12]}, "
+        f"`{result['command']}`.",
+        "",
+        "| counted | T | AUC | AUC, `1` | flagged | flagged, `1` | old generators |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join(lines + [_line(result, what, t) for what in COUNTED for t in TEMPERATURES])
+
+
+def _line(result: Mapping[str, Any], counted: str, temperature: float) -> str:
+    def mean(known: str, measure: str, numbers: Sequence[int]) -> float:
+        chosen = [row for row in own["inner"] if row["known"] == known and row["n"] in numbers]
+        return float(np.mean([row[measure] for row in chosen]))
+
+    own = {
+        part: [r for r in result[part] if (r["counted"], r["temperature"]) == (counted, temperature)]
+        for part in ("inner", "stages")
+    }
+    change = 100 * np.mean([row["after"] - row["before"] for row in own["stages"]])
+    cells = [counted, f"{temperature:g}".lstrip("0")]
+    cells += [f"{mean(known, 'auc', INNER_N):.3f}".lstrip("0") for known in (EVERY, ONE)]
+    cells += [f"{100 * mean(known, 'flagged', (TAUGHT,)):.0f} %" for known in (EVERY, ONE)]
+    cells.append(f"{change:+.1f}".replace("-", "−"))
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
