@@ -120,8 +120,9 @@ class BankState:
             part, at = self.parts[i], np.flatnonzero(owner == i)
             inside = slots[at] - part.start
             row_ids[at], alive[at] = part.shard.row_ids[inside], part.alive[inside]
-            if len(at) == len(slots):
-                # Without a mode numpy would gather elsewhere first.
+            if len(at) == len(slots) and part.shard.codes.flags.aligned:
+                # Without a mode numpy would gather elsewhere first; where codes are not aligned, as in a file
+                # of FAISS, it would copy all of them.
                 part.shard.codes.take(inside, axis=0, out=codes[: len(slots)], mode="clip")
             else:
                 codes[at] = part.shard.codes[inside]

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from retrieval_detect import files as durable
 from retrieval_detect.errors import VectorError
 from retrieval_detect.search._faiss import faiss
+from retrieval_detect.search.bank import Bank
 from retrieval_detect.search.derived import BankFiles
 from retrieval_detect.search.exact import ShardVectors
 from retrieval_detect.search.projection import Identity, unit
@@ -256,3 +258,18 @@ def test_a_projection_makes_the_codes(tmp_path, shard):
 def test_shards_that_make_no_sense_are_refused(row_ids, vectors, says):
     with pytest.raises(VectorError, match=says):
         ShardVectors("s1", np.array(row_ids, np.int64), vectors)
+
+
+@pytest.mark.parametrize("q", [1, 8])
+def test_codes_are_read_where_they_lie(files, q):
+    """In a file of FAISS they are not aligned, and numpy copies such arrays whole for some of what it does."""
+    shard = make_shard(n=40_000)
+    files.open(shard)
+    bank = Bank.open([shard], label="fake", files=files)
+    queries = np.random.default_rng(1).normal(size=(q, D)).astype(np.float32)
+    bank.search(queries, 10)
+    tracemalloc.start()
+    bank.search(queries, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < shard.vectors.nbytes / 2
