@@ -17,7 +17,7 @@ STUDY = Study(
     compare=("--compare", "clipping"),
     train=(
         ("linear", "--name", "linear-probe"),
-        ("svm", "--name", "svm"),
+        ("svm", "--name", "svm", "--layer", "proj"),
         ("prototype", "--name", "prototype"),
     ),
     plots="ROC.*",
