@@ -121,8 +121,10 @@ def _text(finding: Finding) -> list[Line]:
 
 
 def _summary(log: Log, found: list[Finding]) -> str:
+    from retrieval_detect.report.words import number
+
     stand = sum(f.stands is True for f in found)
     return (
-        f"{stand} of {len(found)} verdicts stand. The log is whole: {len(log.entries)} entries; its last "
-        f"line has sha256\n  {log.digest}\n  Where another was noted elsewhere, lines were cut off."
+        f"{stand} of {number(len(found), 'verdict')} stand. The log is whole ({number(len(log.entries), 'line')}); its "
+        f"last has sha256\n  {log.digest}\n  Where another was noted elsewhere, lines were cut off."
     )

@@ -29,7 +29,7 @@ def test_a_verdict_is_kept_and_stands(case, run_rd):
     assert entry["who"] == "A. Reader" and entry["judged_before"] is None
     result = run_rd("report", "verify", "case")
     assert result.exit_code == 0 and "stands" in result.stdout
-    assert "1 of 1 verdicts stand" in result.stderr
+    assert "1 of 1 verdict stand" in result.stderr
 
 
 def test_the_report_goes_with_its_verdict(case, run_rd, tmp_path):
