@@ -262,7 +262,7 @@ def test_shards_that_make_no_sense_are_refused(row_ids, vectors, says):
 
 @pytest.mark.parametrize("q", [1, 8])
 def test_codes_are_read_where_they_lie(files, q):
-    """In a file of FAISS they are not aligned, and numpy copies such arrays whole for some of what it does."""
+    """In a file of FAISS they are not aligned: for some of what it does, numpy copies such arrays whole."""
     shard = make_shard(n=40_000)
     files.open(shard)
     bank = Bank.open([shard], label="fake", files=files)
