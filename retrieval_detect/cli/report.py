@@ -126,5 +126,6 @@ def _summary(log: Log, found: list[Finding]) -> str:
     stand = sum(f.stands is True for f in found)
     return (
         f"{stand} of {number(len(found), 'verdict')} stand. The log is whole "
-        f"({number(len(log.entries), 'line')}); its last has sha256\n  {log.digest}\n  Where another was noted elsewhere, lines were cut off."
+        f"({number(len(log.entries), 'line')}); its last has sha256\n  {log.digest}\n"
+        "  Where another was noted elsewhere, lines were cut off."
     )
