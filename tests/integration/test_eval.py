@@ -206,8 +206,7 @@ def test_what_was_learnt_first_is_kept_and_a_model_of_the_newest_alone_forgets(c
     rows = {(row["generator"], row["method"], row["n"]): row for row in found.rows}
     assert {generator for generator, _, _ in rows} == {"other", "new"}  # the banks begin with plain
     assert any("its training data are not known" in line for line in found.lines)
-    last = rows["new", "rd", 10]
-    assert last["recall"] > 0.9 > rows["new", "rd", 0]["recall"]
+    assert (last := rows["new", "rd", 10])["recall"] > 0.9 > rows["new", "rd", 0]["recall"]
     assert last["transfer"] > -0.05 and last["past"] > 0.9 and last["past_auroc"] > 0.95
     assert rows["new", "LogisticRegression, newest only", 10]["past"] < 0.6
     assert rows["other", "rd", 0]["next_auroc"] < 0.8
