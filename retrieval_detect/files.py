@@ -15,10 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from retrieval_detect.errors import UsageError
+
 TEMPORARY = ".tmp-"
 """Prefix of files being written; whoever holds the writer lock may delete leftovers."""
 
 _REMEMBERED_FILES = 100_000
+
+
+def require_folder_of(path: Path) -> None:
+    """Raise ``UsageError`` before any work is done if there is no folder to write ``path`` to."""
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} to write {path.name} to")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from retrieval_detect.cli._params import with_options
+
 if TYPE_CHECKING:
     from retrieval_detect.cli._params import Run
     from retrieval_detect.detector import Detector
@@ -36,9 +38,7 @@ _OPTIONS = (
 
 def case_options(command: F) -> F:
     """``--case`` and what belongs to it."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 class Examination:

@@ -152,17 +152,23 @@ batch_size_option = setting("--batch-size", metavar="N", help="Images in one ste
 workers_option = setting("--workers", metavar="N", help="Threads that read and decode images.")
 
 
-def computing_options(command: F) -> F:
-    """The options of everything that runs an encoder."""
-    for option in (
-        batch_size_option,
-        workers_option,
-        device_option,
-        offline_option,
-        encoder_weights_option,
-    ):
+def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    """``command`` with ``options``, in the order in which its help names them."""
+    for option in reversed(options):
         command = option(command)
     return command
+
+
+def computing_options(command: F) -> F:
+    """The options of everything that runs an encoder."""
+    options = (
+        encoder_weights_option,
+        offline_option,
+        device_option,
+        workers_option,
+        batch_size_option,
+    )
+    return with_options(command, options)
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from retrieval_detect.cli._params import with_options
+
 if TYPE_CHECKING:
     from retrieval_detect.detector import Detector
     from retrieval_detect.report.html.records import EvidenceView
@@ -36,19 +38,17 @@ _OPTIONS = (
 
 def report_options(command: F) -> F:
     """``--report`` and what it may show."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(command, _OPTIONS)
 
 
 def check_report_file(path: Path) -> None:
     """Raise ``UsageError`` before any work is done if a page could not be written there afterwards."""
     from retrieval_detect.errors import UsageError
+    from retrieval_detect.files import require_folder_of
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder, not a file to write", hint="Name a file: report.html")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent} to write {path.name} to")
+    require_folder_of(path)
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"folder {path.parent} cannot be written to")
 

@@ -10,13 +10,13 @@ from typing import Any
 def check_table_file(out: Path | None) -> None:
     """Raise ``UsageError`` before the work is done if ``out`` could not be written afterwards."""
     from retrieval_detect.errors import UsageError
+    from retrieval_detect.files import require_folder_of
 
     if out is None:
         return
     if out.suffix.lower() not in (".csv", ".json"):
         raise UsageError(f"{out.name} ends in neither .csv nor .json")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
+    require_folder_of(out)
 
 
 def write_table_file(out: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

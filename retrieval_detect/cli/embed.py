@@ -53,7 +53,7 @@ def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: b
     from retrieval_detect.encoders.agreement import require_layers
     from retrieval_detect.encoders.pipeline import embed
     from retrieval_detect.encoders.registry import load_encoder
-    from retrieval_detect.errors import UsageError
+    from retrieval_detect.files import require_folder_of
     from retrieval_detect.images.sources import scan
     from retrieval_detect.recipes import parse_layers
     from retrieval_detect.report.words import number
@@ -61,8 +61,7 @@ def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: b
 
     settings = run.settings
     wanted = parse_layers(layers)
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
+    require_folder_of(out)
     items = list(scan(paths))
     if dry_run:
         text = f"Would embed {number(len(items), 'image')} to {out}. Nothing was written."

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.files import write_atomically, write_json
+from retrieval_detect.files import require_folder_of, write_atomically, write_json
 from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, Manifest, Operation, Purge, ShardRecord
 from retrieval_detect.store.schema import rows_schema
@@ -44,8 +44,7 @@ def export_index(snapshot: Snapshot, out: Path, *, keep: Collection[str] = ()) -
     """
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} exists already", hint="Give the name of a new file.")
-    if not out.parent.is_dir():
-        raise UsageError(f"there is no folder {out.parent} to write {out.name} to")
+    require_folder_of(out)
     with TemporaryDirectory(prefix=".rd-export-", dir=out.parent) as name:
         folder = Path(name)
         (folder / SHARDS).mkdir()
