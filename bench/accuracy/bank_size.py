@@ -9,7 +9,7 @@ STUDY = Study(
     runs=(
         ("--protocol", "bank-size", "--n", "30,100,300,1000,3000,10000,30000,100000,300000", "--seeds", "5"),
     ),
-    table=rows_of("n", "draws", "auroc", "auroc_range", "seconds_a_query", "vectors_bytes"),
+    table=rows_of("n", "draws", "auroc", "auroc_low", "auroc_high", "seconds_a_query", "vectors_bytes"),
     teach="all",
     layout="ufd",
 )

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from bench.accuracy._common import Study, main, rows_of
 
+_RECALL = ("recall", "recall_low", "recall_high", "fpr")
+
 STUDY = Study(
     "few_shot",
     runs=(("--protocol", "few-shot"), ("--protocol", "few-shot", "--per-category", "--seeds", "5")),
     table=lambda run: rows_of(
         "method",
         "n",
-        "auroc",
-        "auroc_range",
-        *(("recall", "fpr") if "recall" in run["columns"] else ("ap", "acc_fixed")),
+        *("auroc", "auroc_low", "auroc_high"),
+        *(
+            ("recall", "recall_low", "recall_high", "fpr")
+            if "recall" in run["columns"]
+            else ("ap", "acc_fixed")
+        ),
     )(run | {"rows": [row for row in run["rows"] if row["generator"] == "mean"]}),
     teach="all",
     layout="clipping",

@@ -16,11 +16,15 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate import metrics
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, tabled
 from retrieval_detect.evaluate.datasets import apart
+from retrieval_detect.evaluate.intervals import ranges, ranked, right_at_zero
+from retrieval_detect.evaluate.rows import BOTH_CHANCES, averaged_over, by_source, stated
 from retrieval_detect.evaluate.states import logistic, rival_scores, state_of
-from retrieval_detect.evaluate.teaching import RD, asked_about, drawn, mean_of, without
+from retrieval_detect.evaluate.teaching import RD, asked_about, drawn, without
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from retrieval_detect.evaluate.intervals import Scored
 
     Float64: TypeAlias = NDArray[np.float64]
 
@@ -51,9 +55,11 @@ def few_shot(context: Context) -> Plan:
             + ", ".join(f"{2 * n * n_categories} references at n = {n}" for n in numbers)
             + f". Means over {context.options.seeds} draws.",
             "acc_fixed: at score 0; nothing is set aside from so few.",
+            f"{BOTH_CHANCES}.",
         ]
-        rows = list(_rows(list(found.values())))
-        return tabled(context, "few-shot", "Few references of each category", rows, lines)
+        told = list(_told(list(found.values())))
+        rows, detail = [one["row"] for one in told], by_source(told, "generator", "method", "n")
+        return tabled(context, "few-shot", "Few references of each category", rows, lines, detail)
 
     return Plan(steps, finish)
 
@@ -91,24 +97,38 @@ def _taught(
     return {"n": n} | {method: _by_column(context, asked, own) for method, own in scores.items()}
 
 
-def _by_column(context: Context, asked: Images, scores: Float64) -> dict[str, dict[str, float]]:
-    """Of each column that has both labels, and the mean over those of the paper's mean."""
-    found = {}
+def _by_column(context: Context, asked: Images, scores: Float64) -> dict[str, Json]:
+    """For ``stated``: each column that has both labels, and the mean over those of the paper's mean."""
+    found: dict[str, Json] = {}
     for name in context.dataset.columns:
         own = asked.column(name)
-        fake = asked.fake[own]
-        if fake.any() and not fake.all():
-            row = metrics.measure(scores[own], fake)
-            found[name] = {key: row[key] for key in ("auroc", "ap", "acc_fixed")}
-    counted = [row for name, row in found.items() if name not in apart(context.dataset.name)]
-    found[MEAN] = {key: float(np.mean([row[key] for row in counted])) for key in counted[0]}
+        if asked.fake[own].any() and not asked.fake[own].all():
+            found[name] = _measured(asked.take(own).scored(scores[own]), context.options.resamples)
+    counted = [told for name, told in found.items() if name not in apart(context.dataset.name)]
+    found[MEAN] = {
+        "row": {k: float(np.mean([told["row"][k] for told in counted])) for k in counted[0]["row"]},
+        "redrawn": {
+            k: averaged_over([told["redrawn"][k] for told in counted]) for k in counted[0]["redrawn"]
+        },
+        "sources": {},
+    }
     return found
 
 
-def _rows(trials: list[Json]) -> Iterator[dict[str, Json]]:
+def _measured(scored: Scored, resamples: int) -> dict[str, Json]:
+    row = metrics.measure(scored.scores, scored.fake)
+    redrawn = {"auroc": ranked, "acc_fixed": right_at_zero}
+    return {
+        "row": {key: row[key] for key in ("auroc", "ap", "acc_fixed")},
+        "redrawn": {key: of(scored, resamples=resamples).plain() for key, of in redrawn.items()},
+        "sources": ranges(metrics.auroc, scored),
+    }
+
+
+def _told(trials: list[Json]) -> Iterator[dict[str, Json]]:
     """A row a column, method and number: means over draws."""
     for column in trials[0][RD]:
         for n in dict.fromkeys(trial["n"] for trial in trials):
             for method in (RD, PEER):
-                own = [trial[method][column] for trial in trials if trial["n"] == n]
-                yield {"generator": column, "method": method, "n": n} | mean_of(own)
+                one = stated([trial[method][column] for trial in trials if trial["n"] == n])
+                yield one | {"row": {"generator": column, "method": method, "n": n} | one["row"]}

@@ -13,8 +13,9 @@ import numpy as np
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
 from retrieval_detect.evaluate.cutoffs import training_cutoff
-from retrieval_detect.evaluate.intervals import difference
+from retrieval_detect.evaluate.intervals import recall_change, thresholded
 from retrieval_detect.evaluate.metrics import auroc
+from retrieval_detect.evaluate.rows import mean_of
 from retrieval_detect.evaluate.states import State, state_of
 from retrieval_detect.evaluate.teaching import (
     NUMBERS,
@@ -23,7 +24,6 @@ from retrieval_detect.evaluate.teaching import (
     asked_about,
     drawn,
     judged,
-    mean_of,
     percent,
     regression,
     seeds_of,
@@ -35,6 +35,7 @@ from retrieval_detect.evaluate.teaching import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retrieval_detect.evaluate.intervals import Scored
     from retrieval_detect.types import Bool
 
     Float64: TypeAlias = NDArray[np.float64]
@@ -60,7 +61,8 @@ def incremental(context: Context) -> Plan:
             f"recall, past, fpr: at a threshold that flags {percent(context)} of the photographs set "
             "aside; fpr_frozen: at the threshold from before the first reference of the new generator.",
             "transfer: change of past since then; worst_old: which old generator lost most, in points, "
-            "with its 95 % interval over images; lost: how many lost more than such an interval.",
+            "with its 95 % interval over images, photographs set aside and draws; lost: how many lost more "
+            "than such an interval.",
             f"Encoder {encoder}: {training_cutoff(encoder)}; of older generators it may have seen images.",
             *unstated(rows),
         ]
@@ -120,8 +122,8 @@ def _period(context: Context, order: Sequence[str], t: int) -> Json:
 class _Period:
     """The time in which generator ``t`` is new.
 
-    ``frozen`` : method → its threshold when the period began; ``flagged`` : method → which queries it flagged
-    then, share of draws, float64 (q,); ``past`` : method → mean recall of old generators then.
+    ``frozen`` : method → its threshold when the period began; ``began`` : method → how the images stood
+    then; ``past`` : method → mean recall of old generators then.
     """
 
     context: Context
@@ -130,7 +132,7 @@ class _Period:
     queries: Images
     base: State
     frozen: dict[str, float | None] = field(default_factory=dict)
-    flagged: dict[str, Float64] = field(default_factory=dict)
+    began: dict[str, list[_Standing]] = field(default_factory=dict)
     past: dict[str, float | None] = field(default_factory=dict)
 
     def rows(self, pool: Images) -> Iterator[dict[str, Json]]:
@@ -142,7 +144,7 @@ class _Period:
                 past = self.past.setdefault(_ancestor(method), row["past"])
                 known = past is not None and row["past"] is not None
                 row["transfer"] = round(row["past"] - past, 4) if known else None
-                kept = self._kept(method, [trial[method].flagged for trial in trials])
+                kept = self._kept(method, [trial[method] for trial in trials])
                 row |= {"worst_old": _worst(kept), "lost": _lost(kept), "kept": kept}
                 yield {"generator": self.order[self.t], "method": method, "n": n} | row
 
@@ -162,12 +164,13 @@ class _Period:
             said[NEWEST] = regression(self.context, newest, self.queries, aside)
         found = {}
         for method, (scores, calib) in said.items():
-            found[method] = self._standing(method, scores, threshold_of(self.context, calib, aside.fake))
+            row = self._row(method, scores, threshold_of(self.context, calib, aside.fake))
             timed = method == RD and len(lesson)
-            found[method].row["seconds_an_image"] = seconds if timed else None
+            row["seconds_an_image"] = seconds if timed else None
+            found[method] = _Standing(row, scores, aside.scored(calib))
         return found
 
-    def _standing(self, method: str, scores: Float64, threshold: float | None) -> _Standing:
+    def _row(self, method: str, scores: Float64, threshold: float | None) -> dict[str, Any]:
         """How generators of the past, the new one and the next stand at one moment."""
         fake, order, t = self.queries.fake, self.order, self.t
         current = ~fake | self._of(order[t])
@@ -182,12 +185,9 @@ class _Period:
         if old := self._old():
             against = [~fake | self._of(name) for name in old]
             row["past_auroc"] = float(np.mean([auroc(scores[own], fake[own]) for own in against]))
-        if threshold is None:
-            return _Standing(row, None)
-        flagged = scores > threshold
-        if old:
-            row["past"] = float(np.mean([flagged[self._of(name)].mean() for name in old]))
-        return _Standing(row, flagged)
+        if threshold is not None and old:
+            row["past"] = float(np.mean([(scores[self._of(name)] > threshold).mean() for name in old]))
+        return row
 
     def _old(self) -> list[str]:
         return [name for name in self.order[: self.t] if self._of(name).any()]
@@ -196,31 +196,35 @@ class _Period:
         chosen: Bool = self.queries.fake & (self.queries.names == name)
         return chosen
 
-    def _kept(self, method: str, draws: Sequence[Bool | None]) -> list[dict[str, Json]]:
+    def _kept(self, method: str, now: list[_Standing]) -> list[dict[str, Json]]:
         """Recall of each old generator when the period began, and its change since, with 95 % intervals."""
-        flagged = [draw.astype(np.float64) for draw in draws if draw is not None]
-        if not flagged:
-            return []
-        now = np.mean(flagged, axis=0)
-        before = self.flagged.setdefault(_ancestor(method), now)
+        before = self.began.setdefault(_ancestor(method), now)
+        fpr, resamples = self.context.options.fpr, self.context.options.resamples
         kept: list[dict[str, Json]] = []
         for name in self._old():
-            here = ~self.queries.fake | self._of(name)
-            images = self.queries.take(here)
-            pair = [images.scored(flags[here]) for flags in (now, before)]
-            change = difference(_recall, *pair, resamples=self.context.options.resamples)
+            own = self._of(name)
+            images = self.queries.take(own)
+            then, since = (
+                ([images.scored(s.scores[own]) for s in standing], [s.aside for s in standing])
+                for standing in (before, now)
+            )
+            recall = thresholded(*then, fpr=fpr, resamples=resamples)
+            change = recall_change(then, since, fpr=fpr, resamples=resamples)
+            if recall is None or change is None:
+                return []
             bounds = {"low": rounded(change.low), "high": rounded(change.high)}
-            recall = rounded(float(before[self._of(name)].mean()))
-            kept.append({"old": name, "recall": recall, "change": rounded(change.value)} | bounds)
+            points = {"recall": rounded(recall.value), "change": rounded(change.value)}
+            kept.append({"old": name} | points | bounds)
         return kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Standing:
-    """``row`` : measures of one moment. ``flagged`` : which queries are; ``None`` without a threshold."""
+    """``row`` : measures of one moment. ``scores`` : of the queries. ``aside`` : of calibration rows."""
 
     row: dict[str, Any]
-    flagged: Bool | None
+    scores: Float64
+    aside: Scored
 
 
 def _ancestor(method: str) -> str:
@@ -240,7 +244,3 @@ def _worst(kept: Sequence[dict[str, Json]]) -> str | None:
 def _lost(kept: Sequence[dict[str, Json]]) -> int | None:
     """How many old generators lost recall by more than the choice of images explains."""
     return sum((old["high"] or 0.0) < 0 for old in kept) if kept else None
-
-
-def _recall(flagged: Float64, fake: Bool) -> float:
-    return float(flagged[fake].mean())

@@ -15,8 +15,9 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
-from retrieval_detect.evaluate.intervals import interval
+from retrieval_detect.evaluate.intervals import Scored, interval, ranges, ranked, thresholded
 from retrieval_detect.evaluate.metrics import auroc, curves, mean_curves
+from retrieval_detect.evaluate.rows import BOTH_CHANCES, averaged_over, bounded, by_source, mean_of, stated
 from retrieval_detect.evaluate.states import State, logistic, neutral, rival_scores, state_of, threshold_at
 
 if TYPE_CHECKING:
@@ -57,17 +58,6 @@ def without(images: Images, others: Images) -> Images:
 def seeds_of(context: Context, n: int) -> range:
     """Seeds of the draws of n images: nothing can be drawn in one way only."""
     return range(context.options.seeds if n else 1)
-
-
-def mean_of(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Json]:
-    """Means over seeds, and their range for AUC and recall."""
-    mean: dict[str, Json] = {}
-    for key in rows[0]:
-        values = [value for row in rows if (value := row[key]) is not None]
-        mean[key] = round(float(np.mean(values)), 4) if values else None
-        if key in ("auroc", "recall") and len(values) > 1:
-            mean[f"{key}_range"] = [round(min(values), 4), round(max(values), 4)]
-    return mean
 
 
 def percent(context: Context) -> str:
@@ -187,13 +177,18 @@ def few_shot(context: Context) -> Plan:
     steps = [(name or "unnamed", partial(_few_shot_of, context, name)) for name in names]
 
     def finish(found: dict[str, Json]) -> Result:
-        rows = [row for rows in found.values() for row in rows]
+        told = [one for own in found.values() for one in own]
+        rows = [one["row"] for one in told]
         lines = [
             f"recall: at a threshold that flags {percent(context)} of the photographs set aside.",
             "n references are added; of 25 or more rd sets a fifth aside, as always.",
+            f"{BOTH_CHANCES}; of recall, over the photographs set aside as well.",
+            "mean: of these generators, and its interval of no others.",
             *unstated(rows),
         ]
-        return tabled(context, "few-shot", "Few references of a new generator", [*rows, *_over(rows)], lines)
+        detail = by_source(told, "generator", "method", "n")
+        rows += _over(told)
+        return tabled(context, "few-shot", "Few references of a new generator", rows, lines, detail)
 
     return Plan(steps, finish)
 
@@ -205,15 +200,18 @@ def unstated(rows: Sequence[dict[str, Json]]) -> list[str]:
     return ["No recall is stated: too few photographs are set aside to know such a rate."]
 
 
-def _over(rows: Sequence[dict[str, Json]]) -> Iterator[dict[str, Json]]:
+def _over(told: Sequence[Mapping[str, Json]]) -> Iterator[dict[str, Json]]:
     """Means over generators, of those numbers that all of them have."""
-    generators = {row["generator"] for row in rows}
-    for method, n in dict.fromkeys((row["method"], row["n"]) for row in rows):
-        own = [row for row in rows if (row["method"], row["n"]) == (method, n)]
+    generators = {one["row"]["generator"] for one in told}
+    for method, n in dict.fromkeys((one["row"]["method"], one["row"]["n"]) for one in told):
+        own = [one for one in told if (one["row"]["method"], one["row"]["n"]) == (method, n)]
         if len(own) == len(generators) > 1:
-            values = [{k: row[k] for k in ("auroc", "recall", "fpr")} for row in own]
-            mean = {k: v for k, v in mean_of(values).items() if not k.endswith("_range")}
-            yield {"generator": "mean", "method": method, "n": n, **mean}
+            mean = mean_of([{k: one["row"][k] for k in ("auroc", "recall", "fpr")} for one in own])
+            mean = {k: v for k, v in mean.items() if not k.endswith("_range")}
+            redrawn = {
+                key: averaged_over([one["redrawn"][key] for one in own]) for key in ("auroc", "recall")
+            }
+            yield {"generator": "mean", "method": method, "n": n} | bounded(mean, redrawn)
 
 
 def _few_shot_of(context: Context, name: str) -> Json:
@@ -225,21 +223,19 @@ def _few_shot_of(context: Context, name: str) -> Json:
         return []
     known = without(without(context.known, queries), pool)
     known = known.take(~(known.fake & (known.names == name)))
-    rows: list[dict[str, Json]] = []
+    told: list[dict[str, Json]] = []
     numbers = [n for n in context.options.numbers or NUMBERS if n <= len(pool)]
     with state_of(context, known) as base:
         for n in numbers:
             trials = [_trial(context, base, drawn(pool, n, seed), queries) for seed in seeds_of(context, n)]
             for method in (RD, RETRAINED):
-                rows.append(
-                    {"generator": name, "method": method, "n": n} | mean_of([t[method] for t in trials])
-                )
-    return rows
+                one = stated([trial[method] for trial in trials])
+                told.append(one | {"row": {"generator": name, "method": method, "n": n} | one["row"]})
+    return told
 
 
-def _trial(
-    context: Context, base: State, lesson: Images, queries: Images
-) -> dict[str, dict[str, float | None]]:
+def _trial(context: Context, base: State, lesson: Images, queries: Images) -> dict[str, dict[str, Json]]:
+    """What each method makes of one draw, for ``stated``."""
     with base.taught(lesson) as state:
         scorer = state.scorer
         aside = references(scorer.snapshot, context.layers, split="calib")
@@ -249,9 +245,30 @@ def _trial(
             RETRAINED: regression(context, bank, queries, aside),
         }
     return {
-        method: judged(own, queries.fake, threshold_of(context, calib, aside.fake))
+        method: {"row": judged(own, queries.fake, threshold_of(context, calib, aside.fake))}
+        | _chances(context, queries.scored(own), _set_aside(aside, calib))
         for method, (own, calib) in scores.items()
     }
+
+
+def _chances(context: Context, asked: Scored, aside: Scored) -> dict[str, Json]:
+    fpr, resamples = context.options.fpr, context.options.resamples
+    recall = thresholded([asked], [aside], fpr=fpr, resamples=resamples)
+    redrawn = {
+        "auroc": ranked(asked, resamples=resamples).plain(),
+        "recall": None if recall is None else recall.plain(),
+    }
+    return {"redrawn": redrawn, "sources": ranges(auroc, asked)}
+
+
+def _set_aside(images: Images, scores: Float64) -> Scored:
+    """With groups named for the least of their images: the same in every index, as their numbers are not."""
+    least: dict[int, str] = {}
+    identities = [identity.hex() for identity in images.content_ids]
+    for group, identity in zip(images.groups.tolist(), identities, strict=True):
+        least[group] = min(identity, least.get(group, identity))
+    groups = np.array([least[group] for group in images.groups.tolist()], np.str_)
+    return Scored(scores, images.fake, groups, images.names)
 
 
 def regression(context: Context, bank: Images, queries: Images, aside: Images) -> tuple[Float64, Float64]:
@@ -283,13 +300,14 @@ def bank_size(context: Context) -> Plan:
 
     def finish(found: dict[str, Json]) -> Result:
         by_size: dict[int, list[Json]] = {}
-        for row in found.values():
-            by_size.setdefault(row.pop("n"), []).append(row)
-        rows = [
-            {"n": n, "draws": len(own), "vectors_bytes": _bytes(context, n)} | mean_of(own)
-            for n, own in by_size.items()
-        ]
-        return tabled(context, "bank-size", "Size of the banks", rows, ["n: references of each label."])
+        for draw in found.values():
+            by_size.setdefault(draw["n"], []).append(draw)
+        told = []
+        for n, own in by_size.items():
+            facts = {"n": n, "draws": len(own), "vectors_bytes": _bytes(context, n)}
+            told.append((one := stated(own)) | {"row": facts | one["row"]})
+        rows, lines = [one["row"] for one in told], ["n: references of each label.", f"{BOTH_CHANCES}."]
+        return tabled(context, "bank-size", "Size of the banks", rows, lines, by_source(told, "n"))
 
     return Plan(steps, finish)
 
@@ -302,7 +320,10 @@ def _sized(context: Context, known: Images, n: int, seed: int) -> Json:
         started_s = time.perf_counter()
         scores = scorer.ask(queries).scores
         seconds = time.perf_counter() - started_s
-    return {"n": n, "auroc": auroc(scores, queries.fake), "seconds_a_query": seconds / len(queries)}
+    asked = queries.scored(scores)
+    redrawn = {"auroc": ranked(asked, resamples=context.options.resamples).plain()}
+    row = {"auroc": auroc(scores, queries.fake), "seconds_a_query": seconds / len(queries)}
+    return {"n": n, "row": row, "redrawn": redrawn, "sources": ranges(auroc, asked)}
 
 
 def _bytes(context: Context, n: int) -> int:
