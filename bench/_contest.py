@@ -13,7 +13,7 @@ from retrieval_detect.heads.layers import LayersHead
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.heads.svm import SvmHead
-from retrieval_detect.projections.registry import fit_projection
+from retrieval_detect.projections.registry import KINDS, fit_projection
 from retrieval_detect.scoring.vote import BankNeighbours, vote_batch
 from retrieval_detect.scoring.weights import reference_weights
 
@@ -127,8 +127,11 @@ def _heads() -> Iterator[Entry]:
 
 
 class Contest:
-    """Scores of all entries in one fold. A projection is fitted once, as an index has it: on the references
-    known before; what is taught later goes into the banks through it."""
+    """Scores of all entries in one fold.
+
+    Projections are fitted as an index has them: anew with what is taught where that is cheap, else once, on
+    the references known before.
+    """
 
     def __init__(self, world: World, fold: Fold) -> None:
         self._world, self._fold = world, fold
@@ -138,7 +141,7 @@ class Contest:
         """float64 (number ``asked``,), positive = fake. ``references`` : who votes or trains."""
         if isinstance(entry, HeadEntry):
             return self._head(entry, references, asked)
-        z = self._projected(entry)
+        z = self._projected(entry, references)
         fake = self._world.rows.fake
         sides = [self._side(entry, z, references & (fake == label), asked) for label in (True, False)]
         results = vote_batch(
@@ -150,15 +153,16 @@ class Contest:
     def _k(entry: VoteEntry, sides: Sequence[BankNeighbours]) -> int | None:
         return max(side.n_bank for side in sides) if entry.k == ALL_ROWS else entry.k
 
-    def _projected(self, entry: VoteEntry) -> Float32:
-        if entry.map not in self._maps:
-            rows = self._world.rows
-            fitted = fit_projection(
-                entry.kind, rows.take(self._fold.known), layers=entry.layers, **entry.options
-            )
+    def _projected(self, entry: VoteEntry, references: Mask) -> Float32:
+        rows, fitting = self._world.rows, KINDS[entry.kind](**entry.options)
+        chosen = references if fitting.cheap else self._fold.known
+        seen = chosen & np.isin(rows.fake, [label == "fake" for label in fitting.labels])
+        key = (entry.map, seen.tobytes())
+        if key not in self._maps:
+            fitted = fit_projection(entry.kind, rows.take(chosen), layers=entry.layers, **entry.options)
             joined = np.concatenate([rows.vectors[layer] for layer in entry.layers], axis=1)
-            self._maps[entry.map] = fitted.apply(joined)
-        return self._maps[entry.map]
+            self._maps[key] = fitted.apply(joined)
+        return self._maps[key]
 
     def _side(self, entry: VoteEntry, z: Float32, bank: Mask, asked: Mask) -> BankNeighbours:
         rows = self._world.rows.take(bank)

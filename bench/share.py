@@ -7,25 +7,22 @@ and whole banks. Embeds each image once; README.md says what the protocol is.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench._data import DEFAULT_DATA, load
+from bench._frame import Clock, about, carry_out, parser_of, rounded
 from bench._index import Origin
-from bench._machine import commit, machine, versions
+from bench._machine import commit
 from bench._nested import INNER_N, SEEDS, Fold, World, inner_folds, merged, outer_folds
 from bench.accuracy.incremental import ORDER
-from bench.main_job import RESULTS, _Clock, _rounded
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
 from retrieval_detect.projections.registry import fit_projection
@@ -53,27 +50,18 @@ EVERY, ONE = "every generator", "one generator"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.share", description=__doc__)
+    parser = parser_of("share", __doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="One seed, few images: tries the code.")
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the table of FILE.")
     options = parser.parse_args(arguments)
-    if options.render:
-        print(table(json.loads(options.render.read_text(encoding="utf-8"))))
-        return
-    result = _rounded(measure(options.data, quick=options.quick))
-    out = options.out or (None if options.quick else RESULTS / f"share-{result['date'][:10]}.json")
-    if out:
-        text = json.dumps(result, ensure_ascii=False, separators=(",", ":")).replace("},{", "},\n{")
-        out.write_text(text + "\n", encoding="utf-8")
-    print(table(result))
+    measured = lambda: rounded(measure(options.data, quick=options.quick))  # noqa: E731
+    carry_out("share", options, measured, table, indent=None)
 
 
 def measure(data: Path, *, quick: bool) -> dict[str, Any]:
     """All numbers of one run."""
-    clock = _Clock()
-    date = datetime.now(UTC).replace(microsecond=0)
+    clock = Clock()
+    head = about("share", command="python -m bench.share" + " --quick" * quick, git_commit=commit())
     world = _world(data, per_folder=60 if quick else None, clock=clock)
     outer = list(outer_folds(world, SEEDS[:1] if quick else SEEDS))
     inner: list[dict[str, Any]] = []
@@ -89,12 +77,7 @@ def measure(data: Path, *, quick: bool) -> dict[str, Any]:
         for fold in _stages(world, seed):
             stages += _kept(world, fold)
     return {
-        "benchmark": "share",
-        "date": date.isoformat(),
-        "command": "python -m bench.share" + " --quick" * quick,
-        "git_commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **head,
         "encoder": OFFLINE_ENCODER,
         "images": len(world.rows),
         "inner": inner,
@@ -103,7 +86,7 @@ def measure(data: Path, *, quick: bool) -> dict[str, Any]:
     }
 
 
-def _world(data: Path, *, per_folder: int | None, clock: _Clock) -> World:
+def _world(data: Path, *, per_folder: int | None, clock: Clock) -> World:
     encoder = load_encoder(OFFLINE_ENCODER)
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         os.environ["RD_CACHE"] = str(Path(folder) / "cache")
@@ -161,21 +144,20 @@ COUNTED: Mapping[str, Callable[[NearestImages, NearestImages, float], Scores]] =
 
 def _scores(world: World, fold: Fold, numbers: Sequence[int]) -> Iterator[tuple[int, str, float, Scores]]:
     """The fold's queries scored once n of the family are known: n, what is counted, T, float64 (q,)."""
-    z = _projected(world, fold.known)
     fake = world.rows.fake
-    real = _nearest(world, z, fold.known & ~fake, fold.queries)
     for n in numbers:
-        found = _nearest(world, z, fold.taught(n) & fake, fold.queries)
+        taught = fold.taught(n)
+        z = _projected(world, taught)
+        real, found = (_nearest(world, z, taught & (fake == label), fold.queries) for label in (False, True))
         for counted, score in COUNTED.items():
             for temperature in TEMPERATURES:
                 yield n, counted, temperature, score(found, real, temperature)
 
 
 def _projected(world: World, known: Mask) -> NDArray[np.float32]:
-    """All vectors through what ``rd build-index`` would fit on ``known``, rounded as banks store them."""
+    """All vectors through what an index of ``known`` would search through, rounded as banks store them."""
     rows = world.rows.take(known)
-    content = "shared" if len(set(rows.names[rows.fake].tolist())) > 1 else "photographs"
-    fitted = fit_projection("nullspace", rows, layers=(LAYER,), content=content, directions=DIRECTIONS)
+    fitted = fit_projection("nullspace", rows, layers=(LAYER,), content="within", directions=DIRECTIONS)
     return fitted.apply(world.rows.vectors[LAYER]).astype(np.float16).astype(np.float32)
 
 

@@ -21,7 +21,7 @@ from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.writer import with_records
-from retrieval_detect.train import calibrated_anew, measurable, refitted_heads
+from retrieval_detect.train import calibrated_anew, measurable, refitted_heads, refitted_projection
 from retrieval_detect.types import SPLITS
 
 if TYPE_CHECKING:
@@ -182,10 +182,11 @@ def _likeness(snapshot: Snapshot, row_ids: NDArray[np.int64], first: int) -> Flo
 
 @dataclass(slots=True)
 class Reviewer:
-    """Looks at an addition to a calibrated index before it is committed.
+    """Looks at an addition before it is committed.
 
-    Called with the writer and the generation to be, it measures what changes, refuses what costs too
-    much, and fits every calibration anew, to be committed along. ``report`` is what it measured.
+    Called with the writer and the generation to be, it fits anew, to be committed along, the projection
+    in force, heads that are cheap, and every calibration. Of a calibrated index it measures what changes,
+    and refuses what costs too much. ``report`` is what it measured.
     """
 
     alpha: float = 0.05
@@ -197,8 +198,8 @@ class Reviewer:
     def __call__(self, writer: Writer, new: Snapshot) -> list[FittedRecord]:
         """Raise ``UsageError`` to keep the old generation, or return what goes with the new one."""
         old = writer.snapshot
-        heads = refitted_heads(writer, new)
-        after = Snapshot(new.folder, replace(new.manifest, fitted=with_records(new.manifest.fitted, heads)))
+        fitted = [*refitted_projection(writer, new), *refitted_heads(writer, new)]
+        after = Snapshot(new.folder, replace(new.manifest, fitted=with_records(new.manifest.fitted, fitted)))
         known = calibrations(old)
         # Where removals left none to measure, the calibration is stale already and must not bar the way back.
         if known and measurable(old):
@@ -206,7 +207,7 @@ class Reviewer:
             self.report = compare(old, after, calibration, alpha=self.alpha, device=self.device)
             self._refuse(self.report)
         anew = calibrated_anew(writer, after, device=self.device)
-        return [*heads, *anew, *regions_anew(writer, after, device=self.device)]
+        return [*fitted, *anew, *regions_anew(writer, after, device=self.device)]
 
     def _refuse(self, report: Regression) -> None:
         n = report.photographs.n

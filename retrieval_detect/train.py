@@ -16,8 +16,8 @@ from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.methods import Methods, calibration_name, calibrations, load_head
 from retrieval_detect.progress import quiet
 from retrieval_detect.projections.inner import Trial, Vote
-from retrieval_detect.projections.registry import fit_projection
-from retrieval_detect.search.fitted import PLAIN, read_projection
+from retrieval_detect.projections.registry import KINDS, fit_projection
+from retrieval_detect.search.fitted import PLAIN, read_fitted, read_projection
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.manifest import BANK_ROWS, FITTED_NAME
 from retrieval_detect.store.training import TrainingSet, load_training_set, require_layers_stored
@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 TEMPERATURES = (0.05, 0.1, 0.2)
 KNOWN = (0, 5, 20)
 """How many references of a new generator there may be when a temperature is chosen."""
-DEFAULT, DIRECTIONS, FEWEST = "default", 32, 100
-"""Name of the projection a new index gets; directions of content it removes; references of each label that
-it wants in the banks."""
+DEFAULT, DIRECTIONS, DEFAULT_T, FEWEST = "default", 32, 0.1, 100
+"""The projection a new index gets: its name, directions of content removed and temperature, both chosen
+by ``python -m bench.methods``, references of each label that it wants in the banks."""
+REFIT_AT_MOST = 100_000
+"""References with which a projection is fitted anew at every addition: it takes seconds for these."""
 LONGEST_NAME = 30
 _NAMES = f"Use lower-case letters, digits, '-' (never two) and '_', at most {LONGEST_NAME} characters."
 
@@ -100,37 +102,74 @@ def commit_projection(
     generation.
     """
     check_projection_name(name)
-    strata: tuple[RowStratum, ...] = tuple(
-        s for s in BANK_ROWS if s[0] in projection.facts.get("labels", LABELS)
-    )
     with store.writer() as writer:
-        seen = of or writer.snapshot
-        rows = (seen.rows_digest(strata), strata)
-        files = {"safetensors": projection.to_bytes()}
-        record = writer.write_fitted("projection", name, method=projection.kind, files=files, rows=rows)
-        record = replace(record, until=seen.manifest.next_row_id, n_rows=seen.n_rows(strata))
+        record = _write_projection(writer, name, projection, of=of or writer.snapshot)
         return _commit_default(writer, name, [record], device=device)
 
 
-def fit_default(store: Store, *, device: str = "auto", progress: Say = quiet) -> Manifest | None:
+def _write_projection(writer: Writer, name: str, projection: Affine, *, of: Snapshot) -> FittedRecord:
+    """The projection as a file of the index; it counts once committed. ``of`` : what it was fitted on."""
+    strata: tuple[RowStratum, ...] = tuple(
+        s for s in BANK_ROWS if s[0] in projection.facts.get("labels", LABELS)
+    )
+    rows = (of.rows_digest(strata), strata)
+    files = {"safetensors": projection.to_bytes()}
+    record = writer.write_fitted("projection", name, method=projection.kind, files=files, rows=rows)
+    return replace(record, until=of.manifest.next_row_id, n_rows=of.n_rows(strata))
+
+
+def fit_default(store: Store, *, device: str = "auto") -> Manifest | None:
     """Fit and commit the projection that a new index searches through, if there is enough to fit it on.
 
-    ``DEFAULT`` is what ``python -m bench.methods`` chose by its inner folds. With a single generator, content
-    is what photographs alone show: whatever all its fakes share would be taken for content too, and it
-    would be told so well that the second one drowns it. Smaller indexes, and those with a single source, go
-    on searching the stored vectors.
+    Smaller indexes, and those with a single source, go on searching the stored vectors.
     """
     snapshot = store.snapshot()
+    projection = _default_projection(snapshot)
+    if projection is None:
+        return None
+    return commit_projection(store, DEFAULT, projection, of=snapshot, device=device)
+
+
+def _default_projection(snapshot: Snapshot) -> Affine | None:
+    """What ``python -m bench.methods`` chose by its inner folds, fitted on the banks."""
     counts = [snapshot.manifest.live_rows(label, "bank") for label in LABELS]
-    sources, generators = (len(snapshot.manifest.names(label)) for label in ("real", "fake"))
-    if min(counts) < FEWEST or sources < 2:
+    if min(counts) < FEWEST or len(snapshot.manifest.names("real")) < 2:
         return None
     layer = grouping_layer(snapshot.manifest.layers)
-    directions = min(DIRECTIONS, snapshot.manifest.encoder.layers[layer] // 16)
-    content = "shared" if generators > 1 else "photographs"
-    options = {"content": content, "directions": max(1, directions)}
-    projection = fitted_projection(snapshot, "nullspace", (layer,), options=options, progress=progress)
-    return commit_projection(store, DEFAULT, projection, of=snapshot, device=device)
+    directions = max(1, min(DIRECTIONS, snapshot.manifest.encoder.layers[layer] // 16))
+    rows = load_training_set(snapshot, (layer,))
+    projection = fit_projection("nullspace", rows, layers=(layer,), content="within", directions=directions)
+    return replace(projection, facts=dict(projection.facts) | {"temperature": DEFAULT_T})
+
+
+def refitted_projection(writer: Writer, new: Snapshot) -> list[FittedRecord]:
+    """The projection that banks are searched through, fitted on the generation to be.
+
+    What a new generator varies in is content too: searched through a map that has not seen it, it takes
+    photographs along, and older generators lose at the same false alarms (``bench.accuracy.incremental``).
+    So an index that was added to searches as one that was built at once. The temperature stays, so that
+    scores keep their scale. Nothing is fitted that is not ``cheap``, saw none of the rows that changed,
+    has too little left to be fitted on, or rests on more than ``REFIT_AT_MOST`` references.
+    """
+    name = new.manifest.projection
+    record = new.fitted("projection", name)
+    if record is None or record.rows_digest == new.rows_digest(record.strata):
+        return []
+    if sum(new.n_rows([stratum]) for stratum in BANK_ROWS) > REFIT_AT_MOST or not KINDS[record.method].cheap:
+        return []
+    with suppress(UsageError):
+        projection = _fitted_again(new, name)
+        return [_write_projection(writer, name, projection, of=new)] if projection else []
+    return []
+
+
+def _fitted_again(snapshot: Snapshot, name: str) -> Affine | None:
+    if name == DEFAULT:
+        return _default_projection(snapshot)
+    old = read_fitted(snapshot, name)
+    rows = load_training_set(snapshot, old.layers)
+    projection = fit_projection(old.kind, rows, layers=old.layers, **old.facts.get("options", {}))
+    return replace(projection, facts=dict(projection.facts) | {"temperature": old.temperature})
 
 
 def use_projection(store: Store, name: str, *, device: str = "auto") -> Manifest:

@@ -210,7 +210,7 @@ def _embed(
 def _with_default_projection(run: Run, index: Index, report: AddReport) -> AddReport:
     from retrieval_detect.train import fit_default
 
-    manifest = fit_default(index.store, device=run.settings.device, progress=run.output.detail)
+    manifest = fit_default(index.store, device=run.settings.device)
     return replace(report, manifest=manifest) if manifest else report
 
 
@@ -279,13 +279,20 @@ def _finish(
     if len(report.failures) == planned.n_read:
         added = f"none of {number(planned.n_read, 'image')} could be used: nothing was added"
     lines = [*_state(index, manifest), f"  {added}"]
-    refitted = [f.name for f in manifest.fitted if f.kind == "calibration" and report.changed]
-    if manifest.operation.kind == "fit":
-        lines.append(f"  searched through projection {manifest.projection}, fitted on them (rd index info)")
-    lines += [f"  calibration of {', '.join(refitted)} fitted anew"] * bool(refitted)
+    lines += _fitted(manifest) if report.changed else []
     lines += _next_steps(report, same_index(run, index.folder))
     run.output.record(record, text=lines, essential=["generation"])
     return SOME_FAILED if report.failures or planned.purged else None
+
+
+def _fitted(manifest: Manifest) -> Iterator[str]:
+    """What was fitted along with an addition."""
+    if manifest.operation.kind == "fit":
+        yield f"  searched through projection {manifest.projection}, fitted on them (rd index info)"
+        return
+    anew = [f for f in manifest.fitted if f.kind == "calibration" or f.until == manifest.next_row_id]
+    if anew:
+        yield f"  fitted anew: {', '.join(f'{f.kind} {f.name}' for f in anew)}"
 
 
 def _state(index: Index, manifest: Manifest) -> list[str]:

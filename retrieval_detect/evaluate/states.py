@@ -28,7 +28,7 @@ from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.staging import normalise
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
-from retrieval_detect.train import fit_default
+from retrieval_detect.train import fit_default, refitted_projection
 from retrieval_detect.types import METHODS, Facts
 from retrieval_detect.verdicts import Question
 
@@ -163,7 +163,7 @@ def state_of(context: Context, known: Images) -> Iterator[State]:
 
 
 def add(store: Store, images: Images) -> None:
-    """Commit images as one addition, in rd's own way: groups, splits and all."""
+    """Commit images as one addition, in rd's own way: groups, splits, the projection fitted anew, and all."""
     rows = []
     for i, identity in enumerate(images.content_ids):
         name = str(images.names[i])
@@ -172,7 +172,7 @@ def add(store: Store, images: Images) -> None:
     with store.writer() as writer:
         staging = writer.staging()
         staging.add(images.embedded())
-        writer.add(Addition(rows), staging)
+        writer.add(Addition(rows), staging, review=lambda to_be: refitted_projection(writer, to_be))
 
 
 # ---------------------------------------------------------------- rivals

@@ -28,6 +28,8 @@ class Fitting(ABC):
 
     kind: ClassVar[str]
     """Its name in ``rd fit projection --kind``."""
+    cheap: ClassVar[bool] = False
+    """Whether it is fitted in closed form, so that it can be fitted anew with every addition."""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -35,6 +35,7 @@ class Lda(Fitting):
     """
 
     kind: ClassVar[str] = "lda"
+    cheap: ClassVar[bool] = True
     shrinkage: str = option(LEDOIT_WOLF, "ledoit-wolf, or a number from 0 to 1.")
     dims: int = option(0, "Dimensions kept; 0: one a generator, 64 at most.", low=0)
 

@@ -13,18 +13,19 @@ from retrieval_detect.options import option
 from retrieval_detect.projections.base import Fitting, joined, part
 from retrieval_detect.projections.lda import class_means, name_codes
 from retrieval_detect.projections.scatter import second_moment
+from retrieval_detect.scoring.weights import PRIOR_IMAGES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.search.projection import Affine
     from retrieval_detect.store.training import TrainingSet
-    from retrieval_detect.types import Float32, Label
+    from retrieval_detect.types import Float32
 
     Float64 = NDArray[np.float64]
 
 _NOTHING = 1e-8
-CONTENTS = ("known", "categories", "pairs", "shared", "photographs")
+CONTENTS = ("known", "categories", "pairs", "within")
 
 _NOT_KNOWN = {
     "categories": ("no two categories of one label are known", "References have none, or all one."),
@@ -41,35 +42,25 @@ class Nullspace(Fitting):
 
     - ``categories`` : means of each label's categories, every image less its generator's or source's mean;
     - ``pairs`` : midpoints of fakes and photographs of one group, in which what they share remains;
-    - ``shared`` : all images, each less its label's mean, the two covariances scaled to trace 1 and added.
-
-    ``photographs``, which is never chosen for you, takes those in which bank photographs vary most, and
-    m is their mean: no fake has a part in it, so that it stays as it is when generators are added.
+    - ``within`` : photographs less their mean, and fakes less their generator's, for what one generator
+      varies in is not what gives it away. Generators with n images count as n/(n + 5), as they do in
+      votes, and the two covariances, scaled to trace 1, are added.
     """
 
     kind: ClassVar[str] = "nullspace"
+    cheap: ClassVar[bool] = True
     directions: int = option(8, "Directions removed.", low=1)
     content: str = option("known", "What tells content.", choices=CONTENTS)
-
-    @property
-    def labels(self) -> tuple[Label, ...]:
-        """Both, or photographs alone."""
-        return ("real",) if self.content == "photographs" else ("real", "fake")
 
     def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         x = joined(rows, layers)
-        if self.content == "photographs":
-            mean = x[~rows.fake].mean(axis=0)
-            content, variation = self.content, second_moment(x[~rows.fake] - mean)
-        else:
-            means = class_means(x, rows.fake.astype(np.int64))
-            mean = means.mean(axis=0)
-            content, variation = self._variation(rows, x, x - means.astype(np.float32)[rows.fake.astype(int)])
+        means = class_means(x, rows.fake.astype(np.int64))
+        content, variation = self._variation(rows, x)
         v = self._leading(variation)
         return self.affine(
             [part(layer, rows) for layer in layers],
-            mean=mean,
+            mean=means.mean(axis=0),
             matrix=np.eye(len(v)) - v @ v.T,
             content=content,
             removed=v.shape[1],
@@ -87,18 +78,24 @@ class Nullspace(Fitting):
         leading: Float64 = vectors[:, -removed:]
         return leading
 
-    def _variation(self, rows: TrainingSet, x: Float32, centred: Float32) -> tuple[str, Float64]:
+    def _variation(self, rows: TrainingSet, x: Float32) -> tuple[str, Float64]:
         """Which content was found, and its covariance, float64 (d, d)."""
-        asked = ("categories", "pairs", "shared") if self.content == "known" else (self.content,)
+        asked = ("categories", "pairs", "within") if self.content == "known" else (self.content,)
         for name in asked:
-            if name == "shared":
-                return name, _shared(rows, centred)
+            if name == "within":
+                return name, _within(rows, x)
             points = _categories(rows, x) if name == "categories" else _pairs(rows, x)
             # Where each generator shows one category alone, what is left of it is rounding.
-            if points is not None and np.square(points).sum() > _NOTHING * np.square(centred).sum():
+            if points is not None and np.square(points).sum() > _NOTHING * _spread(rows, x):
                 return name, points.T @ points
         what, hint = _NOT_KNOWN[asked[0]]
         raise UsageError(what, hint=hint)
+
+
+def _spread(rows: TrainingSet, x: Float32) -> float:
+    """Squared distances of all images to their label's mean, summed."""
+    labels = rows.fake.astype(np.int64)
+    return float(np.square(x - class_means(x, labels).astype(np.float32)[labels]).sum())
 
 
 def _categories(rows: TrainingSet, x: Float32) -> Float64 | None:
@@ -130,9 +127,16 @@ def _pairs(rows: TrainingSet, x: Float32) -> Float64 | None:
     return offsets
 
 
-def _shared(rows: TrainingSet, centred: Float32) -> Float64:
-    covariances = [second_moment(centred[rows.fake == label]) for label in (False, True)]
-    varying = [c / np.trace(c) for c in covariances if np.trace(c) > 0]
+def _within(rows: TrainingSet, x: Float32) -> Float64:
+    photographs, fakes = x[~rows.fake], x[rows.fake]
+    names = np.unique(rows.names[rows.fake], return_inverse=True)[1]
+    counts = np.bincount(names)
+    # Of a generator with one image nothing is known to vary.
+    weights = np.where(counts > 1, counts / (counts + PRIOR_IMAGES) / np.maximum(counts - 1, 1), 0.0)
+    fakes = fakes - class_means(fakes, names).astype(np.float32)[names]
+    fakes *= np.sqrt(weights).astype(np.float32)[names, None]
+    moments = [second_moment(photographs - photographs.mean(axis=0)), second_moment(fakes)]
+    varying = [m / np.trace(m) for m in moments if np.trace(m) > 0]
     if not varying:
         raise UsageError("all vectors of each label are equal: there is nothing to learn")
     total: Float64 = np.sum(varying, axis=0)

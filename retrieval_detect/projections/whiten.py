@@ -35,6 +35,7 @@ class Whiten(Fitting):
     """
 
     kind: ClassVar[str] = "whiten"
+    cheap: ClassVar[bool] = True
     shrinkage: str = option(CHOOSE, "choose, ledoit-wolf, or a number from 0 to 1.")
     weights: str = option("", "One weight a layer, as 1,0.5; by default 1 each.")
     seed: int = option(0, "Seed of the sample that shrinkage is chosen on.", low=0)

@@ -27,6 +27,11 @@ def read_projection(snapshot: Snapshot, name: str | None = None) -> Projection:
     if name == PLAIN:
         layer = grouping_layer(snapshot.manifest.layers)
         return Identity(layer, snapshot.manifest.encoder.layers[layer])
+    return read_fitted(snapshot, name)
+
+
+def read_fitted(snapshot: Snapshot, name: str) -> Affine:
+    """The same of one that was fitted, ``PLAIN`` being none."""
     record = snapshot.fitted("projection", name)
     if record is None:
         known = [PLAIN, *(f.name for f in snapshot.manifest.fitted if f.kind == "projection")]

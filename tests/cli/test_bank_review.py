@@ -40,7 +40,7 @@ def test_the_change_is_shown_and_the_calibration_fitted_anew(calibrated, run_rd)
     assert result.exit_code == 0, result.stderr
     told = result.stdout
     assert "newgen" in told and "of 6" in told and "photographs flagged" in told
-    assert "calibration of density fitted anew" in told
+    assert "fitted anew: calibration density" in told
     query = json.loads(run_rd("query", "photos/camera/0001.png", "--json", "--fpr", "0.2").stdout)
     assert query["p_values"] is not None
     assert not any("other references" in warning for warning in query["warnings"])

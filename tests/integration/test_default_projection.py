@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from retrieval_detect.detector import Detector
-from retrieval_detect.search.fitted import PLAIN
-from retrieval_detect.train import DEFAULT, FEWEST, fit_default
+from retrieval_detect.regression import Reviewer
+from retrieval_detect.search.fitted import PLAIN, read_projection
+from retrieval_detect.train import (
+    DEFAULT,
+    FEWEST,
+    commit_projection,
+    fit_default,
+    fitted_projection,
+    refitted_projection,
+)
 from tests.layered import add, empty, image, images
 
 
@@ -26,15 +36,9 @@ def test_it_is_fitted_where_there_is_enough(tmp_path):
     assert not store.snapshot().stale()
 
 
-def test_a_single_generator_has_no_part_in_what_is_content(tmp_path):
+def test_it_takes_one_generator(tmp_path):
     store = taught(tmp_path, generators=("sdxl",), each=2 * FEWEST)
     assert fit_default(store).projection == DEFAULT
-    facts = Detector(store.snapshot()).banks.projection.facts
-    assert facts["content"] == "photographs" and facts["labels"] == ["real"]
-    oldest = int(store.snapshot().shards("fake", "bank")[0].row_ids[0])
-    with store.writer() as writer:
-        writer.remove([oldest], reason="", detail={})
-    assert not store.snapshot().stale()
 
 
 @pytest.mark.parametrize("few", [{"each": 20}, {"sources": ("camera",), "each": 200}])
@@ -44,7 +48,7 @@ def test_where_there_is_too_little_the_vectors_are_searched_as_they_are(tmp_path
     assert store.snapshot().manifest.projection == PLAIN
 
 
-def test_it_outlives_additions_but_not_removals_nor_many_of_them(tmp_path):
+def test_left_alone_it_outlives_additions_but_not_removals_nor_many_of_them(tmp_path):
     store = taught(tmp_path)
     fit_default(store)
     add(store, [image(f"few-{i}") for i in range(30)], "fake", "new")
@@ -63,3 +67,79 @@ def test_it_outlives_additions_but_not_removals_nor_many_of_them(tmp_path):
     add(store, [image(f"many-{i}") for i in range(100)], "fake", "newer")
     assert [f.name for f in store.snapshot().stale()] == [DEFAULT]
     assert any("rd fit projection" in w for w in Detector(store.snapshot()).judge(image("asked")).warnings)
+
+
+# ---------------------------------------------------------------- fitted anew with an addition
+
+
+def refit(writer, new):
+    return refitted_projection(writer, new)
+
+
+def searched(store):
+    return read_projection(store.snapshot())
+
+
+def test_an_index_that_was_added_to_searches_as_one_built_at_once(tmp_path):
+    grown, whole = (taught(tmp_path / name) for name in ("grown", "whole"))
+    fit_default(grown)
+    before = searched(grown).id
+    for store in (grown, whole):
+        add(store, [image(f"few-{i}", fake=True) for i in range(30)], "fake", "new", review=refit)
+    fit_default(whole)
+    assert before != searched(grown).id == searched(whole).id
+    assert not grown.snapshot().stale()
+
+
+def test_the_reviewer_fits_it_anew_without_a_calibration_too(tmp_path):
+    store = taught(tmp_path)
+    fit_default(store)
+    before = searched(store).id
+    add(store, [image(f"few-{i}", fake=True) for i in range(30)], "fake", "new", review=Reviewer())
+    assert searched(store).id != before
+
+
+def test_one_that_a_person_fitted_keeps_its_options_and_temperature(tmp_path):
+    store = taught(tmp_path)
+    options = {"directions": 2, "content": "within"}
+    mine = fitted_projection(store.snapshot(), "nullspace", ("proj", "block01"), options=options)
+    mine = replace(mine, facts=dict(mine.facts) | {"temperature": 0.15})
+    commit_projection(store, "mine", mine)
+    add(store, [image(f"few-{i}", fake=True) for i in range(30)], "fake", "new", review=refit)
+    again = searched(store)
+    assert (again.id != mine.id, again.layers, again.temperature) == (True, mine.layers, mine.temperature)
+    assert again.facts["options"] == mine.facts["options"] and again.facts["removed"] == 2
+    assert "held_out_auc" in mine.facts and "held_out_auc" not in again.facts
+
+
+def test_what_saw_none_of_the_new_rows_stays(tmp_path):
+    store = taught(tmp_path)
+    commit_projection(store, "white", fitted_projection(store.snapshot(), "whiten", ("proj",)))
+    before = store.snapshot().fitted("projection", "white")
+    add(store, [image(f"few-{i}", fake=True) for i in range(30)], "fake", "new", review=refit)
+    assert store.snapshot().fitted("projection", "white") == before
+    add(store, [image(f"more-{i}") for i in range(30)], "real", "press", review=refit)
+    assert store.snapshot().fitted("projection", "white") != before
+
+
+def test_neither_what_is_trained_nor_that_of_a_large_bank_is_fitted_anew(tmp_path, monkeypatch):
+    store = taught(tmp_path)
+    nca = fitted_projection(store.snapshot(), "nca", ("proj",), options={"iterations": 2})
+    commit_projection(store, "nca", nca)
+    add(store, [image(f"few-{i}", fake=True) for i in range(5)], "fake", "new", review=refit)
+    assert searched(store).id == nca.id
+    fit_default(store)
+    before = searched(store).id
+    monkeypatch.setattr("retrieval_detect.train.REFIT_AT_MOST", 100)
+    add(store, [image(f"more-{i}", fake=True) for i in range(5)], "fake", "new", review=refit)
+    assert searched(store).id == before
+
+
+def test_where_nothing_can_be_fitted_any_more_the_addition_still_goes_in(tmp_path):
+    store = taught(tmp_path)
+    fit_default(store)
+    before = searched(store).id
+    with store.writer() as writer:
+        writer.remove(store.snapshot().shards("fake", "bank")[0].row_ids.tolist(), reason="", detail={})
+    add(store, [image("one-0", fake=True)], "fake", "new", review=refit)
+    assert searched(store).id == before and store.snapshot().stale()

@@ -162,7 +162,20 @@ def test_a_rollback_brings_the_old_default_back(store):
 # ---------------------------------------------------------------- what changes under it
 
 
-def test_fakes_leave_a_whitening_fresh_and_many_photographs_do_not(store):
+def test_a_whitening_goes_along_with_photographs_and_stays_when_fakes_come(store):
+    fit(store, "white")
+    found = [store.snapshot().fitted("projection", "white")]
+    review = Reviewer(accept_unmeasured=True)
+    for name, fake in (("newgen", True), ("drone", False)):
+        label = "fake" if fake else "real"
+        add(store, images(name, 40, fake=fake), label, name, review)
+        found.append(store.snapshot().fitted("projection", "white"))
+        assert stale_names(store) == set() and judged(store).p_values
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_projection_too_large_to_be_fitted_anew_is_stale_after_many_photographs(store, monkeypatch):
+    monkeypatch.setattr("retrieval_detect.train.REFIT_AT_MOST", 0)
     fit(store, "white")
     review = Reviewer(accept_unmeasured=True)
     add(store, images("newgen", 60, fake=True), "fake", "newgen", review)

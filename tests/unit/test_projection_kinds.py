@@ -261,7 +261,7 @@ def content_rows(*, categories=None, groups=None):
 
 
 @pytest.mark.parametrize(
-    ("known", "content"), [({"categories": True}, "categories"), ({"groups": True}, "pairs"), ({}, "shared")]
+    ("known", "content"), [({"categories": True}, "categories"), ({"groups": True}, "pairs"), ({}, "within")]
 )
 def test_nullspace_removes_what_is_shown_and_keeps_the_label(known, content):
     rows = content_rows(**known)
@@ -272,13 +272,13 @@ def test_nullspace_removes_what_is_shown_and_keeps_the_label(known, content):
     assert np.trace(matrix) == pytest.approx(6, abs=1e-5)
     assert np.linalg.norm(matrix[0]) > 0.8
     removed = [1 - matrix[j, j] for j in range(8)]
-    assert removed[3] + removed[4] > (1.0 if content == "shared" else 1.5)
+    assert removed[3] + removed[4] > (1.0 if content == "within" else 1.5)
 
 
 def test_nullspace_ignores_categories_that_are_but_other_names_of_generators():
     rows = content_rows()
     named = rows_of({"proj": rows.vectors["proj"]}, rows.names, categories=rows.names)
-    assert fitted("nullspace", named, directions=3).facts["content"] == "shared"
+    assert fitted("nullspace", named, directions=3).facts["content"] == "within"
 
 
 def test_equal_maps_are_equal_files_and_have_one_id():
