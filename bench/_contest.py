@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.layers import LayersHead
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.prototype import PrototypeHead
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from bench._nested import Fold, World
     from retrieval_detect.heads.base import Head
+    from retrieval_detect.search.projection import Affine
     from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32, Method
 
@@ -159,10 +161,17 @@ class Contest:
         seen = chosen & np.isin(rows.fake, [label == "fake" for label in fitting.labels])
         key = (entry.map, seen.tobytes())
         if key not in self._maps:
-            fitted = fit_projection(entry.kind, rows.take(chosen), layers=entry.layers, **entry.options)
-            joined = np.concatenate([rows.vectors[layer] for layer in entry.layers], axis=1)
-            self._maps[key] = fitted.apply(joined)
+            self._maps[key] = self._fitted(entry, chosen).apply(
+                np.concatenate([rows.vectors[layer] for layer in entry.layers], axis=1)
+            )
         return self._maps[key]
+
+    def _fitted(self, entry: VoteEntry, chosen: Mask) -> Affine:
+        how = {"layers": entry.layers, **entry.options}
+        try:
+            return fit_projection(entry.kind, self._world.rows.take(chosen), **how)
+        except UsageError:  # lda, of a generator with one image: an index keeps what it has
+            return fit_projection(entry.kind, self._world.rows.take(self._fold.known), **how)
 
     def _side(self, entry: VoteEntry, z: Float32, bank: Mask, asked: Mask) -> BankNeighbours:
         rows = self._world.rows.take(bank)
