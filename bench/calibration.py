@@ -5,20 +5,17 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench._data import DEFAULT_DATA, Sample, load
+from bench._frame import Clock, about, carry_out, parser_of, rounded
 from bench._index import Origin
-from bench._machine import commit, machine, versions
-from bench.main_job import RESULTS, _Clock, _rounded
+from bench._machine import commit
 from retrieval_detect.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.detector import Detector
 from retrieval_detect.encoders.canaries import canary_vectors
@@ -32,24 +29,16 @@ _VERDICTS = ("fake-like", "uncertain", "real-like", "unknown")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the tables."""
-    parser = argparse.ArgumentParser(prog="python -m bench.calibration", description=__doc__)
+    parser = parser_of("calibration", __doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the tables of FILE.")
     options = parser.parse_args(arguments)
-    if options.render:
-        print(tables(json.loads(options.render.read_text(encoding="utf-8"))))
-        return
-    result = _rounded(measure(options.data))
-    out = options.out or RESULTS / f"calibration-{result['date'][:10]}.json"
-    out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(tables(result))
+    carry_out("calibration", options, lambda: rounded(measure(options.data)), tables)
 
 
 def measure(data: Path) -> dict[str, Any]:
     """All numbers of one run."""
-    clock = _Clock()
-    date = datetime.now(UTC).replace(microsecond=0)
+    clock = Clock()
+    head = about("calibration", command="python -m bench.calibration", git_commit=commit())
     encoder = load_encoder(OFFLINE_ENCODER)
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         work = Path(folder)
@@ -66,12 +55,7 @@ def measure(data: Path) -> dict[str, Any]:
             asked = [s for s in samples if s.held and s.name == source]
             unseen[source] = judged(origin, work / source, rest, asked)
     return {
-        "benchmark": "calibration",
-        "date": date.isoformat(),
-        "command": "python -m bench.calibration",
-        "git_commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **head,
         "encoder": encoder.spec.name,
         "every_source_known": known,
         "source_left_out": unseen,

@@ -3,25 +3,23 @@
 Encoding: ViT-L-14 (random weights) beside open_clip run as it comes, and the device's own largest
 product of matrices. Searching: 1,000,000 × 768 for 1 and 1,024 queries, beside FAISS's GpuIndexFlat as it
 comes, and the speed at which the device copies its memory. ``--device cpu`` with ``--rows`` tries the code
-where there is no GPU; its numbers mean nothing and are not written.
+where there is no GPU; its numbers mean nothing and are written
+only where ``--out`` says.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from bench._machine import commit, machine, versions
-from bench.main_job import RESULTS, _rounded
+from bench._frame import about, carry_out, parser_of, rounded
+from bench._machine import commit
 from bench.speed.search import PROJECTION, D, made
 
 MODEL, ROUNDS, K = "ViT-L-14", 5, 10
@@ -30,34 +28,26 @@ QUERIES = (1, 1024)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table; without a GPU say so and stop."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
+    parser = parser_of("gpu", __doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     import torch
 
-    if options.device != "cpu" and not torch.cuda.is_available():
+    options.quick = options.device == "cpu"
+    if not (options.quick or options.render or torch.cuda.is_available()):
         raise SystemExit("torch sees no GPU here: nothing was measured")
-    result = _rounded(measure(options.device, options.rows, options.model))
-    if options.device != "cpu":
-        out = options.out or RESULTS / f"gpu-{result['date'][:10]}.json"
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+    measured = lambda: rounded(measure(options.device, options.rows, options.model))  # noqa: E731
+    carry_out("gpu", options, measured, table)
 
 
 def measure(device: str, n: int, model: str) -> dict[str, Any]:
     """All numbers of one run."""
-    date = datetime.now(UTC).replace(microsecond=0)
+    head = about("gpu", command="python -m bench.gpu", git_commit=commit())
     peak = _matmul_flops(device)
     return {
-        "benchmark": "gpu",
-        "date": date.isoformat(),
-        "command": "python -m bench.gpu",
-        "git_commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **head,
         "device": device,
         "matmul_flops": peak,
         "copy_bytes_per_s": _copy_rate(device),

@@ -5,14 +5,12 @@ Embeds each image once; README.md says what the protocol is. About half an hour 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +18,10 @@ import numpy as np
 
 from bench._contest import Contest, Entry, VoteEntry, entries
 from bench._data import DEFAULT_DATA, load
+from bench._frame import Clock, about, carry_out, parser_of, rounded
 from bench._index import Origin
-from bench._machine import commit, machine, versions
+from bench._machine import commit
 from bench._nested import INNER_N, OUTER_N, SEEDS, Fold, World, inner_folds, merged, outer_folds
-from bench.main_job import RESULTS, _Clock, _rounded
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
 from retrieval_detect.scoring.likelihood import cllr, fit_likelihood_ratio
@@ -65,28 +63,20 @@ _BINS = 15
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.methods", description=__doc__)
+    parser = parser_of("methods", __doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="One seed, few images: tries the code.")
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the table of FILE.")
     parser.add_argument("--short", action="store_true", help="The README's lines of it.")
     options = parser.parse_args(arguments)
-    if options.render:
-        print(tables(json.loads(options.render.read_text(encoding="utf-8")), short=options.short))
-        return
-    result = _rounded(measure(options.data, quick=options.quick))
-    out = options.out or (None if options.quick else RESULTS / f"methods-{result['date'][:10]}.json")
-    if out:
-        text = json.dumps(result, ensure_ascii=False, separators=(",", ":")).replace("},{", "},\n{")
-        out.write_text(text + "\n", encoding="utf-8")
-    print(tables(result))
+    shown = partial(tables, short=options.short)
+    measured = lambda: rounded(measure(options.data, quick=options.quick))  # noqa: E731
+    carry_out("methods", options, measured, shown, indent=None)
 
 
 def measure(data: Path, *, quick: bool) -> dict[str, Any]:
     """All numbers of one run."""
-    clock = _Clock()
-    date = datetime.now(UTC).replace(microsecond=0)
+    clock = Clock()
+    head = about("methods", command="python -m bench.methods" + " --quick" * quick, git_commit=commit())
     encoder = load_encoder(OFFLINE_ENCODER)
     layers = tuple(layer for layer in encoder.spec.layers if layer not in ("block01", "block02"))
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
@@ -112,12 +102,7 @@ def measure(data: Path, *, quick: bool) -> dict[str, Any]:
         outer += _judged(world, fold, taking_part, pixels, seconds)
         inner += _inner(world, fold, taking_part, seconds)
     return {
-        "benchmark": "methods",
-        "date": date.isoformat(),
-        "command": "python -m bench.methods" + " --quick" * quick,
-        "git_commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **head,
         "encoder": encoder.spec.name,
         "layers": list(layers),
         "folds": [

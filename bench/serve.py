@@ -26,8 +26,8 @@ from typing import Any
 import httpx
 import numpy as np
 
+from bench._frame import RESULTS, rounded
 from bench._machine import ROOT, commit, machine, versions
-from bench.main_job import RESULTS, _rounded
 from retrieval_detect.detector import Detector
 from retrieval_detect.images.sources import scan
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("give a folder of photographs and one of fakes")
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         index = options.index or _built(Path(folder) / "index", options.photographs, options.fakes)
-        result = _rounded(measure(index, options))
+        result = rounded(measure(index, options))
     out = options.out or RESULTS / f"serve-{result['date'][:10]}.json"
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))

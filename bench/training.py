@@ -6,21 +6,18 @@ cores; run it alone.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from bench._machine import commit, machine, versions
-from bench.main_job import RESULTS, _Clock, _rounded
+from bench._frame import Clock, about, carry_out, parser_of, rounded
+from bench._machine import commit
 from retrieval_detect.heads.linear import TOLERANCE, LinearHead
 from retrieval_detect.heads.prompt import PromptHead
 from retrieval_detect.store.training import TrainingSet
@@ -34,31 +31,18 @@ _FLOPS_A_VISIT = 4
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__)
+    parser = parser_of("training", __doc__)
     parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the table of FILE.")
     options = parser.parse_args(arguments)
-    if options.render:
-        print(table(json.loads(options.render.read_text(encoding="utf-8"))))
-        return
-    result = _rounded(measure(options.rows))
-    out = options.out or RESULTS / f"training-{result['date'][:10]}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+    carry_out("training", options, lambda: rounded(measure(options.rows)), table)
 
 
 def measure(n: int) -> dict[str, Any]:
     """All numbers of one run."""
-    clock = _Clock()
-    date = datetime.now(UTC).replace(microsecond=0)
+    clock = Clock()
+    command = "python -m bench.training" + f" --rows {n}" * (n != ROWS)
     return {
-        "benchmark": "training",
-        "date": date.isoformat(),
-        "command": "python -m bench.training" + f" --rows {n}" * (n != ROWS),
-        "git_commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **about("training", command=command, git_commit=commit()),
         "rows": n,
         "linear": _linear(_rows(n, D_LINEAR), clock),
         "prompt": _prompt(n, clock),
@@ -88,7 +72,7 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
 # ---------------------------------------------------------------- linear
 
 
-def _linear(rows: TrainingSet, clock: _Clock) -> dict[str, Any]:
+def _linear(rows: TrainingSet, clock: Clock) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -135,7 +119,7 @@ def _bandwidth_limit_s(matrix_bytes: int, passes: int) -> float:
 # ---------------------------------------------------------------- prompts
 
 
-def _prompt(n: int, clock: _Clock) -> dict[str, Any]:
+def _prompt(n: int, clock: Clock) -> dict[str, Any]:
     """One epoch of prompt learning at a large batch, and steps of CoOp's batch counted up to one."""
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         text = _text_tower(Path(folder))

@@ -9,17 +9,14 @@ Made-up vectors of two sorts, between which those of an encoder lie: ``random`` 
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 
-from bench._machine import ROOT, commit, machine, versions
+from bench._frame import about, carry_out, parser_of, say
+from bench._machine import commit
 from bench._timing import rounds_of
-from bench.speed.search import PROJECTION, D, made, say, seconds, wide
+from bench.speed.search import PROJECTION, D, made, seconds, wide
 from retrieval_detect.search._faiss import faiss
 from retrieval_detect.search.approximate import ApproximateBank, recall
 from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
@@ -112,31 +109,22 @@ def _row(block, name):
     return f"| {' | '.join(cells)} |"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path)
-    options = parser.parse_args()
-    if options.render:
-        print(tables(json.loads(options.render.read_text())))
-        return
+def measured(options):
     n = 10_000 if options.quick else options.rows
-    results = {
-        "benchmark": "approximate",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+    return {
+        **about("approximate", commit=commit()),
         "quick": options.quick,
         "search": [compared(sort, n, options.rounds) for sort in ("random", "clustered")],
     }
-    out = options.out or (ROOT / "bench/results" / f"approximate-{results['date'][:10]}.json")
-    if options.out or not options.quick:
-        out.write_text(json.dumps(results, indent=2) + "\n")
-    print(tables(results))
+
+
+def main():
+    parser = parser_of("speed.approximate", __doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    carry_out("approximate", options, lambda: measured(options), tables, indent=2)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -24,9 +22,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench._machine import ROOT, commit, machine, versions
+from bench._frame import Clock, about, carry_out, parser_of, rounded
+from bench._machine import ROOT, commit
 from bench._timing import rounds_of, took
-from bench.main_job import RESULTS, _Clock, _rounded
 from bench.speed._embed_tables import table
 from retrieval_detect.build import Index, plan
 from retrieval_detect.encoders.pipeline import embed
@@ -48,29 +46,23 @@ _RD = ("-m", "retrieval_detect")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.speed.embed", description=__doc__)
+    parser = parser_of("speed.embed", __doc__)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--clip-retrieval", type=Path, metavar="FOLDER", help="Where that package lies.")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the table of FILE.")
     parser.add_argument("--hold", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.hold:
         _hold(options.data, options.hold)
         return
-    if options.render:
-        print(table(json.loads(options.render.read_text(encoding="utf-8"))))
-        return
-    result = _rounded(measure(options.data, options.clip_retrieval, options.rounds))
-    out = options.out or RESULTS / f"speed-embed-{result['date'][:10]}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+    measured = lambda: rounded(measure(options.data, options.clip_retrieval, options.rounds))  # noqa: E731
+    carry_out("embed", options, measured, table)
 
 
 def measure(data: Path, peer: Path | None, rounds: int) -> dict[str, Any]:
     """All numbers of one run."""
-    clock, date = _Clock(), datetime.now(UTC).replace(microsecond=0)
+    clock = Clock()
+    head = about("speed/embed", command="python -m bench.speed.embed", git_commit=commit())
     photographs = sorted(data.glob("*/*/*.jpg"))
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         work = Path(folder)
@@ -91,11 +83,7 @@ def measure(data: Path, peer: Path | None, rounds: int) -> dict[str, Any]:
     return {
         "benchmark": "speed/embed",
         "model": MODEL,
-        "date": date.isoformat(),
-        "command": "python -m bench.speed.embed",
-        "git_commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **head,
         "rounds": rounds,
         "decode_and_resize": decoding,
         "parity": parity,

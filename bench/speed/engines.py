@@ -7,11 +7,8 @@ cores; run it alone.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -21,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from bench._machine import ROOT, commit, machine, versions
+from bench._frame import Clock, about, carry_out, parser_of, rounded
+from bench._machine import ROOT, commit
 from bench._timing import rounds_of
-from bench.main_job import RESULTS, _Clock, _rounded
 from bench.speed.embed import (
     FLOPS_AN_IMAGE,
     MODEL,
@@ -50,28 +47,21 @@ Encode = Callable[[Any], Any]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.speed.engines", description=__doc__)
+    parser = parser_of("speed.engines", __doc__)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument(
         "--quick", action="store_true", help="A few images: tries the code, measures nothing."
     )
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the table of FILE.")
     options = parser.parse_args(arguments)
-    if options.render:
-        print(table(json.loads(options.render.read_text(encoding="utf-8"))))
-        return
-    result = _rounded(measure(options.data, options.models, quick=options.quick))
-    out = options.out or (None if options.quick else RESULTS / f"engines-{result['date'][:10]}.json")
-    if out:
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+    measured = lambda: rounded(measure(options.data, options.models, quick=options.quick))  # noqa: E731
+    carry_out("engines", options, measured, table)
 
 
 def measure(data: Path, models: Sequence[str], *, quick: bool = False) -> dict[str, Any]:
     """All numbers of one run."""
-    clock, date = _Clock(), datetime.now(UTC).replace(microsecond=0)
+    clock, command = Clock(), f"python -m bench.speed.engines --models {' '.join(models)}"
+    head = about("speed/engines", command=command, git_commit=commit())
     rounds, found = (1 if quick else ROUNDS), {}
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         work = Path(folder)
@@ -84,12 +74,8 @@ def measure(data: Path, models: Sequence[str], *, quick: bool = False) -> dict[s
             n = 16 if quick else MODELS[model]
             found[model] = _model(model, weights, paths[:n], rounds)
     return {
-        "benchmark": "speed/engines",
-        "date": date.isoformat(),
-        "command": f"python -m bench.speed.engines --models {' '.join(models)}",
-        "git_commit": commit(),
-        "machine": machine(),
-        "versions": versions() | {name: version(name) for name in ("onnxruntime", "openvino")},
+        **head,
+        "versions": head["versions"] | {name: version(name) for name in ("onnxruntime", "openvino")},
         "rounds": rounds,
         "models": found,
         "elapsed_s": clock.elapsed_s,

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.speed.search import say
+from bench._frame import say
 from retrieval_detect.report.html.pictures import QUERY_SIDE, REFERENCE_SIDE, encoded
 from retrieval_detect.report.html.records import Picture
 from retrieval_detect.report.html.write import write_html

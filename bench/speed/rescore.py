@@ -8,20 +8,17 @@ See bench/README.md.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import os
 import shutil
-import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from bench._machine import ROOT, commit, machine, versions
+from bench._frame import about, carry_out, parser_of, say
+from bench._machine import commit
 from bench._timing import rounds_of, took
 from retrieval_detect.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.detector import Detector
@@ -44,10 +41,6 @@ CHUNK = 10_000
 BLOCK = 2048
 ONE_BY_ONE = 100
 MORE = 4
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 def spec(d):
@@ -171,11 +164,7 @@ def measured(options):
     d, queries = (64, 3000) if options.quick else (options.d, options.queries)
     sizes = (3000, 6000) if options.quick else options.references
     results = {
-        "benchmark": "rescore",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **about("rescore", commit=commit()),
         "quick": options.quick,
         "d": d,
         "queries": queries,
@@ -230,23 +219,14 @@ def table(results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of("speed.rescore", __doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--references", type=int, nargs="+", default=REFERENCES)
     parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--d", type=int, default=D)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path)
     options = parser.parse_args()
-    if options.render:
-        print(table(json.loads(options.render.read_text())))
-        return
-    results = measured(options)
-    out = options.out or (ROOT / "bench/results" / f"rescore-{results['date'][:10]}.json")
-    if options.out or not options.quick:
-        out.write_text(json.dumps(results, indent=2) + "\n")
-    print(table(results))
+    carry_out("rescore", options, lambda: measured(options), table, indent=2)
 
 
 if __name__ == "__main__":

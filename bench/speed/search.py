@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from bench._machine import ROOT, commit, machine, versions
+from bench._frame import about, carry_out, parser_of, say
+from bench._machine import ROOT, commit
 from bench._timing import rounds_of
 from bench.speed._search_tables import tables
 from retrieval_detect.files import DigestCache
@@ -38,10 +38,6 @@ PEERS_UP_TO = {"scikit-learn": 1.1e8, "usearch": 1.1e8, "lancedb": 3.2e6}
 BUILT_SHARE = 10
 """autofaiss builds over one row of so many: over all of them it takes a quarter of an hour."""
 CHECKED = 8
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 def made(n, *, seed, start=0):
@@ -294,11 +290,7 @@ def measured(options):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         results = {
-            "benchmark": "search",
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "machine": machine(),
-            "versions": versions(),
+            **about("search", commit=commit()),
             "quick": options.quick,
             "search": [],
         }
@@ -310,25 +302,16 @@ def measured(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of("speed.search", __doc__)
     parser.add_argument("--peers", metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path)
     parser.add_argument("--searched", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.searched:
         search_and_tell(options.searched[0], int(options.searched[1]))
         return
-    if options.render:
-        print(tables(json.loads(options.render.read_text())))
-        return
-    results = measured(options)
-    out = options.out or (ROOT / "bench/results" / f"search-{results['date'][:10]}.json")
-    if options.out or not options.quick:
-        out.write_text(json.dumps(results, indent=2) + "\n")
-    print(tables(results))
+    carry_out("search", options, lambda: measured(options), tables, indent=2)
 
 
 if __name__ == "__main__":

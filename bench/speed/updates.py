@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from bench._machine import ROOT, commit, machine, versions
+from bench._frame import about, carry_out, parser_of, say
+from bench._machine import ROOT, commit
 from bench._timing import rounds_of, took
 from retrieval_detect.types import LABELS
 
@@ -29,10 +29,6 @@ IMAGES, QUICK, ROUNDS = 100_000, 1_000, 5
 FEW = 2
 FOLDERS = 10
 SIDE, CELL = 64, 8
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- what is built from
@@ -102,11 +98,7 @@ def counted(arguments):
 def measured(options):
     n = QUICK if options.quick else options.images
     results = {
-        "benchmark": "updates",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **about("updates", commit=commit()),
         "quick": options.quick,
         "images": n,
     }
@@ -164,26 +156,17 @@ def table(results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of("speed.updates", __doc__)
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--folder", type=Path, help="Where pictures and index lie, or are made and stay.")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path)
     parser.add_argument("--counted", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.counted:
         counted(options.counted)
         return
-    if options.render:
-        print(table(json.loads(options.render.read_text())))
-        return
-    results = measured(options)
-    out = options.out or (ROOT / "bench/results" / f"updates-{results['date'][:10]}.json")
-    if options.out or not options.quick:
-        out.write_text(json.dumps(results, indent=2) + "\n")
-    print(table(results))
+    carry_out("updates", options, lambda: measured(options), table, indent=2)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""The frame of a benchmark: options, what is noted beside its numbers, JSON written, tables printed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench._machine import ROOT, machine, versions
+
+RESULTS = ROOT / "bench" / "results"
+
+
+def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Of ``python -m bench.MODULE``, with the options that all have."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m bench.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="Where to write (default: in bench/results)."
+    )
+    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the tables of FILE.")
+    return parser
+
+
+def about(name: str, **more: str | None) -> dict[str, Any]:
+    """What stands at the head of a result, as it is begun: date, machine and versions, and ``more``."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"benchmark": name, "date": date, **more, "machine": machine(), "versions": versions()}
+
+
+def carry_out(
+    name: str,
+    options: argparse.Namespace,
+    measure: Callable[[], dict[str, Any]],
+    tables: Callable[[dict[str, Any]], str],
+    *,
+    indent: int | None = 1,
+) -> None:
+    """Measure, write the JSON, print the tables; or print those of an earlier result (``--render``).
+
+    What was only tried (``--quick``) is written where ``--out`` says, or not at all. ``indent`` : of the
+    JSON; ``None`` : long lists, a record a line.
+    """
+    if options.render:
+        print(tables(json.loads(options.render.read_text(encoding="utf-8"))))
+        return
+    result = measure()
+    out = options.out
+    if out is None and not getattr(options, "quick", False):
+        out = RESULTS / f"{name}-{result['date'][:10]}.json"
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(_text(result, indent) + "\n", encoding="utf-8")
+        say(f"written: {out}")
+    print(tables(result))
+
+
+def _text(result: dict[str, Any], indent: int | None) -> str:
+    if indent is None:
+        return json.dumps(result, ensure_ascii=False, separators=(",", ":")).replace("},{", "},\n{")
+    return json.dumps(result, ensure_ascii=False, indent=indent)
+
+
+def rounded(value: Any) -> Any:
+    """Six digits of every number: more would only look exact."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+class Clock:
+    """Says on stderr what is being done, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        return round(time.monotonic() - self._started, 1)
+
+    def say(self, text: str) -> None:
+        say(f"{self.elapsed_s:5.0f} s  {text}")
+
+
+def say(text: str) -> None:
+    """Progress, beside the tables on stdout."""
+    print(text, file=sys.stderr, flush=True)
