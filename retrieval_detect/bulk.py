@@ -1,13 +1,15 @@
-"""Many stored embeddings asked about at once: the scores of ``Methods.ask``, a block at a time."""
+"""Many images asked about at once: the scores of ``Methods.ask``, a block at a time, or its answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval_detect.errors import VectorError
 from retrieval_detect.methods import ATTRIBUTION_K, as_stored, vote_of
 from retrieval_detect.scoring.attribution import top_names
 from retrieval_detect.scoring.vote import DEFAULT_K, scores, typicality_of
@@ -17,13 +19,17 @@ from retrieval_detect.types import LABELS, METHODS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.methods import Methods
+    from retrieval_detect.methods import Answer, Methods
     from retrieval_detect.scoring.neighbours import NearestImages
+    from retrieval_detect.search.banks import Near
     from retrieval_detect.search.bulk import Asked
-    from retrieval_detect.types import Bool, Float32, Int64, Label
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.types import Bool, Embedded, Float32, Int64, Label
     from retrieval_detect.verdicts import Question
 
     Float64 = NDArray[np.float64]
+    _Found = tuple[list[tuple[int, int]], Mapping[Label, Near]]
+    """Rows of an image's own bytes, (row id, group), and its neighbours."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,10 +110,50 @@ class BulkMethods:
 
     def _own_groups(self, asked: Asked) -> dict[int, set[int]]:
         """Groups of the live rows of each image's own bytes, in either split."""
-        snapshot = self._methods.snapshot
-        hits = snapshot.find(asked.content_ids)
-        rows = snapshot.take([row_id for _, row_id, _, _ in hits], ["group"]) if hits else []
         groups: dict[int, set[int]] = {}
-        for (position, *_), row in zip(hits, rows, strict=True):
-            groups.setdefault(position, set()).add(row["group"])
+        for position, _, group in stored_copies(self._methods.snapshot, asked.content_ids):
+            groups.setdefault(position, set()).add(group)
         return groups
+
+
+class Together:
+    """A ``checked`` question, and images that share one search, made when the first of them is asked about.
+
+    Each gets what it would alone; so does an image that is not among them. For one thread at a time.
+    """
+
+    def __init__(self, methods: Methods, question: Question, images: Sequence[Embedded] = ()) -> None:
+        self.question = question
+        self._methods, self._images = methods, images
+
+    def ask(self, image: Embedded) -> tuple[list[tuple[int, int]], Answer]:
+        """(row id, group) of every live row of the image's own bytes, and what ``Methods.ask`` gives."""
+        copies, near = self._shared.get(id(image)) or self._search([image])[0]
+        return copies, self._methods.answer(near, image.vectors, self.question)
+
+    @cached_property
+    def _shared(self) -> dict[int, _Found]:
+        if len(self._images) < 2:
+            return {}
+        try:
+            return dict(zip(map(id, self._images), self._search(self._images), strict=True))
+        except VectorError:  # one of them is nothing once projected; it costs no other its answer
+            return {}
+
+    def _search(self, images: Sequence[Embedded]) -> list[_Found]:
+        copies: list[list[tuple[int, int]]] = [[] for _ in images]
+        for i, row_id, group in stored_copies(self._methods.snapshot, [image.content_id for image in images]):
+            copies[i].append((row_id, group))
+        asked = [
+            (image, image.vectors, {group for _, group in own})
+            for image, own in zip(images, copies, strict=True)
+        ]
+        return list(zip(copies, self._methods.nearest_of_each(asked, self.question), strict=True))
+
+
+def stored_copies(snapshot: Snapshot, content_ids: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
+    """(index into ``content_ids``, row id, group) of every live row of those bytes, in either split."""
+    hits = snapshot.find(content_ids)
+    rows = snapshot.take([row_id for _, row_id, _, _ in hits], ["group"]) if hits else []
+    for (i, *_), row in zip(hits, rows, strict=True):
+        yield i, row["row_id"], row["group"]

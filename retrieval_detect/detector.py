@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_detect import influence, regions, stability
 from retrieval_detect.answers import N_EVIDENCE, doubts, own_rows, shown_with
+from retrieval_detect.bulk import Together
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError
 from retrieval_detect.images.laundering import CROPS, drawn_views, kind_of, stored_views
 from retrieval_detect.methods import ATTRIBUTION_K, Answer, Methods, calibration_name
@@ -86,7 +87,7 @@ class Detector:
     def encoder(self) -> Encoder:
         """The index's encoder; raises ``WeightsUnavailable`` or ``EncoderMismatch``."""
         if not self._agreed:
-            from retrieval_detect.encoders.agreement import engine_drift, require_same_encoder
+            from retrieval_detect.encoders.agreement import require_agreement, require_same_encoder
 
             if self._encoder is None:
                 from retrieval_detect.encoders.registry import load_encoder
@@ -96,7 +97,7 @@ class Detector:
                     name, weights=self._weights, device=self._device, offline=self._offline
                 )
             require_same_encoder(self._encoder.spec, self.snapshot)
-            engine_drift(self._encoder, self.snapshot)
+            require_agreement(self._encoder, self.snapshot)
             self._agreed = True
         assert self._encoder is not None  # noqa: S101 - for the type checker; set above
         return self._encoder
@@ -167,9 +168,9 @@ class Detector:
     def _judged_all(
         self, embedded: Iterable[Sequence[Embedded | Failure]], question: Question
     ) -> Iterator[Verdict | Failure]:
-        started = time.perf_counter()
+        started, together = time.perf_counter(), Together(self.methods, question)
         for views in embedded:
-            yield self.judge_views(views, question, started=started)
+            yield self.judge_views(views, together, started=started)
             started = time.perf_counter()
 
     def views(self, question: Question) -> Chooser:
@@ -177,18 +178,19 @@ class Detector:
         return _views(question, crop_size=self.encoder.spec.preprocessing.size)
 
     def judge_views(
-        self, embedded: Sequence[Embedded | Failure], question: Question, *, started: float
+        self, embedded: Sequence[Embedded | Failure], together: Together, *, started: float
     ) -> Verdict | Failure:
         """The verdict for one image whose views are embedded already; ``started`` : ``time.perf_counter()``.
 
-        ``embedded`` : what became of each of ``views(question)``, in order; ``question`` : checked.
+        ``embedded`` : what became of each of ``views(question)``, in order; ``together`` : the question, and
+        the images that share a search.
         """
         original, *others = embedded
         if isinstance(original, Failure):
             return original
         usable = [view for view in others if isinstance(view, Embedded)]
         try:
-            verdict = self._judge(original, question, usable)
+            verdict = self._judge(original, together, usable)
         except EmptyBank as error:  # every reference left is a copy of this very image
             return Failure(original.item.uri, "no-voters", error.message)
         return replace(verdict, elapsed_s=time.perf_counter() - started)
@@ -199,13 +201,13 @@ class Detector:
         question = self.checked(Question(**asked))
         if question.stability or question.regions:
             raise UsageError("stability and regions need the image itself", hint="Use query().")
-        verdict = self._judge(embedded, question)
+        verdict = self._judge(embedded, Together(self.methods, question))
         return replace(verdict, elapsed_s=time.perf_counter() - started)
 
-    def _judge(self, embedded: Embedded, question: Question, views: Sequence[Embedded] = ()) -> Verdict:
-        stored = self._stored_copies(embedded)
+    def _judge(self, embedded: Embedded, together: Together, views: Sequence[Embedded] = ()) -> Verdict:
+        question = together.question
+        stored, answer = together.ask(embedded)
         groups = {group for _, group in stored}
-        answer = self.methods.ask(embedded, embedded.vectors, question, own_groups=groups)
         verdict = self._verdict(embedded, answer, own_rows(self.snapshot, answer.near, stored), question)
         verdict = self._calibrated(verdict, answer, question, embedded)
         if question.influence:
@@ -309,12 +311,6 @@ class Detector:
     @cached_property
     def _rows_digest(self) -> str:
         return self.snapshot.rows_digest()
-
-    def _stored_copies(self, embedded: Embedded) -> list[tuple[int, int]]:
-        """(row id, group) of every live row of the query's own bytes, in either split."""
-        row_ids = [row_id for _, row_id, _, _ in self.snapshot.find([embedded.content_id])]
-        rows = self.snapshot.take(row_ids, ["group"]) if row_ids else []
-        return [(row["row_id"], row["group"]) for row in rows]
 
     # ------------------------------------------------------------ answering
 

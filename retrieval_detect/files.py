@@ -20,7 +20,7 @@ from retrieval_detect.errors import UsageError
 TEMPORARY = ".tmp-"
 """Prefix of files being written; whoever holds the writer lock may delete leftovers."""
 
-_REMEMBERED_FILES = 100_000
+_REMEMBERED = 100_000
 
 
 def require_folder_of(path: Path) -> None:
@@ -78,6 +78,29 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def user_cache() -> Path:
+    """The user's cache folder, outside every index (``RD_CACHE`` names another)."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("RD_CACHE") or user_cache_path("retrieval-detect"))
+
+
+def read_cache(path: Path) -> dict[str, Any]:
+    """What ``write_cache`` kept; nothing where the file is lost or something else."""
+    with suppress(OSError, ValueError):
+        loaded = json.loads(path.read_text())
+        if isinstance(loaded, dict):
+            return loaded
+    return {}
+
+
+def write_cache(path: Path, known: dict[str, Any]) -> None:
+    """Keep the newest of ``known``, which are its last. A cache that cannot be written is an ``OSError``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    newest = dict(list(known.items())[-_REMEMBERED:])
+    write_bytes(path, json.dumps(newest).encode())  # in order, oldest first
+
+
 class DigestCache:
     """Remembers the sha256 of file versions, so that opening an index does not reread it.
 
@@ -88,22 +111,13 @@ class DigestCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: dict[str, str] = {}
+        self._known = {version: str(digest) for version, digest in read_cache(path).items()}
         self._changed = False
-        with suppress(OSError, ValueError):
-            loaded = json.loads(path.read_text())
-            if isinstance(loaded, dict):
-                self._known = {str(k): str(v) for k, v in loaded.items()}
 
     @classmethod
     def for_user(cls) -> DigestCache:
-        """The cache in the user's cache folder (``RD_CACHE`` names another)."""
-        from platformdirs import user_cache_path
-
-        folder = (
-            Path(os.environ["RD_CACHE"]) if "RD_CACHE" in os.environ else user_cache_path("retrieval-detect")
-        )
-        return cls(folder / "digests.json")
+        """The one in ``user_cache``."""
+        return cls(user_cache() / "digests.json")
 
     @staticmethod
     def _version(path: Path) -> str:
@@ -124,8 +138,6 @@ class DigestCache:
         """Write new digests out; a cache that cannot be written is no error."""
         if not self._changed:
             return
-        newest = dict(list(self._known.items())[-_REMEMBERED_FILES:])
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(self._path, json.dumps(newest).encode())  # in order, oldest first
+            write_cache(self._path, self._known)
             self._changed = False

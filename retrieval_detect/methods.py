@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.errors import EncoderMismatch, UsageError
+from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.heads.registry import read_head
 from retrieval_detect.scoring.attribution import generator_densities
 from retrieval_detect.scoring.calibration import Calibration
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from retrieval_detect.heads.base import Head
     from retrieval_detect.scoring.neighbours import BankNeighbours
     from retrieval_detect.scoring.vote import VoteResult
-    from retrieval_detect.search.banks import Near
+    from retrieval_detect.search.banks import Near, Sought
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Embedded, Float32, Label, Method, Probe
 
@@ -132,6 +133,20 @@ class Methods:
         found = self._stored(question)
         if found and found.k == question.k and found.scorer != self.scorer(question):
             yield f"the calibration is of scores of an earlier rd: rd fit calibration{_named(question)}"
+        for name in self._parts(question.method):
+            head = None if name in METHODS else self.head(name)
+            if isinstance(head, EnsembleHead) and (why := self._unlike(head, question)):
+                again = f"--name {name} --members {','.join(head.members)} --rule {head.rule}"
+                yield f"ensemble {name} learnt from {why}: rd train ensemble {again}"
+
+    def _unlike(self, head: EnsembleHead, question: Question) -> str:
+        """What an ensemble learnt from, if not from such scores as its members give now."""
+        votes = [member for member in head.members if member in METHODS]
+        if outdated := head.outdated():
+            return f"{' and '.join(outdated)} scores of an earlier rd"
+        through = self.banks(question.projection).projection.id
+        other = votes and head.projection not in (None, through)
+        return f"{' and '.join(votes)} scores through another projection" if other else ""
 
     def _stored(self, question: Question) -> Calibration | None:
         name = calibration_name(question.method, question.projection or PLAIN)
@@ -168,8 +183,19 @@ class Methods:
         ``question`` : ``checked``. ``own_groups`` : groups that are known to hold the image itself; their
         references do not vote.
         """
-        banks, k = self.banks(question.projection), question.k or DEFAULT_K[vote_of(question.method)]
-        near = banks.nearest(image, vectors, wanted=max(k, ATTRIBUTION_K), own_groups=own_groups)
+        (near,) = self.nearest_of_each([(image, vectors, own_groups)], question)
+        return self.answer(near, vectors, question)
+
+    def nearest_of_each(self, asked: Sequence[Sought], question: Question) -> list[dict[Label, Near]]:
+        """What ``answer`` needs of each of some images, from one search."""
+        wanted = max(self._k(question), ATTRIBUTION_K)
+        return self.banks(question.projection).nearest_of_each(asked, wanted=wanted)
+
+    def answer(
+        self, near: Mapping[Label, Near], vectors: Mapping[str, Float32], question: Question
+    ) -> Answer:
+        """What ``ask`` gives, from the neighbours of an image that are found already."""
+        banks, k = self.banks(question.projection), self._k(question)
         voters = banks.voters(near)
         temperature = banks.projection.temperature
         result = vote(
@@ -179,6 +205,9 @@ class Methods:
             score = self._head_score(question.method, vectors, voters, temperature)
             result = replace(result, score=score, warnings=())
         return Answer(near, voters, result, float(typicality(voters["fake"], voters["real"])[0]))
+
+    def _k(self, question: Question) -> int:
+        return question.k or DEFAULT_K[vote_of(question.method)]
 
     def generator_densities(self, answer: Answer, question: Question) -> Float64:
         """How close an image lies to each generator of the fake bank, float64 (G,)."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from retrieval_detect.calibrate import fit_calibration, write_calibration
 from retrieval_detect.errors import EncoderMismatch, UsageError
+from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.methods import Methods, calibration_name, calibrations, load_head
 from retrieval_detect.progress import quiet
 from retrieval_detect.projections.inner import Trial, Vote
@@ -353,8 +354,11 @@ def write_head(
     of: Snapshot | None = None,
 ) -> FittedRecord:
     """The head as files of the index; it counts once it is committed. ``of`` : what it was trained on."""
+    seen = of or writer.snapshot
+    if isinstance(head, EnsembleHead):
+        head.projection = read_projection(seen).id
     files = head.to_files(fingerprint=writer.snapshot.manifest.encoder.fingerprint)
-    rows = ((of or writer.snapshot).rows_digest(strata), strata)
+    rows = (seen.rows_digest(strata), strata)
     return writer.write_fitted("head", name, method=head.kind, files=files, rows=rows)
 
 

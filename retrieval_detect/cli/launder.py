@@ -36,6 +36,7 @@ _MOST_SEED = 2**32 - 1
 @click.option(
     "--as",
     "as_",
+    multiple=True,
     metavar="STEPS",
     help="social, unified, or steps joined by +: jpeg, webp, resize, crop, blur, screenshot, with numbers "
     "(jpeg-72) or drawn by chance; side-N, longest-N.",
@@ -50,7 +51,7 @@ _MOST_SEED = 2**32 - 1
 @dry_run_option
 @click.pass_obj
 def command(
-    run: Run, paths: tuple[str, ...], out: Path, as_: str | None, unify: bool, seed: int, dry_run: bool
+    run: Run, paths: tuple[str, ...], out: Path, as_: tuple[str, ...], unify: bool, seed: int, dry_run: bool
 ) -> int | None:
     """Write laundered copies of images, or unify them.
 
@@ -77,15 +78,23 @@ def command(
     return SOME_FAILED if failed else None
 
 
-def _one_of(as_: str | None, unify: bool) -> str:
+def _one_of(as_: tuple[str, ...], unify: bool) -> str:
     from retrieval_detect.errors import UsageError
+    from retrieval_detect.images.chains import parse_chain
 
+    if len(as_) > 1:  # one after another, or a copy each? The names of copies do not say which is which
+        joined = "+".join(step for text in as_ for step in parse_chain(text))
+        raise UsageError(
+            f"--as is given {len(as_)} times",
+            hint=f"One after another: --as {joined}. A copy of each: rd launder once for each, with an --out "
+            "of its own.",
+        )
     if bool(as_) == unify:
         raise UsageError(
             "it is not said how to launder" if not unify else "--as and --unify are both given",
             hint="Give --as STEPS, such as social or jpeg-72, or --unify.",
         )
-    return as_ or "unified"
+    return as_[0] if as_ else "unified"
 
 
 def _placed(paths: tuple[str, ...], out: Path) -> list[tuple[ImageItem, str]]:

@@ -72,6 +72,8 @@ def command(run: Run, /, host: str, port: int, token_file: Path | None, **limits
     """
     from retrieval_detect.errors import UsageError
 
+    # Read when numpy is loaded, below: its threads would spin between small products on cores others need.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from retrieval_detect.web.server import serve
     except ModuleNotFoundError as error:

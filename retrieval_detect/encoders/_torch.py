@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -105,14 +107,10 @@ class TorchEncoder:
         self, work: Callable[[UInt8], dict[str, Float32]], batch: UInt8
     ) -> list[dict[str, Float32]]:
         cores = torch.get_num_threads()
-        if self._spec.device != "cpu" or not 1 < cores <= len(batch):
+        if self._spec.device != "cpu" or len(batch) < max(2, cores):
             return [work(batch)]
         parts = np.array_split(batch, cores * ceil(len(batch) / (cores * self.part)))
-        try:
-            with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return list(pool.map(work, parts))
-        finally:
-            torch.set_num_threads(cores)  # what threads to come will start with
+        return list(_pool(cores).map(work, parts))
 
     @torch.inference_mode()
     def _passed(self, part: UInt8, layers: Sequence[str], taken: Taken) -> dict[str, Float32]:
@@ -146,6 +144,22 @@ class TorchEncoder:
         std = torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
         pixels = squares.permute(0, 3, 1, 2).float().div_(255)
         return pixels.sub_(mean).div_(std).to(self._dtype)
+
+
+@cache
+def _pool(cores: int) -> ThreadPoolExecutor:
+    """Threads that work alone, and last: what a thread has prepared for a network is lost with it."""
+    given, all_there = torch.get_num_threads(), threading.Barrier(cores)
+    pool = ThreadPoolExecutor(cores, "rd-network", initializer=torch.set_num_threads, initargs=(1,))
+    for started in [pool.submit(all_there.wait) for _ in range(cores)]:
+        started.result()
+    torch.set_num_threads(given)  # what threads to come will start with
+    return pool
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has the pool but not its threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 class Taken(threading.local):

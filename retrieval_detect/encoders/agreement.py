@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING
 
+from retrieval_detect import __version__
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE, canary_vectors, centred_distance
+from retrieval_detect.encoders.registry import ENTRY_POINT_GROUP
 from retrieval_detect.errors import EncoderMismatch, UsageError
+from retrieval_detect.files import read_cache, sha256_bytes, user_cache, write_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +20,10 @@ if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import EncoderSpec
+
+REMEMBERED = "engines.json"
+_PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "openvino", "numpy", "pillow", "simplejpeg")
+"""They make vectors of pixels."""
 
 
 def require_layers(spec: EncoderSpec, layers: Sequence[str]) -> None:
@@ -60,3 +71,38 @@ def engine_drift(encoder: Encoder, snapshot: Snapshot) -> float:
             hint=f"Run it as it was built: engine {manifest.encoder.engine}.",
         )
     return drift
+
+
+def require_agreement(encoder: Encoder, snapshot: Snapshot) -> None:
+    """``engine_drift`` for questions: once an engine was found to agree, its canaries are not embedded again.
+
+    The outcome is remembered in the user's cache folder, for the same canaries, layers, encoder, engine and
+    versions. Disagreement is not, and an entry that is no distance within the tolerance counts for nothing.
+    So whoever can write to that folder, and nobody else, can pass an engine off as one that agrees, to that
+    user alone: nothing in an index can vouch for it, and what is added to an index is always measured
+    (``engine_drift``), so that no entry ever reaches a manifest.
+    """
+    if encoder.spec.engine in snapshot.manifest.engines:
+        return
+    path, key = user_cache() / REMEMBERED, _setting(encoder.spec, snapshot)
+    if _agrees(read_cache(path).get(key)):
+        return
+    drift = engine_drift(encoder, snapshot)
+    with suppress(OSError):  # then it is measured again, the next time
+        write_cache(path, read_cache(path) | {key: drift})
+
+
+def _agrees(drift: object) -> bool:
+    return isinstance(drift, float) and 0 <= drift <= CANARY_TOLERANCE
+
+
+def _setting(spec: EncoderSpec, snapshot: Snapshot) -> str:
+    """Digest of all that the outcome follows from."""
+    found = {"retrieval-detect": __version__}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    plug_ins = [(p.name, p.dist.version) for p in entry_points(group=ENTRY_POINT_GROUP) if p.dist]
+    canaries = {layer: record.sha256 for layer, record in snapshot.manifest.canaries.items()}
+    facts = [spec.fingerprint, spec.engine, platform.machine(), canaries, found, sorted(plug_ins)]
+    return sha256_bytes(json.dumps(facts, sort_keys=True).encode())

@@ -11,6 +11,7 @@ import numpy as np
 from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.base import Head, checked, option, quiet, require_both
 from retrieval_detect.heads.linear import balanced_weights
+from retrieval_detect.scoring.vote import REDEFINED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +45,8 @@ class EnsembleHead(Head):
       the fusion of its released code).
     - ``weights`` : sum of w_i l_i and a bias, w_i >= 0, of least log loss with a penalty on the sum
       of w_i, which is chosen on generators and sources left out.
+
+    ``projection`` : the id of that which its votes were through, where the scores are from an index.
     """
 
     kind = "ensemble"
@@ -52,6 +55,8 @@ class EnsembleHead(Head):
 
     def __post_init__(self) -> None:
         self._members: tuple[str, ...] = ()
+        self._votes: Mapping[str, str] = {}
+        self.projection: str | None = None
         self._slopes: Float64 = np.empty(0)
         self._intercepts: Float64 = np.empty(0)
         self._weights: Float64 = np.empty(0)
@@ -67,6 +72,10 @@ class EnsembleHead(Head):
     def members(self) -> tuple[str, ...]:
         """The methods it was fitted on, in the order of its weights."""
         return self._members
+
+    def outdated(self) -> tuple[str, ...]:
+        """The members whose scores meant something else when it learnt from them (``vote.REDEFINED``)."""
+        return tuple(m for m in self.members if self._votes.get(m) != REDEFINED.get(m))
 
     def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head``. ``rows.vectors`` : member → score, float32 (n, 1)."""
@@ -88,6 +97,7 @@ class EnsembleHead(Head):
         else:
             self._weights, self._bias = np.full(len(members), 1 / len(members)), 0.0
         self._members, self._slopes, self._intercepts = members, slopes, intercepts
+        self._votes = {member: REDEFINED[member] for member in members if member in REDEFINED}
         return self
 
     def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
@@ -126,8 +136,9 @@ class EnsembleHead(Head):
         self._bias = bias
 
     def facts(self) -> dict[str, Any]:
-        """The members, in the order of the arrays, and the penalty chosen."""
-        return {"members": list(self.members), "penalty": self._penalty}
+        """The members, in the order of the arrays, the penalty chosen, and what the scores were of."""
+        of = {"votes": dict(self._votes), "projection": self.projection}
+        return {"members": list(self.members), "penalty": self._penalty} | of
 
     def restore_facts(self, facts: Mapping[str, Any]) -> None:
         """See ``Head``."""
@@ -135,6 +146,7 @@ class EnsembleHead(Head):
         if len(members) != len(self._slopes):
             raise ValueError(f"{len(members)} members for {len(self._slopes)} weights")
         self._members, self._penalty = members, facts["penalty"]
+        self._votes, self.projection = dict(facts.get("votes", {})), facts.get("projection")
 
 
 def _log_odds(scores: Float32, fake: Bool, counted: Float64) -> tuple[float, float]:

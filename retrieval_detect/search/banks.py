@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,14 +22,17 @@ from retrieval_detect.search.projection import query_codes
 from retrieval_detect.search.references import References
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.layout import BANKS
-from retrieval_detect.types import LABELS, NEAR_HAMMING
+from retrieval_detect.types import LABELS, NEAR_HAMMING, Neighbours
 
 if TYPE_CHECKING:
     from retrieval_detect.search.bank import Bank
     from retrieval_detect.search.projection import Projection
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.tuned import Tuned
-    from retrieval_detect.types import Bool, Embedded, Float16, Float32, Int64, Label, Neighbours, Probe
+    from retrieval_detect.types import Bool, Embedded, Float16, Float32, Int64, Label, Probe
+
+    Sought = tuple[Embedded | Probe, Mapping[str, Float32], set[int]]
+    """An image, its vectors and the groups known to hold it; see ``Banks.nearest``."""
 
 SPARE = 16
 """Neighbours fetched beyond those wanted, so that dropping the query's own seldom means asking again."""
@@ -136,16 +139,21 @@ class Banks:
         ``vectors`` : layer → float32 (d,), any norm; the projection's layers and the one that tells
         near-duplicates. ``own_groups`` : groups known to hold the query's image.
         """
-        query = np.concatenate([vectors[layer] for layer in self.projection.layers])
-        codes, fetch = query_codes(query[None, :], self.projection), wanted + SPARE
-        while True:
-            both = self.search_codes(codes, fetch)
-            found = {label: self._seen(label, image, vectors, both[label]) for label in LABELS}
-            groups = own_groups | self.own_groups(found)
-            near = {label: self._without(label, found[label], groups) for label in LABELS}
-            if all(self._enough(label, near[label], wanted) for label in LABELS):
-                return near
+        return self.nearest_of_each([(image, vectors, own_groups)], wanted=wanted)[0]
+
+    def nearest_of_each(self, asked: Sequence[Sought], *, wanted: int) -> list[dict[Label, Near]]:
+        """``nearest`` for each of some images, from one search of each bank."""
+        layers = self.projection.layers
+        queries = np.stack([np.concatenate([vectors[layer] for layer in layers]) for _, vectors, _ in asked])
+        codes, fetch = query_codes(queries, self.projection), wanted + SPARE
+        near: dict[int, dict[Label, Near]] = {}
+        pending = list(range(len(asked)))
+        while pending:
+            both = self.search_codes(codes[pending], fetch)
+            near |= {i: self._near(asked[i], both, row) for row, i in enumerate(pending)}
+            pending = [i for i in pending if not self._suffice(near[i], wanted)]
             fetch *= 4
+        return [near[i] for i in range(len(asked))]
 
     def search_codes(self, codes: Float16, k: int) -> dict[Label, Neighbours]:
         """Each bank's ``Bank.search_codes``, side by side: no thread idles between the two."""
@@ -196,6 +204,15 @@ class Banks:
             return self._snapshot.dead
         stored = [shard.row_ids for shard in self._snapshot.shards(label, "bank")]
         return np.setdiff1d(np.concatenate(stored), self.references(label).row_ids)
+
+    def _near(self, sought: Sought, both: Mapping[Label, Neighbours], row: int) -> dict[Label, Near]:
+        image, vectors, own_groups = sought
+        found = {label: self._seen(label, image, vectors, _row(both[label], row)) for label in LABELS}
+        groups = own_groups | self.own_groups(found)
+        return {label: self._without(label, found[label], groups) for label in LABELS}
+
+    def _suffice(self, near: Mapping[Label, Near], wanted: int) -> bool:
+        return all(self._enough(label, near[label], wanted) for label in LABELS)
 
     def _seen(
         self, label: Label, image: Embedded | Probe, vectors: Mapping[str, Float32], neighbours: Neighbours
@@ -255,6 +272,10 @@ class Banks:
 
 def _joined(layers: list[Float16]) -> Float16 | SideBySide:
     return layers[0] if len(layers) == 1 else SideBySide(layers)
+
+
+def _row(neighbours: Neighbours, row: int) -> Neighbours:
+    return Neighbours(neighbours.row_ids[row : row + 1], neighbours.similarities[row : row + 1])
 
 
 def _leading_word(identity: bytes) -> np.uint64:

@@ -155,7 +155,8 @@ class EmbeddingsFile:
     @contextmanager
     def _opened(self) -> Iterator[pq.ParquetFile]:
         try:
-            with pq.ParquetFile(self.path) as file:
+            # Else it reads ahead, and holds every row group asked for until the last is done.
+            with pq.ParquetFile(self.path, pre_buffer=False) as file:
                 yield file
         except (OSError, pa.ArrowInvalid) as error:
             raise UsageError(

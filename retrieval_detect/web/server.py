@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ from retrieval_detect.web.generations import Generations
 from retrieval_detect.web.metrics import Metrics
 from retrieval_detect.web.safety import require_safe
 from retrieval_detect.web.service import Service
-from retrieval_detect.web.settings import cores
+from retrieval_detect.web.settings import MIB, cores
 from retrieval_detect.web.teaching import Teacher
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 _CONNECTIONS_AN_IMAGE = 8
 """Connections allowed for each place in the queue: enough to tell the others politely that it is full."""
 _GRACE_S = 30
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_KEPT_BYTES, _KEPT_BYTES = 32 * MIB, 256 * MIB
+"""What is larger goes back to the system as soon as it is free (32 MiB is as large as glibc allows), and all
+that is free beyond the second, of one thread's memory."""
 
 
 def application(load: Load, settings: ServeSettings, *, device: str = "auto") -> FastAPI:
@@ -47,8 +53,11 @@ def application(load: Load, settings: ServeSettings, *, device: str = "auto") ->
 
 def serve(load: Load, settings: ServeSettings, *, device: str = "auto", say: Callable[[str], None]) -> None:
     """Answer until Ctrl-C or SIGTERM; requests that are being worked on are finished."""
-    # Read when torch is loaded, below. The core left free decodes, judges and answers meanwhile.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() - 1)))
+    # Read when torch is loaded, below. Of images that share a pass each core has its own. Cores that share
+    # the layers of one image wait for one another: one is left free to decode, judge and answer meanwhile.
+    one_by_one = settings.batch_images == 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() - one_by_one)))
+    _keep_freed_memory()
     with _listening(settings) as listening:
         app = application(load, settings, device=device)
         host, port = listening.getsockname()[:2]
@@ -66,6 +75,15 @@ def serve(load: Load, settings: ServeSettings, *, device: str = "auto", say: Cal
         )
         with suppress(KeyboardInterrupt):  # raised again once all is done: this is how a server ends
             uvicorn.Server(config).run(sockets=[listening])
+
+
+def _keep_freed_memory() -> None:
+    """Or each pass of the network begins with the system zeroing the pages that the last gave back."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # of glibc alone
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+            mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _listening(settings: ServeSettings) -> socket.socket:

@@ -7,19 +7,22 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from retrieval_detect.bulk import Together
 from retrieval_detect.encoders.pipeline import CPU_BATCH, GPU_BATCH, Prepared, Work, prepare, with_vectors
 from retrieval_detect.errors import EncoderError, RdError
-from retrieval_detect.types import Failure
+from retrieval_detect.types import Embedded, Failure
+from retrieval_detect.web.settings import cores
 
 if TYPE_CHECKING:
     from retrieval_detect.detector import Detector
-    from retrieval_detect.types import Embedded, ImageItem
+    from retrieval_detect.types import ImageItem
     from retrieval_detect.verdicts import Question, Verdict
     from retrieval_detect.web.decoding import Decoders
     from retrieval_detect.web.generations import Generations, Serving
@@ -45,18 +48,19 @@ class Busy(RdError):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """Views of one image, ready for the network, and where their vectors are awaited."""
+    """Views of one image, ready for the network, and where their vectors, and a search, are awaited."""
 
     detector: Detector
+    question: Question
     prepared: Sequence[Prepared | Failure]
-    embedded: asyncio.Future[list[Embedded | Failure]]
+    embedded: Future[tuple[list[Embedded | Failure], Together]] = field(default_factory=Future)
 
 
 class Service:
     """Answers questions about images, many at a time.
 
     Each image is decoded in a process of its own, waits at most ``window_s`` for others that share its pass
-    through the network, and is judged by the generation that was in force when it arrived.
+    through the network and its search, and is judged by the generation that was in force when it arrived.
     """
 
     def __init__(
@@ -68,22 +72,24 @@ class Service:
         self._encoding = ThreadPoolExecutor(1, "rd-encode")
         self._judging = ThreadPoolExecutor(1, "rd-judge")
         self._showing = ThreadPoolExecutor(1, "rd-show")
-        self._ready: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._ready: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._waiting = 0
         self._seconds_an_image = _FIRST_GUESS_S
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------ life
 
     async def start(self) -> None:
         """Begin to work; within the event loop that will ask."""
-        self._tasks = [asyncio.create_task(self._embed_all()), asyncio.create_task(self.generations.watch())]
+        self._encoding.submit(self._embed_all)
+        self._watching = asyncio.create_task(self.generations.watch())
 
     async def stop(self) -> None:
         """Finish what is being worked on and end threads and processes."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        self._ready.put(None)
         for pool in (self._decoding, self._encoding, self._judging, self._showing):
             await asyncio.to_thread(pool.shutdown, cancel_futures=True)
         await asyncio.to_thread(self.decoders.close)
@@ -134,11 +140,12 @@ class Service:
         prepared = await self._run(self._decoding, prepare, item, work)
         if isinstance(prepared[0], Failure):
             return prepared[0]
-        waiting = _Waiting(detector, prepared, asyncio.get_running_loop().create_future())
-        self._ready.put_nowait(waiting)
-        embedded = await waiting.embedded
+        waiting = _Waiting(detector, question, prepared)
+        self._ready.put(waiting)
+        # Shielded: a request that is given up must not end the future that the encoding thread will set.
+        embedded, together = await asyncio.shield(asyncio.wrap_future(waiting.embedded))
         return await self._run(
-            self._judging, partial(detector.judge_views, embedded, question, started=started)
+            self._judging, partial(detector.judge_views, embedded, together, started=started)
         )
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:
@@ -146,43 +153,48 @@ class Service:
 
     # ------------------------------------------------------------ shared passes
 
-    async def _embed_all(self) -> None:
-        while True:
-            batch = await self._gather()
+    def _embed_all(self) -> None:
+        """The work of the thread that encodes: it takes what is ready by itself."""
+        while (first := self._ready.get()) is not None:
+            batch = self._gather(first)
             self.metrics.batch.observe(len(batch))
             started = time.perf_counter()
             for detector in {id(w.detector): w.detector for w in batch}.values():
-                await self._embed(detector, [w for w in batch if w.detector is detector])
+                self._embed(detector, [w for w in batch if w.detector is detector])
             taken = (time.perf_counter() - started) / len(batch)
             self._seconds_an_image += _MEMORY * (taken - self._seconds_an_image)
 
-    async def _gather(self) -> list[_Waiting]:
+    def _gather(self, first: _Waiting) -> list[_Waiting]:
         """All that is ready; the first waits a moment for others, unless the batch is full."""
-        batch = [await self._ready.get()]
-        most = self._batch_size(batch[0].detector)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.window_s):
-                while len(batch) < most:
-                    batch.append(await self._ready.get())
+        batch, most = [first], self._batch_size(first.detector)
+        until = time.monotonic() + self.settings.window_s
+        with suppress(Empty):
+            while len(batch) < most:
+                waiting = self._ready.get(timeout=max(0.0, until - time.monotonic()))
+                if waiting is None:
+                    self._ready.put(None)  # the end comes after this batch
+                    break
+                batch.append(waiting)
         return batch
 
     def _batch_size(self, detector: Detector) -> int:
         if self.settings.batch_images is not None:
             return self.settings.batch_images
-        # On a CPU more at once gains nothing, and those who wait for a batch keep the next from filling.
-        return CPU_BATCH if detector.encoder.spec.device == "cpu" else GPU_BATCH
+        return CPU_BATCH * cores() if detector.encoder.spec.device == "cpu" else GPU_BATCH
 
-    async def _embed(self, detector: Detector, batch: Sequence[_Waiting]) -> None:
+    def _embed(self, detector: Detector, batch: Sequence[_Waiting]) -> None:
         try:
-            results = await self._run(self._encoding, self._vectors, detector, batch)
-            for waiting, embedded in zip(batch, results, strict=True):
-                waiting.embedded.set_result(embedded)
+            results = self._vectors(detector, batch)
         except (RuntimeError, MemoryError) as error:  # of the network: costs this batch alone
             _LOG.exception("the encoder failed on a batch of %d", len(batch))
             for waiting in batch:
                 failure = EncoderError("the encoder failed", hint="The log of the server says why.")
                 failure.__cause__ = error
                 waiting.embedded.set_exception(failure)
+        else:
+            together = _together(detector, batch, results)
+            for waiting, embedded in zip(batch, results, strict=True):
+                waiting.embedded.set_result((embedded, together[waiting.question]))
 
     def _vectors(self, detector: Detector, batch: Sequence[_Waiting]) -> list[list[Embedded | Failure]]:
         layers = detector.snapshot.manifest.layers
@@ -192,3 +204,14 @@ class Service:
         parts = (flat[start : start + size] for start in range(0, len(flat), size))
         results = iter([result for part in parts for result in with_vectors(part, work)])
         return [[next(results) for _ in waiting.prepared] for waiting in batch]
+
+
+def _together(
+    detector: Detector, batch: Sequence[_Waiting], results: Sequence[Sequence[Embedded | Failure]]
+) -> dict[Question, Together]:
+    """For each question, one search for all images it is asked about."""
+    asked: dict[Question, list[Embedded]] = {waiting.question: [] for waiting in batch}
+    for waiting, (original, *_) in zip(batch, results, strict=True):
+        if isinstance(original, Embedded):
+            asked[waiting.question].append(original)
+    return {question: Together(detector.methods, question, images) for question, images in asked.items()}

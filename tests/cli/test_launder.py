@@ -114,3 +114,9 @@ def test_a_dry_run_writes_nothing(launder, pictures):
 )
 def test_what_cannot_be_meant_is_said(launder, args, words):
     assert words in one_error(launder(*args), 2)
+
+
+def test_two_launderings_are_refused_with_words_for_either_meaning(launder, pictures):
+    said = one_error(launder("photos", "--out", "o", "--as", "social", "--as", "blur"), 2)
+    assert "given 2 times" in said and "--as longest-1080+jpeg-85+jpeg-70+blur" in said
+    assert "once for each" in said and not (pictures / "o").exists()

@@ -217,6 +217,35 @@ def test_scores_of_a_vote_as_it_was_defined_once_are_not_compared(store, monkeyp
         assert any("an earlier rd" in warning for warning in verdict.warnings) == outdated
 
 
+def about_ensembles(store, method, **asked):
+    verdict = Detector(store.snapshot()).judge(images("question", 1)[0], method=method, **asked)
+    return [warning for warning in verdict.warnings if warning.startswith("ensemble ")]
+
+
+def test_ensembles_of_votes_as_they_were_defined_once_say_so(store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval_detect.heads.ensemble.REDEFINED", {})
+        combine(store, "ens", "density", "svm", rule="soft-or")
+        combine(store, "other", "mean", "svm")
+    (said,) = about_ensembles(store, "ens")
+    assert "density scores of an earlier rd" in said
+    assert said.endswith("rd train ensemble --name ens --members density,svm --rule soft-or")
+    assert about_ensembles(store, "other") == []
+    combine(store, "ens", "density", "svm")
+    assert about_ensembles(store, "ens") == []
+
+
+def test_ensembles_of_votes_through_another_projection_say_so(store):
+    combine(store, "ens", "density", "mean", "svm")
+    combine(store, "heads", "svm", "lay")
+    commit_projection(store, "white", fitted_projection(store.snapshot(), "whiten", ("proj",)))
+    (said,) = about_ensembles(store, "ens")
+    assert "density and mean scores through another projection" in said
+    assert about_ensembles(store, "ens", projection="identity") == about_ensembles(store, "heads") == []
+    combine(store, "ens", "density", "mean", "svm")
+    assert about_ensembles(store, "ens") == []
+
+
 def test_calibrations_of_the_default_come_first_and_lost_ones_not_at_all(store):
     for method in ("mean", "lr", "density"):
         commit_calibration(store, fit_calibration(store.snapshot(), Question(method)))

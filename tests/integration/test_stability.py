@@ -12,6 +12,8 @@ from retrieval_detect import Detector, Index
 from retrieval_detect.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import UsageError
+from retrieval_detect.images.content_id import phash
+from retrieval_detect.images.decode import decode
 from retrieval_detect.images.laundering import drawn_views, kind_of, render
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.methods import Methods
@@ -120,10 +122,9 @@ def test_what_may_not_vote_on_the_image_may_not_vote_on_its_views(index, detecto
 
     monkeypatch.setattr(Methods, "ask", watched)
     verdict = detector.query(given, stability=16)
-    assert verdict.same_image[0].row_id == own["row_id"] and len(asked) == 17
-    phashes = {image.phash for image, _, _ in asked}
-    assert len(phashes) == 1  # of the image itself
-    for _, own_groups, answer in asked[1:]:
+    assert verdict.same_image[0].row_id == own["row_id"] and len(asked) == 16
+    assert {image.phash for image, _, _ in asked} == {phash(decode(given).rgb)}  # of the image itself
+    for _, own_groups, answer in asked:
         assert own["group"] in own_groups
         assert own["row_id"] not in answer.voters["real"].row_ids
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -157,3 +158,28 @@ def test_foreign_arrays_are_refused(rows):
             head.restore(head.state() | bad)
     with pytest.raises(ValueError, match="1 members"):
         head.restore_facts({"members": ["a"], "penalty": None})
+
+
+# ---------------------------------------------------------------- what the scores were of
+
+
+def read_back(head, **facts):
+    """The head from its files, with some facts altered; ``None`` : left out, as by earlier releases."""
+    files = head.to_files()
+    document = json.loads(files["json"])
+    gone = [name for name, value in facts.items() if value is None]
+    document["facts"] = {k: v for k, v in (document["facts"] | facts).items() if k not in gone}
+    return EnsembleHead.from_files(files | {"json": json.dumps(document).encode()})
+
+
+def test_it_keeps_what_the_scores_of_its_members_were_of(rows):
+    head = EnsembleHead().fit(rows)
+    assert head.outdated() == read_back(head).outdated() == ()
+    assert read_back(head, votes={"density": "once"}).outdated() == ("density",)
+    head.projection = "1234"
+    assert read_back(head).projection == "1234" and read_back(head, projection=None).projection is None
+
+
+def test_without_a_record_votes_that_were_redefined_count_as_old(rows):
+    assert read_back(EnsembleHead().fit(rows), votes=None).outdated() == ("density",)
+    assert read_back(EnsembleHead().fit(scored(mean=2.0, linear=1.5)), votes=None).outdated() == ()

@@ -115,6 +115,26 @@ def test_requests_that_arrive_together_share_a_pass(built):
     np.testing.assert_allclose([a["score"] for a in answers], scores, atol=1e-4)
 
 
+def test_together_each_gets_what_it_gets_alone(built):
+    """Mixed images, one of them a reference, and questions of their own in one batch."""
+    reference = next((built.parent / "gan").iterdir()).read_bytes()
+    given = [*pictures(3), reference, reference, *pictures(2, fake=True)]
+    asked = [{}, {"method": "mean", "k": 3}, {}, {}, {"influence": True}, {"stability": 2}, {"k": 5}]
+    encoder = Counting()
+
+    def ask(picture, options):
+        answer = web.post("/v1/query", params=options, files=form(picture))
+        return said(answer.json()["results"][0])
+
+    with client(built, encoder=encoder, batch_images=7, window_s=5.0) as web, ThreadPoolExecutor(7) as pool:
+        found = list(pool.map(ask, given, asked))
+        assert max(encoder.passes) == 7
+    with client(built, batch_images=1) as web:
+        alone = [ask(*pair) for pair in zip(given, asked, strict=True)]
+    assert found == alone
+    assert found[3]["same_image"] and found[4]["influence"] and found[5]["stability"]
+
+
 def test_a_full_queue_says_when_to_come_again(built):
     encoder = Counting()
     with client(built, encoder=encoder, queue_images=4) as web, ThreadPoolExecutor(4) as pool:
