@@ -38,17 +38,21 @@ class Meter:
 
 
 @contextmanager
-def progress(total: int | None, description: str, output: Output, *, unit: str = "img") -> Iterator[Meter]:
+def progress(
+    total: int | None, description: str, output: Output, *, unit: str = "img", window_s: float = 30.0
+) -> Iterator[Meter]:
     """Follow ``total`` pieces of work (``None`` = nobody knows how many).
 
     The bar is drawn on stderr and is gone afterwards; the line that stays says how many were done
     and how fast, in the same words with and without a terminal. Work that fails leaves no line.
+    ``window_s`` : the time that is left is estimated from so much of the past; there must be several
+    pieces in it.
     """
     if not output.shows_progress:
         meter = Meter()
         yield meter
     else:
-        with _bar(total, description, unit) as bar:
+        with _bar(total, description, unit, window_s) as bar:
             meter = Meter(bar)
             yield meter
     if meter.n_done:
@@ -56,7 +60,7 @@ def progress(total: int | None, description: str, output: Output, *, unit: str =
         output.note(f"{description:<20}  {meter.n_done:,}{of_total}  {meter.rate:,.0f} {unit}/s")
 
 
-def _bar(total: int | None, description: str, unit: str) -> Progress:
+def _bar(total: int | None, description: str, unit: str, window_s: float) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -68,6 +72,7 @@ def _bar(total: int | None, description: str, unit: str) -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        speed_estimate_period=window_s,
         # rich sends what it redirects to its own console: data for a pipe would end on the screen.
         redirect_stdout=sys.stdout.isatty(),
     )

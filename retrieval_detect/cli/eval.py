@@ -1,4 +1,4 @@
-"""``rd eval``: how good an index is, by the papers' protocols."""
+"""``rd eval``: how good an index is, by the papers' protocols. ``_measured`` shows and writes it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from retrieval_detect.cli._params import (
 )
 
 if TYPE_CHECKING:
+    from retrieval_detect.errors import UsageError
     from retrieval_detect.evaluate.context import Context, Options, Result
     from retrieval_detect.evaluate.datasets import Dataset
     from retrieval_detect.types import Failure, ImageItem
@@ -26,6 +27,7 @@ PROTOCOLS = (
     *("generators", "robustness", "holdout", "few-shot", "incremental"),
     *("bank-size", "attribution", "calibration", "quality"),
 )
+ALL = "all"
 LAYOUTS = ("auto", "ufd", "clipping", "genimage", "aigcdetectbenchmark", "ai-genbench", "agiqa")
 CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for k in (1, 3, 5, 9)))
 """Scores that UniversalFakeDetect's nearest-neighbour row may be of; its code was never published."""
@@ -37,6 +39,7 @@ CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for 
     examples="""
         rd eval test-set/
         rd eval test-set/ --protocol robustness --out results/
+        rd eval test-set/ --protocol all --out results/
         rd eval CNNDetection/ --layout ufd --compare ufd --projection identity
         rd eval manifest.csv --protocol incremental --order stylegan2,sd1,midjourney
         rd eval CLIPping/ --layout clipping --protocol few-shot --per-category --n 16
@@ -45,10 +48,10 @@ CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for 
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
+    type=click.Choice([*PROTOCOLS, ALL]),
     default="generators",
     show_default=True,
-    help="What to measure.",
+    help="What to measure; all: one after the other, whatever applies to DATA.",
 )
 @click.option(
     "--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True, help="How DATA is laid out."
@@ -88,7 +91,8 @@ CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for 
     "--out",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write result.json, table.csv, table.md and page.html; finished steps are kept there too.",
+    help="Write result.json, table.csv, table.md and page.html; finished steps are kept there too. With all, "
+    "a folder of tables for each protocol, and one page.",
 )
 @method_option
 @projection_option
@@ -105,13 +109,12 @@ def command(
     """
     from tempfile import TemporaryDirectory
 
-    from retrieval_detect.evaluate.context import run as carry_out
+    from retrieval_detect.cli import _measured
     from retrieval_detect.evaluate.datasets import load
-    from retrieval_detect.evaluate.protocols import PROTOCOLS as PLANS
 
-    if compare and protocol != "generators":
+    if compare and protocol not in ("generators", ALL):
         raise click.UsageError("published numbers are of protocol generators")
-    if asked["per_category"] and protocol != "few-shot":
+    if asked["per_category"] and protocol not in ("few-shot", ALL):
         raise click.UsageError("--per-category is of protocol few-shot")
     options = _options(asked, compare)
     dataset = load(data, layout)
@@ -119,12 +122,39 @@ def command(
         run.output.warning(f"{name} is not in {data}: skipped")
     with TemporaryDirectory(prefix="rd-eval-") as work:
         context, failures = _context(run, dataset, options, Path(work), asked["cache"])
-        plan = PLANS[protocol](context)
-        steps = None if out is None else out / "steps"
-        with _progress(run, len(plan.steps), "Measuring", unit="steps") as meter:
-            result = carry_out(plan, steps, f"{protocol}/{context.key}", progress=meter.advance)
-    _show(run, result, _about(context, data, failures), out, compare)
+        about = _about(context, data, failures)
+        if protocol == ALL:
+            results, skipped = _every(run, context, out or asked["cache"])
+            _measured.show_all(run.output, _measured.Measured(results, skipped, about), out, compare)
+        else:
+            result = _one(run, context, protocol, out)
+            _measured.show(run.output, result, about, out, compare)
     return SOME_FAILED if failures else None
+
+
+def _one(run: Run, context: Context, protocol: str, out: Path | None) -> Result:
+    from retrieval_detect.evaluate.protocols import PROTOCOLS as PLANS
+    from retrieval_detect.evaluate.running import run as carry_out
+
+    plan = PLANS[protocol](context)
+    steps = None if out is None else out / "steps"
+    with _progress(run, len(plan.steps), "Measuring", unit="steps") as meter:
+        return carry_out(plan, steps, f"{protocol}/{context.key}", progress=meter.advance)
+
+
+def _every(run: Run, context: Context, kept: Path | None) -> tuple[dict[str, Result], dict[str, UsageError]]:
+    """All that applies; steps are kept with the embeddings where no other place is named."""
+    from retrieval_detect.evaluate.cache import user_folder
+    from retrieval_detect.evaluate.running import programme, run_all
+
+    planned = programme(context)
+    with _progress(run, planned.work, "Measuring", unit="parts") as meter:
+        results, skipped = run_all(
+            planned, context, (kept or user_folder()) / "steps", progress=meter.advance
+        )
+    for name, error in skipped.items():
+        run.output.warning(f"{name} is skipped: {error.message}. {error.hint}".rstrip())
+    return results, skipped
 
 
 def _options(asked: dict[str, Any], compare: str | None) -> Options:
@@ -153,7 +183,8 @@ def _list(text: str | None) -> tuple[str, ...]:
 def _progress(run: Run, total: int, text: str, *, unit: str = "img") -> Any:
     from retrieval_detect.cli._progress import progress
 
-    return progress(total, text, run.output, unit=unit)
+    # A step may take minutes: of the last half minute alone nothing could be told.
+    return progress(total, text, run.output, unit=unit, window_s=30.0 if unit == "img" else 3600.0)
 
 
 def _context(
@@ -213,59 +244,3 @@ def _about(context: Context, data: Path, failures: list[Failure]) -> dict[str, A
         "unified": context.options.unified,
         "references": {label: manifest.live_rows(label) for label in ("real", "fake")},
     }
-
-
-def _show(run: Run, result: Result, about: dict[str, Any], out: Path | None, compare: str | None) -> None:
-    from retrieval_detect.cli._output import Column
-    from retrieval_detect.report.tables import cell, heading, result_json
-
-    document = result_json(result, about)
-    beside = _beside(result, compare) if compare else []
-    if beside:
-        document["compared"] = beside
-    if out is not None:
-        _write(out, result, document, beside)
-    output = run.output
-    if output.format in ("json", "jsonl"):
-        output.record(document)
-        return
-    output.table(list(result.rows), [Column(c, heading(c), cell) for c in result.columns], title=result.title)
-    for row in beside:
-        output.line(", ".join(f"{key} {cell(value)}" for key, value in row.items() if value is not None))
-    for line in result.lines:
-        output.note(line)
-    if out is not None:
-        output.success(f"Written to {out}: result.json, table.csv, table.md, page.html")
-
-
-def _beside(result: Result, compare: str) -> list[dict[str, Any]]:
-    """Accuracy at the fixed threshold, as the papers have it, and AP, of every method that was run."""
-    from retrieval_detect.evaluate.published import compared, published
-    from retrieval_detect.report.tables import compared_rows
-
-    table = published(compare)
-    methods = result.detail["methods"]
-    rows = []
-    for metric, own in (("acc", "acc_fixed"), ("ap", "ap")):
-        ours = {
-            name: {column: row[own] for column, row in said["columns"].items() if own in row}
-            for name, said in methods.items()
-            if "columns" in said
-        }
-        rows += compared_rows(compared(table, metric, ours))
-    return rows
-
-
-def _write(out: Path, result: Result, document: dict[str, Any], beside: list[dict[str, Any]]) -> None:
-    from retrieval_detect.files import write_bytes, write_json
-    from retrieval_detect.report.page import result_page
-    from retrieval_detect.report.tables import markdown_table, result_csv, result_markdown
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "result.json", document)
-    write_bytes(out / "table.csv", result_csv(result).encode())
-    text = result_markdown(result, document["about"])
-    if beside:
-        text += "\n## Published numbers beside\n\n" + markdown_table(tuple(beside[0]), beside) + "\n"
-    write_bytes(out / "table.md", text.encode())
-    write_bytes(out / "page.html", result_page(result, document["about"]).encode())

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.errors import ImageError, UsageError
+from retrieval_detect.images.chains import rendered
 from retrieval_detect.images.content_id import content_id, phash
 from retrieval_detect.images.decode import DEFAULT_LIMITS, decode
-from retrieval_detect.images.laundering import render
 from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Failure
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is done to each input."""
+    """What is done to each input. ``views`` : names of views, or of several steps joined by ``+``."""
 
     encoder: Encoder
     layers: Sequence[str]
@@ -179,7 +179,7 @@ def prepare(item: ImageItem, work: Work) -> list[Prepared | Failure]:
         thumbnail=item.thumbnail(decoded.rgb) if item.thumbnail else None,
     )
     return [
-        Prepared(replace(image, view=view), work.encoder.prepare(render(decoded.rgb, view)))
+        Prepared(replace(image, view=view), work.encoder.prepare(rendered(decoded.rgb, view.split("+"))))
         for view in work.views(image.content_id, image.width, image.height)
     ]
 

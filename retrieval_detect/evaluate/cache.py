@@ -10,27 +10,28 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain as chained
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
-from retrieval_detect.encoders.pipeline import embed
+from retrieval_detect.encoders.pipeline import embed_views
 from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.evaluate.pixels import statistics
 from retrieval_detect.files import sha256_bytes, write_atomically
-from retrieval_detect.images.chains import rendered
+from retrieval_detect.images.chains import rendered, with_numbers
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.labelled import pixels
 from retrieval_detect.progress import quiet
 from retrieval_detect.store.exchange import EmbeddingsFile, write_embeddings
-from retrieval_detect.types import Embedded, Failure
+from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Failure
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.images.chains import Chain
-    from retrieval_detect.types import EncoderSpec, Float32, ImageItem, UInt8
+    from retrieval_detect.types import EncoderSpec, Float32, ImageItem
 
 _AT_ONCE = 256
 _SMALLEST = 6
@@ -38,24 +39,6 @@ _SMALLEST = 6
 
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[int], None]
-
-
-class _Chained:
-    """An encoder that sees images after a chain of steps. See ``encoders.base.Encoder``."""
-
-    def __init__(self, encoder: Encoder, chain: Chain) -> None:
-        self._encoder = encoder
-        self._chain = chain
-
-    @property
-    def spec(self) -> EncoderSpec:
-        return self._encoder.spec
-
-    def prepare(self, rgb: UInt8) -> UInt8:
-        return self._encoder.prepare(rendered(rgb, self._chain))
-
-    def encode(self, batch: UInt8, layers: Sequence[str]) -> Mapping[str, Float32]:
-        return self._encoder.encode(batch, layers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,9 +106,13 @@ class Cache:
         failures: list[Failure] = []
         if missing:
             folder.mkdir(parents=True, exist_ok=True)
-            encoder = _Chained(self._encoder(), chain)
-            results = embed([items[identity] for identity in missing], encoder, layers=self._layers)
-            for batch in _batches(results):
+            results = embed_views(
+                (items[identity] for identity in missing),
+                self._encoder(),
+                layers=self._layers,
+                views=lambda identity, _w, _h: ["+".join(with_numbers(chain, identity)) or ORIGINAL_VIEW],
+            )
+            for batch in _batches(chained.from_iterable(results)):
                 failures += [result for result in batch if isinstance(result, Failure)]
                 good = [result for result in batch if isinstance(result, Embedded)]
                 known |= self._keep(folder, good)

@@ -16,9 +16,8 @@ from retrieval_detect.evaluate.datasets import EVERY
 from retrieval_detect.evaluate.intervals import Scored
 from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.evaluate.shortcuts import LEAST_IMAGES, MODELS, group_folds, out_of_fold
-from retrieval_detect.files import sha256_bytes, write_json
-from retrieval_detect.images.chains import UNIFIED
-from retrieval_detect.progress import quiet
+from retrieval_detect.files import sha256_bytes
+from retrieval_detect.images.chains import UNIFIED, pruned
 from retrieval_detect.search.bulk import Asked
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.groups import group_rows
@@ -30,7 +29,7 @@ from retrieval_detect.types import ORIGINAL_VIEW, Embedded, ImageItem
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.evaluate.cache import Cache, Progress
+    from retrieval_detect.evaluate.cache import Cache, Row
     from retrieval_detect.evaluate.datasets import Dataset
     from retrieval_detect.images.chains import Chain
     from retrieval_detect.store.snapshot import Snapshot
@@ -200,25 +199,6 @@ class Plan:
     finish: Callable[[dict[str, Json]], Result]
 
 
-def run(plan: Plan, folder: Path | None, key: str, *, progress: Progress = quiet) -> Result:
-    """Carry a plan out. With a folder, finished steps are kept there, so that none is done twice.
-
-    ``key`` : digest of all that the outcome depends on.
-    """
-    found = {}
-    for name, step in plan.steps:
-        path = folder and folder / f"{sha256_bytes(f'{key}/{name}'.encode())[:24]}.json"
-        if path and path.exists():
-            found[name] = json.loads(path.read_text())
-        else:
-            found[name] = step()
-            if path:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, found[name])
-        progress(1)
-    return plan.finish(found)
-
-
 def rounded(value: float | None) -> float | None:
     """As tables have it; ``None`` for what is no number."""
     return None if value is None or not np.isfinite(value) else round(float(value), 4)
@@ -274,7 +254,19 @@ class Context:
         if not (found.fake.any() and (~found.fake).any()):
             missing = "photographs" if found.fake.any() else "fakes"
             raise UsageError(f"there are no {missing} in {self.dataset.name} that can be measured on")
-        return found
+        return self.grouped(found)
+
+    def grouped(self, images: Images) -> Images:
+        """With near-duplicates by the store's rule, and equal files always: one number in all columns."""
+        if not len(images):
+            return images
+        codes = normalise(images.vectors[self.layer])[0]
+        near = group_rows(images.phash, codes, (), "").cluster
+        first: dict[bytes, int] = {}
+        for identity, group in zip(images.content_ids, near.tolist(), strict=True):
+            first.setdefault(identity, group)
+        groups = np.array([first[identity] for identity in images.content_ids], np.int64)
+        return replace(images, groups=groups)
 
     def some(self, at_most: int) -> frozenset[bytes]:
         """Up to so many images of each generator and source, always the same ones."""
@@ -285,9 +277,11 @@ class Context:
         return frozenset(i for own in by_name.values() for i in sorted(own)[:at_most])
 
     def changed(self, chain: Chain, *, only: frozenset[bytes] | None = None) -> tuple[Images, Int64]:
-        """The images after a chain of steps, and which samples they are (int64): some may be unusable."""
-        items = {i: item for i, item in self.items.items() if only is None or i in only}
-        rows, _ = self.cache.rows(items, self.base + chain)
+        """The images after a chain of steps, and which samples they are (int64): some may be unusable.
+
+        They are not ``grouped`` yet.
+        """
+        rows = self._rows(chain, only)
         kept = [n for n, identity in enumerate(self.identities) if identity in rows]
         samples = [self.dataset.samples[n] for n in kept]
         identities = [self.identities[n] for n in kept]
@@ -307,7 +301,23 @@ class Context:
             np.array([s.family for s in samples], np.str_),
             np.full(len(found), "", np.str_),
         )
-        return replace(images, groups=_groups(images, self.layer)), np.array(kept, np.int64)
+        return images, np.array(kept, np.int64)
+
+    @cached_property
+    def _unchanged(self) -> dict[bytes, Row]:
+        return self.cache.rows(self.items, self.base)[0]
+
+    def _rows(self, chain: Chain, only: frozenset[bytes] | None) -> dict[bytes, Row]:
+        """Images to which two chains do the same have the same rows."""
+        by_chain: dict[Chain, list[bytes]] = {}
+        for identity, row in self._unchanged.items():
+            if only is None or identity in only:
+                done = pruned(chain, identity, (row.width, row.height), base=self.base)
+                by_chain.setdefault(done, []).append(identity)
+        rows = {identity: self._unchanged[identity] for identity in by_chain.pop(self.base, [])}
+        for done, own in by_chain.items():
+            rows |= self.cache.rows({identity: self.items[identity] for identity in own}, done)[0]
+        return rows
 
     # ------------------------------------------------------------ the trivial baseline
 
@@ -365,18 +375,6 @@ class Context:
             return f"Trivial pixel statistics: {how}."
         value = auroc(scores, self.images.fake)
         return f"Trivial pixel statistics ({how}) reach AUC {value:.3f} over all these images."
-
-
-def _groups(images: Images, layer: str) -> Int64:
-    """Near-duplicates by the store's rule, and equal files always: the same number in every column."""
-    if not len(images):
-        return images.groups
-    codes = normalise(images.vectors[layer])[0]
-    near = group_rows(images.phash, codes, (), "").cluster
-    first: dict[bytes, int] = {}
-    for identity, group in zip(images.content_ids, near.tolist(), strict=True):
-        first.setdefault(identity, group)
-    return np.array([first[identity] for identity in images.content_ids], np.int64)
 
 
 def tabled(

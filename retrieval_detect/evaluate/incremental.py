@@ -13,9 +13,9 @@ import numpy as np
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
 from retrieval_detect.evaluate.cutoffs import training_cutoff
-from retrieval_detect.evaluate.intervals import recall_change, thresholded
+from retrieval_detect.evaluate.intervals import averaged, recall_change, thresholded
 from retrieval_detect.evaluate.metrics import auroc
-from retrieval_detect.evaluate.rows import mean_of
+from retrieval_detect.evaluate.rows import bounded, mean_of
 from retrieval_detect.evaluate.states import State, state_of
 from retrieval_detect.evaluate.teaching import (
     NUMBERS,
@@ -35,7 +35,7 @@ from retrieval_detect.evaluate.teaching import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.evaluate.intervals import Scored
+    from retrieval_detect.evaluate.intervals import Draws, Redrawn, Scored
     from retrieval_detect.types import Bool
 
     Float64: TypeAlias = NDArray[np.float64]
@@ -60,9 +60,9 @@ def incremental(context: Context) -> Plan:
             f"Order: {', '.join(order)}. The banks begin with the photographs and {', '.join(begin)}.",
             f"recall, past, fpr: at a threshold that flags {percent(context)} of the photographs set "
             "aside; fpr_frozen: at the threshold from before the first reference of the new generator.",
-            "transfer: change of past since then; worst_old: which old generator lost most, in points, "
-            "with its 95 % interval over images, photographs set aside and draws; lost: how many lost more "
-            "than such an interval.",
+            "transfer: change of past since then; worst_old: which old generator lost most, in points; low, "
+            "high: 95 % intervals over images, photographs set aside and draws; lost: how many old "
+            "generators lost more than such an interval.",
             f"Encoder {encoder}: {training_cutoff(encoder)}; of older generators it may have seen images.",
             *unstated(rows),
         ]
@@ -123,7 +123,7 @@ class _Period:
     """The time in which generator ``t`` is new.
 
     ``frozen`` : method → its threshold when the period began; ``began`` : method → how the images stood
-    then; ``past`` : method → mean recall of old generators then.
+    then.
     """
 
     context: Context
@@ -133,20 +133,22 @@ class _Period:
     base: State
     frozen: dict[str, float | None] = field(default_factory=dict)
     began: dict[str, list[_Standing]] = field(default_factory=dict)
-    past: dict[str, float | None] = field(default_factory=dict)
 
     def rows(self, pool: Images) -> Iterator[dict[str, Json]]:
         """A row a number of references and a method."""
         for n in [n for n in self.context.options.numbers or NUMBERS if n <= len(pool)]:
             trials = [self._lesson(drawn(pool, n, seed)) for seed in seeds_of(self.context, n)]
             for method in trials[0]:
-                row = mean_of([trial[method].row for trial in trials])
-                past = self.past.setdefault(_ancestor(method), row["past"])
-                known = past is not None and row["past"] is not None
-                row["transfer"] = round(row["past"] - past, 4) if known else None
-                kept = self._kept(method, [trial[method] for trial in trials])
-                row |= {"worst_old": _worst(kept), "lost": _lost(kept), "kept": kept}
+                now = [trial[method] for trial in trials]
+                before = self.began.setdefault(_ancestor(method), now)
+                row = self._bounded(mean_of([standing.row for standing in now]), now)
+                row |= self._kept(before, now)
                 yield {"generator": self.order[self.t], "method": method, "n": n} | row
+
+    def _bounded(self, row: dict[str, Json], now: Sequence[_Standing]) -> dict[str, Json]:
+        """The row with the 95 % interval of its recall."""
+        recall = thresholded(*self._draws(self.order[self.t], now), **self._sampling)
+        return bounded(row, {"recall": None if recall is None else recall.plain()})
 
     def _lesson(self, lesson: Images) -> dict[str, _Standing]:
         """One lesson, learnt by everybody."""
@@ -196,26 +198,35 @@ class _Period:
         chosen: Bool = self.queries.fake & (self.queries.names == name)
         return chosen
 
-    def _kept(self, method: str, now: list[_Standing]) -> list[dict[str, Json]]:
+    def _kept(self, before: Sequence[_Standing], now: Sequence[_Standing]) -> dict[str, Json]:
         """Recall of each old generator when the period began, and its change since, with 95 % intervals."""
-        before = self.began.setdefault(_ancestor(method), now)
-        fpr, resamples = self.context.options.fpr, self.context.options.resamples
         kept: list[dict[str, Json]] = []
+        changes = []
         for name in self._old():
-            own = self._of(name)
-            images = self.queries.take(own)
-            then, since = (
-                ([images.scored(s.scores[own]) for s in standing], [s.aside for s in standing])
-                for standing in (before, now)
-            )
-            recall = thresholded(*then, fpr=fpr, resamples=resamples)
-            change = recall_change(then, since, fpr=fpr, resamples=resamples)
-            if recall is None or change is None:
-                return []
-            bounds = {"low": rounded(change.low), "high": rounded(change.high)}
-            points = {"recall": rounded(recall.value), "change": rounded(change.value)}
-            kept.append({"old": name} | points | bounds)
-        return kept
+            then, since = (self._draws(name, standings) for standings in (before, now))
+            recall = thresholded(*then, **self._sampling)
+            change = recall_change(then, since, **self._sampling)
+            if recall is not None and change is not None:
+                changes.append(change)
+                kept.append({"old": name, "recall": rounded(recall.value)} | _ends("change", "", change))
+        transfer = _ends("transfer", "transfer_", averaged(changes)) if changes else {"transfer": None}
+        return transfer | {"worst_old": _worst(kept), "lost": _lost(kept), "kept": kept}
+
+    def _draws(self, name: str, standings: Sequence[_Standing]) -> Draws:
+        """A generator's queries and the rows set aside, as scored in each draw."""
+        own = self._of(name)
+        images = self.queries.take(own)
+        return [images.scored(s.scores[own]) for s in standings], [s.aside for s in standings]
+
+    @property
+    def _sampling(self) -> dict[str, Any]:
+        return {"fpr": self.context.options.fpr, "resamples": self.context.options.resamples}
+
+
+def _ends(name: str, prefix: str, number: Redrawn) -> dict[str, Json]:
+    """A number and both ends of its 95 % interval."""
+    value, low, high = map(rounded, (number.value, number.low, number.high))
+    return {name: value, f"{prefix}low": low, f"{prefix}high": high}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -34,6 +34,11 @@ calibration images. ``oracle`` : the best for the very images that are measured:
 THRESHOLDS: tuple[ThresholdKind, ...] = ("fixed", "calibrated", "oracle")
 
 LOW_FPR = 0.01
+SHOWN = (
+    *("auroc", "ap", "acc_fixed", "acc_calibrated", "acc_oracle"),
+    *("real_acc_fixed", "fake_acc_fixed", "tpr_at_1_fpr"),
+)
+"""What a row of a table has of what ``measure`` gives."""
 BINS = 15
 
 

@@ -1,22 +1,21 @@
-"""The protocols by name, and two that ask an index as it is: a table by generator, and robustness.
+"""The protocols by name, and the table by generator.
 
-Each is a function that gives a ``Plan``. What else is asked of an index as it is stands in ``judging``; what
-teaches or leaves out references in ``teaching`` and ``incremental``.
+Each is a function that gives a ``Plan``. What else is asked of an index as it is stands in ``judging`` and
+``robustness``; what teaches or leaves out references in ``teaching`` and ``incremental``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from retrieval_detect.evaluate import categories, incremental, judging, metrics, teaching
+from retrieval_detect.evaluate import categories, incremental, judging, metrics, robustness, teaching
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
 from retrieval_detect.evaluate.datasets import apart
-from retrieval_detect.evaluate.intervals import Scored, difference, interval, intervals, ranges
+from retrieval_detect.evaluate.intervals import intervals, ranges
 from retrieval_detect.evaluate.states import (
     RIVALS,
     Scorer,
@@ -30,7 +29,6 @@ from retrieval_detect.evaluate.states import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.images.chains import Chain
     from retrieval_detect.verdicts import Question
 
     Float64: TypeAlias = NDArray[np.float64]
@@ -39,26 +37,9 @@ MEAN = "mean"
 PEERS = {**RIVALS, "CalibratedClassifierCV": calibrated_logistic}
 """What else one would use, all of scikit-learn, learning from the very references that vote."""
 TRIVIAL = "trivial pixel statistics"
+_SEEN = 5e-4
+"""The least gain that three digits show."""
 INTERVALS: Mapping[str, metrics.Metric] = {"ap": metrics.average_precision, "auroc": metrics.auroc}
-_SHOWN = ("auroc", "ap", "acc_fixed", "acc_calibrated", "acc_oracle", "real_acc_fixed", "fake_acc_fixed")
-
-ROBUSTNESS: Mapping[str, Chain] = {
-    "as is": (),
-    # UniversalFakeDetect's and CLIPping the Deception's own: JPEG by quality, blur by sigma.
-    **{f"JPEG {q}": (f"jpeg-{q}",) for q in (100, 95, 90, 80, 75, 70, 60, 50, 40, 30)},
-    **{f"blur σ {s}": (f"blur-{10 * s}",) for s in (1, 2, 3, 4)},
-    **{f"resize × {p / 100:g}": (f"resize-{p}",) for p in (25, 50, 75, 150, 200)},
-    "WebP 80": ("webp-80",),
-    "screenshot: 768 pixels, JPEG 60": ("longest-768", "jpeg-60"),
-    "screenshot: 512 pixels, JPEG 40": ("longest-512", "jpeg-40"),
-    "social: 1080 pixels, JPEG 85, then 70": ("longest-1080", "jpeg-85", "jpeg-70"),
-}
-"""Setting → what is done to every image; blur is Pillow's, JPEG libjpeg-turbo's at 4:2:0."""
-_PAPERS: Mapping[str, frozenset[str]] = {
-    "UniversalFakeDetect": frozenset(n for n in ROBUSTNESS if n.startswith(("JPEG", "blur"))) - {"JPEG 75"},
-    "CLIPping the Deception": frozenset({"JPEG 75", "JPEG 50", "blur σ 1", "blur σ 2"}),
-}
-"""Whose settings these are; the others are of no paper."""
 
 
 # ---------------------------------------------------------------- a table by generator
@@ -156,7 +137,7 @@ def _generators_table(context: Context, found: dict[str, Json]) -> Result:
     for column in (*context.dataset.columns, MEAN):
         own = methods["rd"]["columns"].get(column, {})
         others = {name: methods[name]["columns"][column]["auroc"] for name in PEERS if name in methods}
-        shown = {name: rounded(own[name]) for name in (*_SHOWN, "tpr_at_1_fpr") if name in own}
+        shown = {name: rounded(own[name]) for name in metrics.SHOWN if name in own}
         ends = own.get("auroc_interval") or {}
         rows.append(
             {"column": column, "real": own.get("real"), "fake": own.get("fake")}
@@ -183,7 +164,7 @@ def _better(methods: Mapping[str, Json]) -> list[str]:
     """Which peers rank these images better than rd, and why they are not the default."""
     own = methods["rd"]["columns"][MEAN]["auroc"]
     ahead = {n: methods[n]["columns"][MEAN]["auroc"] - own for n in PEERS if n in methods}
-    ahead = {name: gain for name, gain in ahead.items() if gain > 0}
+    ahead = {name: gain for name, gain in ahead.items() if gain >= _SEEN}
     if not ahead:
         return ["No peer has a higher mean AUROC than rd here."]
     listed = ", ".join(f"{name} (+{gain:.3f})" for name, gain in sorted(ahead.items(), key=lambda x: -x[1]))
@@ -198,70 +179,7 @@ def _left_out(found: Mapping[str, Json]) -> list[str]:
     return [f"{name}: {said['left out']}." for name, said in found.items() if "left out" in said]
 
 
-# ---------------------------------------------------------------- robustness
-
-
-def robustness(context: Context) -> Plan:
-    """Every setting of ``ROBUSTNESS``: measures, and how many verdicts it turns round."""
-    steps = [(name, partial(_setting, context, chain)) for name, chain in ROBUSTNESS.items()]
-
-    def finish(found: dict[str, Json]) -> Result:
-        rows = [{"setting": name, "settings_of": _papers(name)} | row for name, row in found.items()]
-        lines = [
-            f"Of each generator and source at most {context.options.at_most} images, drawn by content.",
-            "flipped: share of images whose score changes its side of the threshold.",
-            "auroc_change: to the same images as they are; both ends of its 95 % interval beside it.",
-            *context.overlap_lines(),
-        ]
-        return tabled(context, "robustness", "Robustness", rows, lines)
-
-    return Plan(steps, finish)
-
-
-def _papers(setting: str) -> str | None:
-    return ", ".join(paper for paper, settings in _PAPERS.items() if setting in settings) or None
-
-
-def _setting(context: Context, chain: Chain) -> Json:
-    """References stay as they are: it is queries that people pass on."""
-    scorer = Scorer(context.snapshot, context.question, device=context.device)
-    only = context.some(context.options.at_most)
-    changed, samples = context.changed(chain, only=only)
-    unchanged, before = context.changed((), only=only)
-    common = np.intersect1d(samples, before)
-    changed = changed.take(np.searchsorted(samples, common))
-    unchanged = unchanged.take(np.searchsorted(before, common))
-    aside = scorer.set_aside(context.layers)
-    threshold = 0.0 if aside is None else neutral(aside[1].scores, aside[0].fake)
-    # Copies of an image are known by its own hash and vectors, which the setting has not changed.
-    scores = scorer.ask(replace(changed, phash=unchanged.phash)).scores
-    as_is = scorer.ask(unchanged).scores
-    flipped = (scores > threshold) != (as_is > threshold)
-    row = metrics.measure(scores, changed.fake, calibrated=None if aside is None else threshold)
-    shown = {name: rounded(row[name]) for name in (*_SHOWN, "tpr_at_1_fpr") if name in row}
-    shown |= _stated(context, unchanged.scored(scores), unchanged.scored(as_is))
-    of_real, of_fake = (float(flipped[changed.fake == label].mean()) for label in (False, True))
-    return shown | {
-        "flipped": rounded(float(flipped.mean())),
-        "flipped_real": rounded(of_real),
-        "flipped_fake": rounded(of_fake),
-        "images": len(changed),
-    }
-
-
-def _stated(context: Context, changed: Scored, as_is: Scored) -> dict[str, Json]:
-    """The interval of the AUROC, and of its change, in which every image is paired with itself."""
-    drawn = {"resamples": context.options.resamples}
-    own = interval(metrics.auroc, changed, **drawn)
-    change = difference(metrics.auroc, changed, as_is, **drawn)
-    return {
-        "auroc_low": rounded(own.low),
-        "auroc_high": rounded(own.high),
-        "auroc_change": rounded(change.value),
-        "change_low": rounded(change.low),
-        "change_high": rounded(change.high),
-        "redrawn_range": dict(own.by),
-    }
+# ---------------------------------------------------------------- by name
 
 
 def _few_shot(context: Context) -> Plan:
@@ -271,7 +189,7 @@ def _few_shot(context: Context) -> Plan:
 
 PROTOCOLS: Mapping[str, Callable[[Context], Plan]] = {
     "generators": generators,
-    "robustness": robustness,
+    "robustness": robustness.robustness,
     "holdout": teaching.holdout,
     "few-shot": _few_shot,
     "incremental": incremental.incremental,
@@ -280,3 +198,19 @@ PROTOCOLS: Mapping[str, Callable[[Context], Plan]] = {
     "calibration": judging.calibration,
     "quality": judging.quality,
 }
+
+WEIGHTS: dict[str, int] = {
+    "generators": 85,
+    "robustness": 150,
+    "holdout": 22,
+    "few-shot": 310,
+    "incremental": 360,
+    "bank-size": 18,
+    "attribution": 12,
+    "calibration": 35,
+    "quality": 1,
+}
+"""Tenths of a second of a core that a step took on 2,935 images: for an estimate of the time that is left.
+
+Of robustness, which embeds images anew, they are of a thousand images.
+"""

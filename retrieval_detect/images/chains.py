@@ -1,8 +1,8 @@
 """Chains: several launderings one after another, as pictures meet them, and the file that comes out.
 
-A step is a view of ``images.laundering`` (``jpeg-72``), ``side-N`` (shorter side to N pixels) or
-``longest-N`` (longer side to N pixels, if it is longer). Where numbers are left out (``jpeg``), they are
-drawn from a seed.
+A step is a view of ``images.laundering`` (``jpeg-72``), ``side-N`` (shorter side to N pixels), ``longest-N``
+(longer side to N pixels, if it is longer) or one of ``images.perturbations`` (``noise-120-7``). Where
+numbers are left out (``jpeg``), they are drawn from a seed; those of ``rine-blur`` from the content id alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from retrieval_detect.images.laundering import (
     seed_of,
     webp_bytes,
 )
+from retrieval_detect.images.perturbations import DRAWN, PERTURBATIONS, drawn, require_perturbation
 from retrieval_detect.types import VIEW_KINDS
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ SOCIAL: Chain = ("longest-1080", "jpeg-85", "jpeg-70")
 NAMED: dict[str, Chain] = {"unified": UNIFIED, "social": SOCIAL}
 
 _SIZES = ("side", "longest")
+_OTHER_SIZES = ("resize", "crop", "screenshot")
+"""Views of another size than the image's."""
 _LARGEST = 4096
 """Pixels that a side may be brought to."""
 _SUFFIXES = {"jpeg": ".jpg", "screenshot": ".jpg", "webp": ".webp"}
@@ -60,6 +63,8 @@ def _require(step: str) -> None:
     if kind in _SIZES:
         if not (number.isdecimal() and len(number) < 6 and 0 < int(number) <= _LARGEST):
             raise UsageError(f"{step!r} names no size", hint=f"Give pixels, 1 to {_LARGEST}: {kind}-256")
+    elif kind in PERTURBATIONS:
+        require_perturbation(step)
     elif kind == CROPS or (step not in VIEW_KINDS and "-" not in step):
         kinds = ", ".join(k for k in VIEW_KINDS if k != CROPS)
         raise UsageError(
@@ -74,21 +79,57 @@ def _require(step: str) -> None:
 def rendered(rgb: UInt8, chain: Sequence[str]) -> UInt8:
     """The image after all steps, uint8 (h, w, 3), C order; every step has its numbers."""
     for step in chain:
-        kind, _, number = step.partition("-")
+        kind, *numbers = step.split("-")
         if kind in _SIZES:
-            height, width = rgb.shape[:2]
-            factor = int(number) / (min if kind == "side" else max)(height, width)
-            rgb = _scaled(rgb, factor if kind == "side" else min(1.0, factor))
+            rgb = _sized(rgb, *_size_after(step, rgb.shape[1], rgb.shape[0]))
+        elif kind in PERTURBATIONS:
+            rgb = PERTURBATIONS[kind](rgb, *map(int, numbers))
         else:
             rgb = render(rgb, step)
     return rgb
 
 
-def _scaled(rgb: UInt8, factor: float) -> UInt8:
-    height, width = (max(1, round(side * factor)) for side in rgb.shape[:2])
+def _size_after(step: str, width: int, height: int) -> tuple[int, int]:
+    """Width and height after ``side-N`` or ``longest-N``."""
+    kind, _, number = step.partition("-")
+    factor = int(number) / (min if kind == "side" else max)(width, height)
+    if kind == "longest":
+        factor = min(1.0, factor)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _sized(rgb: UInt8, width: int, height: int) -> UInt8:
     if (height, width) == rgb.shape[:2]:
         return rgb
     return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
+
+
+# ---------------------------------------------------------------- of one image
+
+
+def with_numbers(chain: Chain, content_id: bytes) -> Chain:
+    """The chain with the numbers that are drawn for one image; no steps if nothing is done to it."""
+    return tuple(own for step in chain for own in (drawn(step, content_id) if step in DRAWN else (step,)))
+
+
+def pruned(chain: Chain, content_id: bytes, size: tuple[int, int], *, base: Chain = ()) -> Chain:
+    """``base``, then those steps of a chain that do anything to one image, drawn numbers left out.
+
+    ``size`` : the image's width and height. Images equal before are equal after what is left, so that
+    whoever keeps vectors by this chain makes none twice: ``longest-768`` does nothing to a small image.
+    """
+    now: tuple[int, int] | None = size
+    kept: list[str] = []
+    for number, step in enumerate(base + chain):
+        kind = step.partition("-")[0]
+        after = None if now is None or kind in _OTHER_SIZES else now
+        if kind in _SIZES and now is not None:
+            after = _size_after(step, *now)
+        idle = (step in DRAWN and not drawn(step, content_id)) or (kind in _SIZES and after == now)
+        if number < len(base) or not idle or after is None:
+            kept.append(step)
+            now = after
+    return tuple(kept)
 
 
 def suffix_of_file(chain: Chain) -> str:

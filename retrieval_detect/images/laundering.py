@@ -88,9 +88,18 @@ def seed_of(content_id: bytes, number: int = 0) -> int:
 
 def draw_view(kind: str, width: int, height: int, *, seed: int) -> str:
     """The name of one view of an image of this size; equal seeds give equal names, for ever."""
+    return _name(kind, _laundering(kind).draw(uniforms(kind, seed), width, height))
+
+
+def uniforms(kind: str, seed: int) -> list[float]:
+    """Four numbers, 0 to below 1, for a draw of ``kind``; the same ones for ever."""
     chances = hashlib.sha256(f"retrieval-detect/view\0{kind}\0{seed}".encode()).digest()
-    uniforms = [int.from_bytes(chances[i : i + 8], "big") / 2**64 for i in range(0, 32, 8)]
-    return _name(kind, _laundering(kind).draw(uniforms, width, height))
+    return [int.from_bytes(chances[i : i + 8], "big") / 2**64 for i in range(0, 32, 8)]
+
+
+def between(uniform: float, low: int, high: int) -> int:
+    """One of the whole numbers ``low`` to ``high``, both included."""
+    return low + int(uniform * (high - low + 1))
 
 
 def crop_boxes(width: int, height: int, size: int, *, at_most: int = MAX_CROPS) -> list[Box]:
@@ -190,15 +199,11 @@ class _Laundering:
     apply: Callable[..., UInt8]
 
 
-def _between(uniform: float, low: int, high: int) -> int:
-    return low + int(uniform * (high - low + 1))
-
-
 def _draw_crop(uniforms: Sequence[float], width: int, height: int) -> Box:
     """70 to 95 % of the area, in the image's own proportions, anywhere."""
-    side = sqrt(_between(uniforms[0], 70, 95) / 100)
+    side = sqrt(between(uniforms[0], 70, 95) / 100)
     w, h = max(1, round(side * width)), max(1, round(side * height))
-    return _between(uniforms[1], 0, width - w), _between(uniforms[2], 0, height - h), w, h
+    return between(uniforms[1], 0, width - w), between(uniforms[2], 0, height - h), w, h
 
 
 def _draw_nothing(_uniforms: Sequence[float], _width: int, _height: int) -> Sequence[int]:
@@ -257,14 +262,14 @@ def _screenshot(rgb: UInt8, percent: int, quality: int) -> UInt8:
 
 
 _LAUNDERINGS: dict[str, _Laundering] = {
-    "jpeg": _Laundering(1, lambda u, _w, _h: [_between(u[0], 50, 95)], _jpeg),
-    "webp": _Laundering(1, lambda u, _w, _h: [_between(u[0], 50, 95)], _webp),
-    "resize": _Laundering(1, lambda u, _w, _h: [_between(u[0], 50, 90)], _resize),
+    "jpeg": _Laundering(1, lambda u, _w, _h: [between(u[0], 50, 95)], _jpeg),
+    "webp": _Laundering(1, lambda u, _w, _h: [between(u[0], 50, 95)], _webp),
+    "resize": _Laundering(1, lambda u, _w, _h: [between(u[0], 50, 90)], _resize),
     "crop": _Laundering(4, _draw_crop, _crop),
     # Up to 3 pixels, as the augmentation of CNNDetection (Wang et al. 2020) and UniversalFakeDetect.
-    "blur": _Laundering(1, lambda u, _w, _h: [_between(u[0], 1, 30)], _blur),
+    "blur": _Laundering(1, lambda u, _w, _h: [between(u[0], 1, 30)], _blur),
     "screenshot": _Laundering(
-        2, lambda u, _w, _h: [_between(u[0], 50, 95), _between(u[1], 70, 90)], _screenshot
+        2, lambda u, _w, _h: [between(u[0], 50, 95), between(u[1], 70, 90)], _screenshot
     ),
     CROPS: _Laundering(4, _draw_nothing, _crop),
 }

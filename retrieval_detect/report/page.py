@@ -1,4 +1,4 @@
-"""A result of an evaluation as one page that needs no other file: its table, and its curves as SVG."""
+"""Results of an evaluation as one page that needs no other file: their tables, and their curves as SVG."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ Series: TypeAlias = "Mapping[str, Sequence[tuple[float, float]]]"
 
 
 class Chart(NamedTuple):
-    """Lines to draw. ``ticks`` : what stands at x = 0, 1, 2, …; else the ends are marked."""
+    """Lines to draw. ``ticks`` : what stands at x = 0, 1, 2, …; else the ends are marked.
+
+    ``bands`` : name → (x, low, high) in order, the 95 % intervals of its line.
+    """
 
     title: str
     series: Series
     x_name: str
     ticks: Sequence[object] = ()
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] = {}
 
 
 _WIDTH, _HEIGHT, _MARGIN, _LEGEND = 460, 260, 40, 14
@@ -35,7 +39,7 @@ body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-weight:600}
 td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #8884}
-th:first-child{text-align:left}
+th:first-child{text-align:left}th[scope=row]{white-space:nowrap}
 figure{display:inline-block;margin:1rem 1rem 0 0;break-inside:avoid}figcaption{font-weight:600}
 svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
 @media print{:root{color-scheme:light}body{margin:0;max-width:none;font-size:8pt}.scroll{overflow:visible}
@@ -44,17 +48,37 @@ td,th{padding:.1rem .3rem}}"""
 
 def result_page(result: Result, about: Mapping[str, Any]) -> str:
     """The page as HTML. ``about`` : what the numbers are of."""
+    return _page(result.title, about, _body(result))
+
+
+def results_page(results: Sequence[Result], about: Mapping[str, Any], *, skipped: Mapping[str, str]) -> str:
+    """One page of several results, with a table of contents. ``skipped`` : protocol → why it is not here."""
+    listed = "".join(f'<li><a href="#{r.protocol}">{escape(r.title)}</a></li>' for r in results)
+    reasons = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in skipped.items())
+    listed += '<li><a href="#skipped">Not measured</a></li>' if reasons else ""
+    parts = [f'<nav aria-label="Contents"><ul>{listed}</ul></nav>']
+    parts += [f'<section id="{r.protocol}"><h2>{escape(r.title)}</h2>{_body(r)}</section>' for r in results]
+    if reasons:
+        parts.append(f'<section id="skipped"><h2>Not measured</h2><ul>{reasons}</ul></section>')
+    return _page("Evaluation", about, "".join(parts))
+
+
+def _page(title: str, about: Mapping[str, Any], body: str) -> str:
     facts = ", ".join(f"{key}: {value}" for key, value in about.items() if isinstance(value, str | int))
-    parts = [
-        f"<main><h1>{escape(result.title)}</h1><p>{escape(facts)}</p>",
-        "".join(chart(*drawn[:3], ticks=drawn.ticks) for drawn in charts(result)),
-        f'<div class="scroll" role="region" aria-label="Table" tabindex="0">{_table(result)}</div>',
-        *(f"<p>{escape(line)}</p>" for line in result.lines),
-        "</main>",
-    ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-    head += f"<title>{escape(result.title)}</title><style>{_STYLE}</style>"
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+    head += f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+    main = f"<main><h1>{escape(title)}</h1><p>{escape(facts)}</p>{body}</main>"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{main}</body></html>\n'
+
+
+def _body(result: Result) -> str:
+    parts = [
+        "".join(map(figure, charts(result))),
+        f'<div class="scroll" role="region" aria-label="{escape(result.title)}" tabindex="0">'
+        f"{_table(result)}</div>",
+        *(f"<p>{escape(line)}</p>" for line in result.lines),
+    ]
+    return "".join(parts)
 
 
 def _table(result: Result) -> str:
@@ -79,9 +103,10 @@ def charts(result: Result) -> Iterator[Chart]:
     if result.protocol in ("few-shot", "incremental"):
         yield from _by_number(result)
     elif result.protocol == "bank-size":
-        points = [(float(i), row["auroc"]) for i, row in enumerate(result.rows)]
         ticks = [row["n"] for row in result.rows]
-        yield Chart("AUROC by size of the banks", {"rd": points}, "references of each label", ticks)
+        named = [{"method": "rd"} | row for row in result.rows]
+        lines, bands = _lines(named, "auroc", ticks)
+        yield Chart("AUROC by size of the banks", lines, "references of each label", ticks, bands)
     elif result.protocol == "robustness":
         yield from _by_setting(result)
     elif result.protocol == "calibration":
@@ -128,29 +153,40 @@ def _by_number(result: Result) -> Iterator[Chart]:
     metric = "recall" if any(row.get("recall") is not None for row in result.rows) else "auroc"
     numbers = sorted({row["n"] for row in result.rows})
     for generator in dict.fromkeys(row["generator"] for row in result.rows):
-        series: dict[str, list[tuple[float, float]]] = {}
-        for row in result.rows:
-            if row["generator"] == generator and row.get(metric) is not None:
-                series.setdefault(row["method"], []).append((float(numbers.index(row["n"])), row[metric]))
-        yield Chart(f"{generator}: {heading(metric)}", series, "references", numbers)
+        own = [row for row in result.rows if row["generator"] == generator]
+        lines, bands = _lines(own, metric, numbers)
+        yield Chart(f"{generator}: {heading(metric)}", lines, "references", numbers, bands)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], metric: str, numbers: Sequence[int]) -> tuple[Any, Any]:
+    """A line a method by n, and the intervals that are known along it."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    bands: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        x, low, high = float(numbers.index(row["n"])), row.get(f"{metric}_low"), row.get(f"{metric}_high")
+        if row.get(metric) is not None:
+            lines.setdefault(row["method"], []).append((x, row[metric]))
+            if low is not None and high is not None:
+                bands.setdefault(row["method"], []).append((x, low, high))
+    return lines, bands
 
 
 # ---------------------------------------------------------------- drawing
 
 
-def chart(title: str, series: Series, x_name: str, *, ticks: Sequence[object] = ()) -> str:
-    """Lines as a figure of a page; see ``Chart``."""
-    drawing = _drawing(title, series, x_name, ticks)
-    return f"<figure><figcaption>{escape(title)}</figcaption>{drawing}</figure>"
+def figure(drawn: Chart) -> str:
+    """A chart as a figure of a page."""
+    return f"<figure><figcaption>{escape(drawn.title)}</figcaption>{_drawing(drawn)}</figure>"
 
 
 def svg(drawn: Chart) -> str:
     """A chart as a file of its own, dark on white."""
     attributes = 'xmlns="http://www.w3.org/2000/svg" style="background:#fff;color:#222"'
-    return _drawing(*drawn, attributes=attributes) + "\n"
+    return _drawing(drawn, attributes) + "\n"
 
 
-def _drawing(title: str, series: Series, x_name: str, ticks: Sequence[object], attributes: str = "") -> str:
+def _drawing(drawn: Chart, attributes: str = "") -> str:
+    title, series, x_name, ticks, bands = drawn
     xs = [x for points in series.values() for x, _ in points] or [0.0]
     low, high = min(*xs, 0.0), max(*xs, 1.0)
     top = _LEGEND * len(series) + 6
@@ -159,13 +195,19 @@ def _drawing(title: str, series: Series, x_name: str, ticks: Sequence[object], a
         across = _MARGIN + (x - low) / (high - low) * (_WIDTH - 2 * _MARGIN)
         return round(across, 1), round(top + (1 - y) * (_HEIGHT - 2 * _MARGIN) + 10, 1)
 
+    def path(points: Sequence[tuple[float, float]]) -> str:
+        return " ".join(f"{x},{y}" for x, y in (place(*point) for point in points))
+
     parts = [_axis(place(low, y), place(high, y), f"{y:g}") for y in (0.0, 0.25, 0.5, 0.75, 1.0)]
     marks: dict[float, object] = dict(enumerate(ticks)) if ticks else {low: f"{low:g}", high: f"{high:g}"}
     parts += [_text(place(x, 0.0), str(mark), below=15) for x, mark in marks.items() if low <= x <= high]
     parts.append(_text((_WIDTH / 2, place(low, 0.0)[1]), x_name, below=32))
     for i, (name, points) in enumerate(series.items()):
-        path = " ".join(f"{x},{y}" for x, y in (place(*point) for point in points))
-        parts.append(f'<polyline points="{path}" fill="none" {_stroke(i)}/>')
+        if ends := bands.get(name):
+            around = [*((x, above) for x, _, above in ends), *((x, below) for x, below, _ in reversed(ends))]
+            colour = _STROKES[i % len(_STROKES)][0]
+            parts.append(f'<polygon points="{path(around)}" fill="{colour}" opacity=".12"/>')
+        parts.append(f'<polyline points="{path(points)}" fill="none" {_stroke(i)}/>')
         parts.append(_legend(i, name))
     height = top + _HEIGHT - 2 * _MARGIN + 50
     box = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" font-family="sans-serif"'

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 from retrieval_detect.evaluate.context import Result
-from retrieval_detect.report.page import Chart, charts, result_page, svg
+from retrieval_detect.evaluate.robustness import ROBUSTNESS
+from retrieval_detect.report.page import Chart, charts, result_page, results_page, svg
 from retrieval_detect.report.tables import cell
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -42,6 +43,26 @@ def test_every_strength_has_its_place(setting):
     assert one.series["auroc"] == [(0.0, 0.9)] and setting.endswith(one.ticks[0])
 
 
+def test_settings_drawn_by_chance_have_no_place_on_an_axis():
+    rows = tuple({"setting": name, "auroc": i / 100} for i, name in enumerate(ROBUSTNESS))
+    drawn = list(charts(Result("robustness", "R", ("setting", "auroc"), rows)))
+    placed = [round(100 * y) for chart in drawn for _, y in chart.series["auroc"]]
+    assert [len(chart.ticks) for chart in drawn] == [10, 4, 5] and len(set(placed)) == len(placed) == 19
+    names = [name for i, name in enumerate(ROBUSTNESS) if i in placed]
+    assert all(name.startswith(("JPEG", "blur", "resize")) for name in names)
+    assert sum(name.startswith("RINE") for name in ROBUSTNESS) == 5
+
+
+def test_several_results_make_one_page():
+    other = Result("few-shot", "Few <references>", ("n",), ({"n": 5, "generator": "a", "method": "rd"},))
+    page = results_page([ranked(), other], {"index": "i"}, skipped={"quality": "no <opinions>"})
+    assert page.count("<h1>") == 1 and page.count("<h2>") == 3 and page.count("<main>") == 1
+    for name, title in (("generators", "By generator"), ("few-shot", "Few &lt;references&gt;")):
+        assert f'<a href="#{name}">{title}</a>' in page and f'<section id="{name}">' in page
+    assert "quality: no &lt;opinions&gt;" in page and page.index("</nav>") < page.index("<table>")
+    assert "Not measured" not in results_page([ranked()], {}, skipped={})
+
+
 def test_a_chart_is_a_drawing_by_itself():
     lines = {f"method <{i}>": [(0.0, 0.0), (1.0, 1.0)] for i in range(9)}
     root = ElementTree.fromstring(svg(Chart("A & B", lines, "x", ("none", 5))))
@@ -66,3 +87,24 @@ def test_anybody_can_read_the_page():
 
 def test_a_range_is_said_in_words():
     assert cell([0.9, 0.951]) == "0.900 to 0.951"
+
+
+def test_intervals_stand_as_bands_behind_the_lines_that_have_them():
+    rows = tuple(
+        {"generator": "a", "method": method, "n": n, "recall": 0.5 + n / 20} | ends
+        for method, ends in (("rd", {"recall_low": 0.25, "recall_high": 1.0}), ("other", {}))
+        for n in (0, 5)
+    )
+    (chart,) = charts(Result("few-shot", "F", ("n",), rows))
+    assert chart.series["rd"] == [(0.0, 0.5), (1.0, 0.75)]
+    assert chart.bands == {"rd": [(0.0, 0.25, 1.0), (1.0, 0.25, 1.0)]}
+    root = ElementTree.fromstring(svg(chart))
+    (band,), line = root.findall(f"{SVG}polygon"), root.findall(f"{SVG}polyline")[0]
+    corners = [tuple(map(float, p.split(","))) for p in band.get("points").split()]
+    points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
+    assert [x for x, _ in corners] == [points[0][0], points[1][0], points[1][0], points[0][0]]
+    assert all(
+        above < y < below
+        for (_, y), (_, above), (_, below) in zip(points, corners[:2], corners[:1:-1], strict=True)
+    )
+    assert band.get("fill") == line.get("stroke")

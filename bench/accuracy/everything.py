@@ -1,0 +1,97 @@
+"""How long ``rd eval --protocol all`` takes, from a cold cache, and that running it again redoes nothing.
+
+Every image is in the index and asked about by every protocol; through the settings of robustness go 60 of
+each folder, as is usual, and, in a second run with a faster engine, all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench._data import DEFAULT_DATA
+from bench._frame import about, carry_out, parser_of
+from bench._machine import commit
+from bench.accuracy._common import Study, rd, split
+from bench.accuracy.incremental import ORDER
+from retrieval_detect.encoders.registry import OFFLINE_ENCODER
+from retrieval_detect.report.tables import markdown_table
+
+NAME = "accuracy-everything"
+RUNS = ((OFFLINE_ENCODER, 60), (f"{OFFLINE_ENCODER}@openvino", 1_000_000))
+"""Encoder, and how many images of a folder go through each setting of robustness."""
+_STUDY = Study("everything", runs=(), table=lambda _: "", teach="all")
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of both runs with each encoder."""
+    head = about(NAME, command="python -m bench.accuracy.everything", git_commit=commit())
+    return {**head, "runs": [_timed(options, *run) for run in RUNS]}
+
+
+def _timed(options: argparse.Namespace, encoder: str, at_most: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
+        work = Path(folder)
+        split(_STUDY, options.data, work)
+        rd("build-index", work / "recipe.toml", "--encoder", encoder, "--index", work / "index")
+        asked = ["--protocol", "all", "--order", options.order, "--at-most", at_most]
+        asked += ["--index", work / "index", "--cache", work / "cache", "--out", work / "out"]
+        seconds = []
+        for _ in range(2):
+            started_s = time.monotonic()
+            rd("eval", options.data, *asked)
+            seconds.append(round(time.monotonic() - started_s, 1))
+        found = json.loads((work / "out" / "result.json").read_text(encoding="utf-8"))
+    return {
+        "encoder": encoder,
+        "images": found["about"]["images"],
+        "at_most": at_most,
+        "protocols": list(found["results"]),
+        "skipped": {skipped["protocol"]: skipped["reason"] for skipped in found["skipped"]},
+        "elapsed_s": seconds[0],
+        "again_s": seconds[1],
+    }
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """The result as Markdown."""
+    rows = [
+        {
+            "encoder": f"`{run['encoder']}`",
+            "images": run["images"],
+            "of each folder, in robustness": run["at_most"] if run["at_most"] < run["images"] else "all",
+            "protocols": len(run["protocols"]),
+            "minutes": f"{run['elapsed_s'] / 60:.1f}",
+            "again, s": f"{run['again_s']:.1f}",
+        }
+        for run in result["runs"]
+    ]
+    made, head = result["machine"], result["git_commit"][:12]
+    skipped = {f"`{name}`: {why}" for run in result["runs"] for name, why in run["skipped"].items()}
+    return "\n\n".join(
+        [
+            f"{made['cpu']}, {made['cores']} cores, {result['date'][:10]}, commit {head}, "
+            f"`{result['command']}`.",
+            markdown_table(tuple(rows[0]), rows),
+            *[f"Not measured: {'; '.join(sorted(skipped))}."] * bool(skipped),
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, write the JSON, print the table."""
+    parser = parser_of("accuracy.everything", __doc__)
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--order", default=ORDER, help="Generators, oldest first.")
+    options = parser.parse_args(arguments)
+    carry_out(NAME, options, lambda: measure(options), tables)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
