@@ -90,6 +90,7 @@ def _votes() -> Iterator[Entry]:
         yield _density("whiten", layers, None, shrinkage="0.5")
         yield from (_density("nullspace", layers, t) for t in (0.1, 0.2))
         yield _density("nullspace", layers, 0.1, directions=32)
+        yield _density("nullspace", layers, 0.1, directions=32, trusted=5)
         yield from (_density("lda", layers, t) for t in (0.1, 0.2))
     yield from (_density("identity", layers, t) for layers in (_ONE, ("block05",)) for t in (0.05, 0.2))
     yield from (_density("concat", layers, t) for layers in (_TWO, _THREE) for t in (0.05, 0.1))

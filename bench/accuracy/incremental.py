@@ -94,7 +94,8 @@ def _kept(run: Mapping[str, Json]) -> str:
 
 def _flagged(run: Mapping[str, Json]) -> str:
     """Photographs flagged, old generators together, and seconds, by rd and beside it."""
-    columns = ("generator", "method", "n", "past", "transfer", "fpr", "fpr_frozen", "seconds_an_image")
+    kept = ("past", "transfer", "transfer_low", "transfer_high")
+    columns = ("generator", "method", "n", *kept, "fpr", "fpr_frozen", "seconds_an_image")
     most = {row["generator"]: row["n"] for row in run["rows"]}
     return markdown_table(columns, [row for row in run["rows"] if row["n"] in (0, most[row["generator"]])])
 

@@ -13,7 +13,6 @@ from retrieval_detect.options import option
 from retrieval_detect.projections.base import Fitting, joined, part
 from retrieval_detect.projections.lda import class_means, name_codes
 from retrieval_detect.projections.scatter import second_moment
-from retrieval_detect.scoring.weights import PRIOR_IMAGES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 _NOTHING = 1e-8
+ALIKE = 200
+"""Images with which a generator counts half of what it ever will."""
 CONTENTS = ("known", "categories", "pairs", "within")
 
 _NOT_KNOWN = {
@@ -43,14 +44,17 @@ class Nullspace(Fitting):
     - ``categories`` : means of each label's categories, every image less its generator's or source's mean;
     - ``pairs`` : midpoints of fakes and photographs of one group, in which what they share remains;
     - ``within`` : photographs less their mean, and fakes less their generator's, for what one generator
-      varies in is not what gives it away. Generators with n images count as n/(n + 5), as they do in
-      votes, and the two covariances, scaled to trace 1, are added.
+      varies in is not what gives it away. Of n images the mean is drawn to that of all fakes, n/(n +
+      ``trusted``) being its own, or what few images show by chance would be kept; and they count as
+      n/(n + 200), so that generators with thousands count alike. The two covariances, scaled to trace 1,
+      are added.
     """
 
     kind: ClassVar[str] = "nullspace"
     cheap: ClassVar[bool] = True
     directions: int = option(8, "Directions removed.", low=1)
     content: str = option("known", "What tells content.", choices=CONTENTS)
+    trusted: int = option(20, "Images of a generator whose mean is half its own (within).", low=0)
 
     def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
@@ -83,7 +87,7 @@ class Nullspace(Fitting):
         asked = ("categories", "pairs", "within") if self.content == "known" else (self.content,)
         for name in asked:
             if name == "within":
-                return name, _within(rows, x)
+                return name, _within(rows, x, self.trusted)
             points = _categories(rows, x) if name == "categories" else _pairs(rows, x)
             # Where each generator shows one category alone, what is left of it is rounding.
             if points is not None and np.square(points).sum() > _NOTHING * _spread(rows, x):
@@ -127,14 +131,16 @@ def _pairs(rows: TrainingSet, x: Float32) -> Float64 | None:
     return offsets
 
 
-def _within(rows: TrainingSet, x: Float32) -> Float64:
+def _within(rows: TrainingSet, x: Float32, trusted: int) -> Float64:
     photographs, fakes = x[~rows.fake], x[rows.fake]
     names = np.unique(rows.names[rows.fake], return_inverse=True)[1]
     counts = np.bincount(names)
-    # Of a generator with one image nothing is known to vary.
-    weights = np.where(counts > 1, counts / (counts + PRIOR_IMAGES) / np.maximum(counts - 1, 1), 0.0)
-    fakes = fakes - class_means(fakes, names).astype(np.float32)[names]
-    fakes *= np.sqrt(weights).astype(np.float32)[names, None]
+    weights, trust = counts / (counts + ALIKE), counts / (counts + trusted)
+    means = class_means(fakes, names)
+    overall = np.average(means, axis=0, weights=weights)
+    centres = overall + trust[:, None] * (means - overall)
+    each = weights / np.maximum(counts - 1, 1)
+    fakes = (fakes - centres.astype(np.float32)[names]) * np.sqrt(each).astype(np.float32)[names, None]
     moments = [second_moment(photographs - photographs.mean(axis=0)), second_moment(fakes)]
     varying = [m / np.trace(m) for m in moments if np.trace(m) > 0]
     if not varying:

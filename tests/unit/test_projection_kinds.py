@@ -275,6 +275,22 @@ def test_nullspace_removes_what_is_shown_and_keeps_the_label(known, content):
     assert removed[3] + removed[4] > (1.0 if content == "within" else 1.5)
 
 
+def test_nullspace_takes_what_one_generator_varies_in_and_leaves_where_it_lies():
+    """Of many images, that is: a few could lie anywhere."""
+    rng = np.random.default_rng(1)
+    names = np.repeat(["g0", "g1", "s0"], [2000, 2000, 2000])
+    x = rng.normal(size=(6000, 8)) * 0.1
+    x[:, 7] += 4
+    x[names == "g1", 1] += 6  # what tells one generator from another
+    x[:2000, 3] += 2 * rng.normal(size=2000)  # what one shows
+    rows = rows_of({"proj": x}, names)
+    kept = np.diag(fitted("nullspace", rows, directions=1).matrix)
+    assert kept[1] > 0.9 and kept[3] < 0.1
+    few = rows.take(np.r_[0:2000, 2000:2005, 4000:6000])
+    matrix = fitted("nullspace", few, directions=2, trusted=10**6).matrix
+    assert np.diag(matrix)[1] < np.diag(fitted("nullspace", few, directions=2, trusted=0).matrix)[1]
+
+
 def test_nullspace_ignores_categories_that_are_but_other_names_of_generators():
     rows = content_rows()
     named = rows_of({"proj": rows.vectors["proj"]}, rows.names, categories=rows.names)
