@@ -205,8 +205,8 @@ def _drawing(drawn: Chart, attributes: str = "") -> str:
     for i, (name, points) in enumerate(series.items()):
         if ends := bands.get(name):
             around = [*((x, above) for x, _, above in ends), *((x, below) for x, below, _ in reversed(ends))]
-            colour = _STROKES[i % len(_STROKES)][0]
-            parts.append(f'<polygon points="{path(around)}" fill="{colour}" opacity=".12"/>')
+            filled = f'fill="{_STROKES[i % len(_STROKES)][0]}" fill-opacity=".12" stroke="none"'
+            parts.append(f'<polygon points="{path(around)}" {filled}/>')
         parts.append(f'<polyline points="{path(points)}" fill="none" {_stroke(i)}/>')
         parts.append(_legend(i, name))
     height = top + _HEIGHT - 2 * _MARGIN + 50
