@@ -132,7 +132,10 @@ def fit_default(store: Store, *, device: str = "auto") -> Manifest | None:
 
 
 def _default_projection(snapshot: Snapshot) -> Affine | None:
-    """What ``python -m bench.methods`` chose by its inner folds, fitted on the banks."""
+    """The map through which a new generator is learnt and those before are kept, fitted on the banks.
+
+    What is learnt: ``bench.methods``; what is kept: ``bench.accuracy.incremental``.
+    """
     counts = [snapshot.manifest.live_rows(label, "bank") for label in LABELS]
     if min(counts) < FEWEST or len(snapshot.manifest.names("real")) < 2:
         return None
