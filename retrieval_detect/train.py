@@ -159,7 +159,7 @@ def refitted_projection(writer: Writer, new: Snapshot) -> list[FittedRecord]:
     record = new.fitted("projection", name)
     if record is None or record.rows_digest == new.rows_digest(record.strata):
         return []
-    if sum(new.n_rows([stratum]) for stratum in BANK_ROWS) > REFIT_AT_MOST or not KINDS[record.method].cheap:
+    if new.n_rows(BANK_ROWS) > REFIT_AT_MOST or not KINDS[record.method].cheap:
         return []
     with suppress(UsageError):
         projection = _fitted_again(new, name)

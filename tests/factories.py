@@ -84,3 +84,11 @@ def write_pictures(folder: Path, seeds: range, *, fake: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         (folder / f"{seed:04d}.png").write_bytes(png(seed, fake=fake))
+
+
+def write_set(folder: Path, *, photographs: int, of_each_generator: int) -> Path:
+    """A set to measure on: one camera, two generators."""
+    write_pictures(folder / "real" / "camera", range(300, 300 + photographs))
+    write_pictures(folder / "fake" / "sdxl", range(400, 400 + of_each_generator), fake=True)
+    write_pictures(folder / "fake" / "flux", range(500, 500 + of_each_generator), fake=True)
+    return folder

@@ -6,7 +6,6 @@ chain of changes; a run that is interrupted loses at most one file of ``_AT_ONCE
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 from retrieval_detect.encoders.pipeline import embed_views
 from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.evaluate.pixels import statistics
-from retrieval_detect.files import sha256_bytes, write_atomically
+from retrieval_detect.files import sha256_bytes, user_cache, write_atomically
 from retrieval_detect.images.chains import rendered, with_numbers
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.labelled import pixels
@@ -54,10 +53,7 @@ class Row:
 
 def user_folder() -> Path:
     """Where embeddings are kept, if no other place is named."""
-    from platformdirs import user_cache_path
-
-    place = os.environ.get("RD_CACHE")
-    return (Path(place) if place else user_cache_path("retrieval-detect")) / "embeddings"
+    return user_cache() / "embeddings"
 
 
 def content_ids(items: Sequence[ImageItem], *, progress: Progress = quiet) -> list[bytes | Failure]:

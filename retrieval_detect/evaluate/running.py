@@ -56,7 +56,7 @@ def _carried_out(plan: Plan, kept: _Kept, progress: Progress) -> Result:
     found = {}
     for name, step in plan.steps:
         path = kept.path(name)
-        if path and path.exists():
+        if path and kept.has(name):
             found[name] = json.loads(path.read_text())
             continue
         found[name] = step()

@@ -12,7 +12,7 @@ from retrieval_detect.evaluate.context import Options, Plan, Result
 from retrieval_detect.evaluate.protocols import PROTOCOLS, WEIGHTS
 from retrieval_detect.evaluate.robustness import ROBUSTNESS
 from tests.building import one_error
-from tests.factories import write_pictures
+from tests.factories import write_set
 
 ALL = ("eval", "set", "--protocol", "all", "--seeds", "1", "--n", "0,2", "--cache", "kept")
 SKIPPED = {"incremental", "calibration", "quality"}
@@ -20,10 +20,7 @@ SKIPPED = {"incremental", "calibration", "quality"}
 
 @pytest.fixture
 def data(index, bare_folder):
-    write_pictures(bare_folder / "set" / "real" / "camera", range(300, 308))
-    write_pictures(bare_folder / "set" / "fake" / "sdxl", range(400, 406), fake=True)
-    write_pictures(bare_folder / "set" / "fake" / "flux", range(500, 506), fake=True)
-    return bare_folder / "set"
+    return write_set(bare_folder / "set", photographs=8, of_each_generator=6)
 
 
 @pytest.fixture

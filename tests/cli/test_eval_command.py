@@ -10,16 +10,13 @@ import pytest
 from retrieval_detect.cli.eval import LAYOUTS, PROTOCOLS
 from retrieval_detect.evaluate import datasets, protocols
 from tests.building import one_error
-from tests.factories import write_pictures
+from tests.factories import write_set
 
 
 @pytest.fixture
 def data(index, bare_folder):
     """A set to measure on; its broken image cannot be used."""
-    write_pictures(bare_folder / "set" / "real" / "camera", range(300, 312))
-    write_pictures(bare_folder / "set" / "fake" / "sdxl", range(400, 410), fake=True)
-    write_pictures(bare_folder / "set" / "fake" / "flux", range(500, 510), fake=True)
-    return bare_folder / "set"
+    return write_set(bare_folder / "set", photographs=12, of_each_generator=10)
 
 
 def test_help_offers_every_protocol_and_layout():
