@@ -107,13 +107,17 @@ class UpdatePlan:
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """What an addition did. ``added`` and ``embedded`` count images, ``views`` laundered copies stored."""
+    """What an addition did. ``added`` and ``embedded`` count images, ``views`` laundered copies stored.
+
+    ``purged`` : images refused because they were erased for good, before the plan was made or after.
+    """
 
     manifest: Manifest
     added: int
     embedded: int
     failures: tuple[Failure, ...]
     views: int = 0
+    purged: int = 0
 
     @property
     def changed(self) -> bool:
@@ -180,12 +184,24 @@ def _conflicts(given: Mapping[bytes, Planned], stored: Mapping[bytes, StoredImag
             yield f"{planned.item.uri} ({planned.facts.label}) and a stored reference ({image.label})"
 
 
-def _purged(fresh: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]:
+def _still_wanted(planned: UpdatePlan, snapshot: Snapshot) -> tuple[dict[bytes, Planned], int]:
+    """What a plan wants of the generation that is in force by now, and how much of it was purged since.
+
+    Plans are made without the lock: another writer may have erased what they would add, or taken out what
+    they would only add views of.
+    """
+    purged = _purged(planned.work, snapshot)
+    stored = stored_images(snapshot, [p.content_id for p in planned.lacking])
+    work = (*planned.new, *(p for p in planned.lacking if p.content_id in stored))
+    return {p.content_id: p for p in work if p.content_id not in purged}, len(purged)
+
+
+def _purged(planned: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]:
     """Which of the images were erased from the index for good."""
     if snapshot is None or not snapshot.manifest.purge.digests:
         return set()
     key, digests = snapshot.manifest.purge.key, frozenset(snapshot.manifest.purge.digests)
-    return {p.content_id for p in fresh if keyed_digest(key, p.content_id) in digests}
+    return {p.content_id for p in planned if keyed_digest(key, p.content_id) in digests}
 
 
 def _refuse(conflicts: Sequence[str]) -> None:
@@ -280,8 +296,7 @@ class Index:
             require_same_encoder(encoder.spec, writer.snapshot)
             drift = engine_drift(encoder, writer.snapshot) if planned.work else 0.0
             staging = writer.staging()
-            # The plan was made without the lock: another writer may have stored some of it since.
-            given = {p.content_id: p for p in planned.work}
+            given, n_purged = _still_wanted(planned, writer.snapshot)
             wanted = _wanted(list(given), planned.views, writer.snapshot, staging)
             _refuse(list(_conflicts(given, wanted.stored)))
             todo = [given[image] for image in wanted.to_embed()]
@@ -310,6 +325,7 @@ class Index:
                 len(todo) - len(failures),
                 (*planned.failures, *failures),
                 len(addition.rows) - addition.n_images,
+                planned.purged + n_purged,
             )
 
     def note(self, failures: Sequence[Failure]) -> None:

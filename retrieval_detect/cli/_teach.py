@@ -106,7 +106,7 @@ def teach(
     else:
         if planned.failures:
             index.note(planned.failures)
-        report = AddReport(index.snapshot().manifest, 0, 0, planned.failures)
+        report = AddReport(index.snapshot().manifest, 0, 0, planned.failures, purged=planned.purged)
     new = snapshot is None or not any(snapshot.manifest.live_rows(label) for label in LABELS)
     if new and report.added and not run.flags.get("plain"):
         report = _with_default_projection(run, index, report)
@@ -254,8 +254,8 @@ def _finish(
     if len(report.failures) > _SHOWN_FAILURES:
         rest = len(report.failures) - _SHOWN_FAILURES
         run.output.warning(f"and {rest:,} more, all listed in {index.folder / 'failures.jsonl'}")
-    if planned.purged:
-        run.output.warning(f"refused {number(planned.purged, 'image')} that were purged from this index")
+    if report.purged:
+        run.output.warning(f"refused {number(report.purged, 'image')} that were purged from this index")
     size_bytes = size_on_disk(index.folder)
     record: dict[str, Any] = {
         "index": str(index.folder),
@@ -264,7 +264,7 @@ def _finish(
         "views": report.views,
         "known": planned.known,
         "repeated": planned.repeated,
-        "purged": planned.purged,
+        "purged": report.purged,
         "failures": len(report.failures),
         "references": {label: manifest.live_rows(label) for label in LABELS},
         "generators": manifest.counts("fake"),
@@ -282,7 +282,7 @@ def _finish(
     lines += _fitted(manifest) if report.changed else []
     lines += _next_steps(report, same_index(run, index.folder))
     run.output.record(record, text=lines, essential=["generation"])
-    return SOME_FAILED if report.failures or planned.purged else None
+    return SOME_FAILED if report.failures or report.purged else None
 
 
 def _fitted(manifest: Manifest) -> Iterator[str]:

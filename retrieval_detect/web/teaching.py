@@ -83,6 +83,7 @@ class Teacher:
         return {
             "generation": report.manifest.generation,
             "added": report.added,
+            "purged": report.purged,
             "failures": [asdict(failure) for failure in report.failures],
             "measured": asdict(review.report) if review.report else None,
         }

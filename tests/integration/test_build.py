@@ -94,6 +94,48 @@ def test_a_plan_that_another_writer_has_overtaken(tmp_path):
     assert report.manifest.counts("real") == {"camera": 2, "phone": 2}
 
 
+def purge(index, row_ids):
+    index.remove(row_ids)
+    with index.store.writer() as writer:
+        writer.compact(purge=True)
+
+
+def test_a_plan_made_before_a_purge_does_not_bring_back_what_was_erased(tmp_path):
+    index = new_index(tmp_path)
+    overtaken = index.plan_add(items(range(3)), label="real", source="camera")
+    add(index, [0, 1], "real", source="camera")
+    purge(index, [0])
+    report = index.apply(overtaken, encoder=TinyEncoder())
+    assert (report.added, report.purged) == (1, 1)
+    uris = index.snapshot().scan(["uri"])["uri"].to_pylist()
+    assert sorted(uris) == ["real-1.png", "real-2.png"]
+    assert index.plan_add(items([0]), label="real").purged == 1
+
+
+def test_a_plan_to_add_views_does_not_bring_back_what_was_removed(tmp_path):
+    index = new_index(tmp_path)
+    add(index, range(3), "real", source="camera")
+    overtaken = index.plan_add(items(range(3)), label="real", views=("jpeg",))
+    index.remove([1])
+    report = index.apply(overtaken, encoder=TinyEncoder())
+    assert (report.added, report.views) == (0, 2)
+    uris = index.snapshot().scan(["uri"])["uri"].to_pylist()
+    assert sorted(set(uris)) == ["real-0.png", "real-2.png"]
+
+
+def test_work_kept_by_an_interruption_is_erased_by_a_purge(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "STAGE_ROWS", 2)
+    index = new_index(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        add(index, range(8), "real", encoder=Counting(stop_after=5), source="camera")
+    assert (index.folder / "staging").exists()
+    add(index, [0], "real", source="camera")
+    purge(index, [0])
+    assert not (index.folder / "staging").exists()
+    report = add(index, range(8), "real", source="camera")
+    assert (report.added, report.embedded, report.purged) == (7, 7, 1)
+
+
 def test_a_plan_that_has_come_to_contradict_the_store(tmp_path):
     index = new_index(tmp_path)
     planned = index.plan_add(items([1]), label="fake")

@@ -90,6 +90,24 @@ def test_plans_are_few_and_leave_no_file(folder, tmp_path, monkeypatch):
     assert list((tmp_path / "spool").iterdir()) == []
 
 
+def test_a_plan_does_not_bring_back_what_was_purged_meanwhile(folder):
+    with client(folder) as web:
+        files = form(*pictures(2, since=700, fake=True))
+        path, other = (
+            "/v1/banks/references/"
+            + web.post("/v1/banks/references", params=FLUX, files=files, headers=AUTHORIZED).json()["plan"]
+            for _ in range(2)
+        )
+        assert web.post(path, headers=AUTHORIZED).json()["added"] == 2
+        index = Index.open(folder)
+        index.remove([max(index.snapshot().scan(["row_id"])["row_id"].to_pylist())])
+        with index.store.writer() as writer:
+            writer.compact(purge=True)
+        done = web.post(other, headers=AUTHORIZED).json()
+        assert (done["added"], done["purged"]) == (0, 1)
+        assert index.snapshot().manifest.live_rows("fake") == 21
+
+
 def test_thumbnails_by_row_id(folder):
     with client(folder) as web:
         (verdict,) = web.post("/v1/query", files=form(*pictures(1))).json()["results"]

@@ -334,7 +334,8 @@ $("confirm").addEventListener("click", () => {
   $("plan").hidden = true;
   tried(async () => {
     const done = await confirm(pending.plan);
-    return `${plural(done.added, "reference")} added, generation ${done.generation} answers now.`;
+    const refused = done.purged ? `, ${done.purged} refused as purged` : "";
+    return `${plural(done.added, "reference")} added${refused}, generation ${done.generation} answers now.`;
   });
 });
 overview();
