@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.pipeline import embed_views
-from retrieval_detect.errors import ImageError, LabelConflict, UsageError
+from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.images.content_id import content_id
+from retrieval_detect.images.labelled import refuse_both_labels
 from retrieval_detect.images.laundering import CROPS, MAX_CROPS, stored_views
 from retrieval_detect.progress import quiet
 from retrieval_detect.store.failures import record_failures
@@ -153,7 +154,7 @@ def plan(
         if earlier.facts.label != facts.label:
             conflicts.append(f"{item.uri} ({facts.label}) and {earlier.item.uri} ({earlier.facts.label})")
     stored = {} if snapshot is None else stored_images(snapshot, list(first))
-    _refuse([*conflicts, *_conflicts(first, stored)])
+    refuse_both_labels([*conflicts, *_conflicts(first, stored)], "nothing was written")
     fresh = [planned for identity, planned in first.items() if identity not in stored]
     purged = _purged(fresh, snapshot)
     new = tuple(planned for planned in fresh if planned.content_id not in purged)
@@ -202,16 +203,6 @@ def _purged(planned: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]
         return set()
     key, digests = snapshot.manifest.purge.key, frozenset(snapshot.manifest.purge.digests)
     return {p.content_id for p in planned if keyed_digest(key, p.content_id) in digests}
-
-
-def _refuse(conflicts: Sequence[str]) -> None:
-    if conflicts:
-        shown = "; ".join(conflicts[:3]) + ("; …" if len(conflicts) > 3 else "")
-        n = f"{len(conflicts):,} images have" if len(conflicts) > 1 else "1 image has"
-        raise LabelConflict(
-            f"{n} both labels, nothing was written: {shown}",
-            hint="Decide for one label: leave these files out, or first rd bank remove --id SHA256.",
-        )
 
 
 def _unreadable(item: ImageItem, error: OSError | ImageError) -> Failure:
@@ -298,7 +289,7 @@ class Index:
             staging = writer.staging()
             given, n_purged = _still_wanted(planned, writer.snapshot)
             wanted = _wanted(list(given), planned.views, writer.snapshot, staging)
-            _refuse(list(_conflicts(given, wanted.stored)))
+            refuse_both_labels(list(_conflicts(given, wanted.stored)), "nothing was written")
             todo = [given[image] for image in wanted.to_embed()]
             progress(len(given) - len(todo))
             results = embed_views(

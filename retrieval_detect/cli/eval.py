@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retrieval_detect.errors import UsageError
     from retrieval_detect.evaluate.context import Context, Options, Result
     from retrieval_detect.evaluate.datasets import Dataset
-    from retrieval_detect.types import Failure, ImageItem
+    from retrieval_detect.types import Failure
 
 PROTOCOLS = (
     *("generators", "robustness", "holdout", "few-shot", "incremental"),
@@ -193,9 +193,10 @@ def _context(
     """Hash and embed the images; what cannot be used is said, and left out."""
     from retrieval_detect.config import index_path
     from retrieval_detect.detector import Detector
-    from retrieval_detect.evaluate.cache import Cache, content_ids, user_folder
+    from retrieval_detect.evaluate.cache import Cache, user_folder
     from retrieval_detect.evaluate.context import Context
-    from retrieval_detect.types import Failure
+    from retrieval_detect.evaluate.listed import read_listed
+    from retrieval_detect.report.words import number
     from retrieval_detect.verdicts import Question
 
     settings = run.settings
@@ -209,19 +210,19 @@ def _context(
     layers = tuple(detector.snapshot.manifest.layers)
     spec = detector.snapshot.manifest.encoder
     store = Cache(cache or user_folder(), spec, lambda: detector.encoder, layers)
-    images = [sample.item for sample in dataset.samples]
-    with _progress(run, len(images), "Reading") as meter:
-        found = content_ids(images, progress=meter.advance)
-    items: dict[bytes, ImageItem] = {
-        i: item for i, item in zip(found, images, strict=True) if isinstance(i, bytes)
-    }
-    failures = [i for i in found if isinstance(i, Failure)]
-    identities = [i if isinstance(i, bytes) else None for i in found]
+    with _progress(run, len(dataset), "Reading") as meter:
+        listed = read_listed(dataset, detector.snapshot, progress=meter.advance)
+    items, identities = listed.items, listed.identities
+    if listed.again:
+        again = number(listed.again, "listing")
+        run.output.warning(
+            f"{again} of images that were listed before: each counts once, where it stood first"
+        )
     context = Context(
         detector.snapshot, question, dataset, store, items, identities, layers, options, work, settings.device
     )
     with _progress(run, len(items), "Embedding") as meter:
-        failures += store.rows(items, context.base, progress=meter.advance)[1]
+        failures = [*listed.failures, *store.rows(items, context.base, progress=meter.advance)[1]]
     for failure in failures:
         run.output.warning(f"{failure.uri}: {failure.message}")
     return context, failures

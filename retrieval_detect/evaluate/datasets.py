@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -54,6 +54,7 @@ class Sample:
 class Dataset:
     """``columns`` in the order of the paper's table. ``joint`` : group → columns that are one in the paper's
     mean. ``missing`` : columns that the layout has and the folder has not, or of which a label is absent.
+    ``published`` : whether it is a paper's set, in which an image counts as often as it is listed.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Dataset:
     columns: tuple[str, ...]
     missing: tuple[str, ...] = ()
     joint: Mapping[str, tuple[str, ...]] | None = None
+    published: bool = False
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -195,7 +197,8 @@ def _published(folder: Path, name: str) -> Dataset:
                 photographs = _below(folder, column.real, layout.within)
                 shared[column.real] = list(_of_label(photographs, "real", alone="real"))
             samples += [Sample(item, "real", column.real, column.name) for item in shared[column.real]]
-    return _complete(name, samples, tuple(c.name for c in layout.columns), layout.joint)
+    found = _complete(name, samples, tuple(c.name for c in layout.columns), layout.joint)
+    return replace(found, published=True)
 
 
 def _below(folder: Path, name: str, within: str) -> list[ImageItem]:
@@ -372,7 +375,7 @@ def _opinions(data: Path) -> Dataset:
             missing.append(row[names[0]])
         else:
             samples.append(Sample(item, "fake", "agiqa", "agiqa", quality=_number(path, row[scores[0]])))
-    return Dataset(path.stem, tuple(samples), ("agiqa",), tuple(missing))
+    return Dataset(path.stem, tuple(samples), ("agiqa",), tuple(missing), published=True)
 
 
 def _number(path: Path, text: str) -> float:

@@ -19,6 +19,7 @@ from retrieval_detect.evaluate.jpeg import JpegFacts, comb, jpeg_facts
 from retrieval_detect.evaluate.pixels import statistics
 from retrieval_detect.images.content_id import content_id, phash
 from retrieval_detect.images.decode import decode
+from retrieval_detect.images.labelled import both_labels, refuse_both_labels
 from retrieval_detect.images.sources import scan
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.groups import group_rows
@@ -313,9 +314,18 @@ def _stored(listing: Listing, snapshot: Snapshot, looks: Sequence[Look | None]) 
 
 
 def _found(listing: Listing, looks: Sequence[Look | None]) -> Material:
-    """A folder: what cannot be read is left out, and groups are found here."""
+    """A folder: what cannot be read is left out, and groups are found here.
+
+    Raises ``LabelConflict`` for an image in both of its halves.
+    """
     kept = [i for i, look in enumerate(looks) if look is not None]
     seen = [look for look in looks if look is not None]
+    given = [
+        (look.content_id, label, item.uri)
+        for look, label, item in zip(looks, listing.labels, listing.items, strict=True)
+        if look is not None and item is not None
+    ]
+    refuse_both_labels(list(both_labels(given)), "nothing was audited")
     items = [item for i, item in enumerate(listing.items) if looks[i] is not None and item is not None]
     phashes = np.array([look.phash for look in seen], np.uint64)
     thumbnails = np.stack([look.thumbnail for look in seen]) if seen else np.empty((0, 768), np.float16)

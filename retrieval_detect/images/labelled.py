@@ -13,10 +13,10 @@ from retrieval_detect.images.decode import decode
 from retrieval_detect.types import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Executor
 
-    from retrieval_detect.types import Bool, ImageItem, Int64, UInt8
+    from retrieval_detect.types import Bool, ImageItem, Int64, Label, UInt8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,14 +49,9 @@ def survey(images: Sequence[tuple[ImageItem, bool]], pool: Executor) -> Labelled
         for (item, fake), content in zip(images, results, strict=True)
         if isinstance(content, bytes)
     ]
-    labels: dict[bytes, bool] = {}
-    for item, fake, content in good:
-        if labels.setdefault(content, fake) != fake:
-            raise LabelConflict(
-                f"'{item.uri}' was given as a photograph and as a fake",
-                hint="Leave it out of one of the two.",
-            )
-    number = {content: i for i, content in enumerate(labels)}
+    given = ((content, label_of(fake=fake), item.uri) for item, fake, content in good)
+    refuse_both_labels(list(both_labels(given)), "nothing was trained")
+    number = {content: i for i, content in enumerate(dict.fromkeys(content for _, _, content in good))}
     return LabelledImages(
         tuple(item for item, _, _ in good),
         np.array([fake for _, fake, _ in good], dtype=bool),
@@ -64,6 +59,32 @@ def survey(images: Sequence[tuple[ImageItem, bool]], pool: Executor) -> Labelled
         np.array([number[content] for _, _, content in good], dtype=np.int64),
         tuple(result for result in results if isinstance(result, Failure)),
     )
+
+
+def label_of(*, fake: bool) -> Label:
+    """The label in words."""
+    return "fake" if fake else "real"
+
+
+def both_labels(given: Iterable[tuple[bytes, Label, str]]) -> Iterator[str]:
+    """What is given under both labels, in words. ``given`` : content id, label and uri of each image."""
+    first: dict[bytes, tuple[Label, str]] = {}
+    for content, label, uri in given:
+        earlier, there = first.setdefault(content, (label, uri))
+        if earlier != label:
+            yield f"{uri} ({label}) and {there} ({earlier})"
+
+
+def refuse_both_labels(conflicts: Sequence[str], outcome: str) -> None:
+    """Raise ``LabelConflict`` if there are any: an image has one label. ``outcome`` : what was not done."""
+    if conflicts:
+        shown = "; ".join(conflicts[:3]) + ("; …" if len(conflicts) > 3 else "")
+        n = f"{len(conflicts):,} images have" if len(conflicts) > 1 else "1 image has"
+        raise LabelConflict(
+            f"{n} both labels, {outcome}: {shown}",
+            hint="Decide for one label: leave these files out of the other. A stored reference is taken out "
+            "by rd bank remove --id SHA256.",
+        )
 
 
 def pixels(item: ImageItem) -> UInt8:

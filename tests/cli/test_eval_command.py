@@ -83,6 +83,45 @@ def test_what_cannot_be_used_is_said_and_left_out(data, run_rd):
     assert json.loads(result.stdout)["about"]["failures"] == 1
 
 
+@pytest.mark.parametrize("protocol", ["generators", "calibration", "all"])
+def test_an_image_under_both_labels_is_named_and_nothing_measured(data, run_rd, embedded, protocol):
+    fake = next((data / "fake" / "flux").iterdir())
+    (data / "real" / "camera" / "copy.png").write_bytes(fake.read_bytes())
+    complaint = one_error(run_rd("eval", "set", "--protocol", protocol), 1)
+    assert "1 image has both labels, nothing was measured" in complaint
+    assert "copy.png (real)" in complaint and f"{fake.name} (fake)" in complaint
+    assert not embedded
+
+
+def test_an_image_that_is_stored_under_the_other_label_is_named(data, run_rd, embedded):
+    photograph = data.parent / "photos" / "camera" / "0003.png"
+    (data / "fake" / "flux" / "copy.png").write_bytes(photograph.read_bytes())
+    complaint = one_error(run_rd("eval", "set"), 1)
+    assert "copy.png (fake) and a stored reference (real)" in complaint
+    assert not embedded
+
+
+def test_an_image_that_is_listed_again_counts_once(data, run_rd):
+    """Under one generator, under another, and among the photographs."""
+    before = json.loads(run_rd("eval", "set", "--json", "--cache", "kept").stdout)["rows"]
+    for copied, to in (("fake/flux", "fake/flux"), ("fake/flux", "fake/sdxl"), ("real/camera", "real/phone")):
+        (data / to).mkdir(exist_ok=True)
+        (data / to / "zz-copy.png").write_bytes(min((data / copied).iterdir()).read_bytes())
+    result = run_rd("eval", "set", "--json", "--cache", "kept")
+    assert "3 listings of images that were listed before" in result.stderr
+    assert json.loads(result.stdout)["rows"] == before
+
+
+def test_a_published_set_counts_what_it_lists(data, run_rd):
+    data.rename(data.parent / "progan")
+    folder = data.parent / "progan"
+    (folder / "real").rename(folder / "0_real")
+    (folder / "fake" / "sdxl").rename(folder / "1_fake")
+    (folder / "1_fake" / "zz-copy.png").write_bytes(min((folder / "1_fake").iterdir()).read_bytes())
+    result = run_rd("eval", ".", "--layout", "ufd", "--json")
+    assert json.loads(result.stdout)["rows"][0]["fake"] == 21
+
+
 def test_missing_sets_are_listed_and_published_numbers_shown(data, run_rd):
     (data / "real").rename(data / "0_real")
     (data / "fake" / "sdxl").rename(data / "1_fake")

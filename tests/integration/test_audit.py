@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_detect.errors import UsageError
+from retrieval_detect.errors import LabelConflict, UsageError
 from retrieval_detect.evaluate.audit import audit
 from retrieval_detect.evaluate.jpeg import comb, jpeg_facts
 from retrieval_detect.evaluate.material import look_through, of_folder, of_index
@@ -186,6 +186,15 @@ def test_near_duplicates_are_counted_and_listed(tmp_path):
     reasons = {drop.uri.rpartition("/")[2]: drop.reason for drop in found.drop}
     assert reasons["photograph.png"] == "near-duplicate under the other label"
     assert sum("near-duplicate of" in reason for reason in reasons.values()) == 1
+
+
+def test_an_image_under_both_labels_is_a_conflict(tmp_path):
+    folder = lay_out(tmp_path)
+    (folder / "fake" / "sdxl" / "same.png").write_bytes(
+        (folder / "real" / "phone" / "3.img.jpg").read_bytes()
+    )
+    with pytest.raises(LabelConflict, match=r"same\.png \(fake\) and .*3\.img\.jpg \(real\)"):
+        audited(folder)
 
 
 def test_a_test_set_that_leaks(tmp_path):

@@ -97,7 +97,10 @@ def test_the_survey_keeps_what_can_be_read():
 
 
 def test_the_same_file_under_both_labels_is_a_conflict():
-    with ThreadPoolExecutor(1) as pool, pytest.raises(LabelConflict, match=r"'b\.png'"):
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(LabelConflict, match=r"b\.png \(fake\) and a\.png \(real\)"),
+    ):
         survey([(item(png(0), "a.png"), False), (item(png(0), "b.png"), True)], pool)
 
 
