@@ -6,10 +6,12 @@ fsync the folder. A crash at any point leaves the old file or the new one.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,7 @@ TEMPORARY = ".tmp-"
 """Prefix of files being written; whoever holds the writer lock may delete leftovers."""
 
 _REMEMBERED = 100_000
+_FULL_BYTES = 1 << 20
 
 
 def require_folder_of(path: Path) -> None:
@@ -30,19 +33,40 @@ def require_folder_of(path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Create or replace ``path`` with what ``write`` puts into the open file, all or nothing."""
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+    """Create or replace ``path`` with what ``write`` puts into the open file, all or nothing.
+
+    What is no file, such as ``/dev/stdout``, is written to and stays what it is. An ``OSError``
+    names ``path`` and has an ``errno`` where the disk is full, whatever library wrote.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with path.open("wb") as file:
+            write(file)
+        return
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        told = _told(error, path, temporary)  # before what is deleted makes room again
         with suppress(OSError):
             temporary.unlink()
-        raise
+        if told is error:
+            raise
+        raise told from error
     sync_folder(path.parent)
+
+
+def _told(error: BaseException, path: Path, temporary: Path) -> BaseException:
+    """The error with the file that was to be written, and with the number that numpy keeps to itself."""
+    if not isinstance(error, OSError) or error.filename not in (None, str(temporary)):
+        return error
+    number = error.errno
+    if number is None and shutil.disk_usage(path.parent).free < _FULL_BYTES:
+        number = errno.ENOSPC
+    return error if number is None else OSError(number, os.strerror(number), str(path))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

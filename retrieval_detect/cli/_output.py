@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TextIO, TypeAlias
 
 import click
@@ -155,8 +156,10 @@ class Output:
         click.echo(line, color=True)
 
     def _talk(self, text: str, style: str = "") -> None:
-        for line in text.split("\n"):
-            click.echo(self._styled([(line, style)], sys.stderr), err=True, color=True)
+        # Work is not given up because nobody can hear of it: a log that is full, a reader that has gone.
+        with suppress(OSError):
+            for line in text.split("\n"):
+                click.echo(self._styled([(line, style)], sys.stderr), err=True, color=True)
 
     def _safe(self, text: str | Sequence[Line] | None) -> list[str] | None:
         if text is None:

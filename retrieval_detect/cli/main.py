@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,12 @@ import click
 
 from retrieval_detect import __version__
 from retrieval_detect.cli._params import EVERYWHERE, Group
+from retrieval_detect.cli._streams import drop_stdout, open_streams
 from retrieval_detect.errors import RdError
+
+NOBODY_READS = 141
+"""Exit code where whoever read stdout has gone, as of a program that SIGPIPE ends."""
+_COMPLETE = "_RD_COMPLETE"
 
 # ---------------------------------------------------------------- commands
 
@@ -121,8 +126,10 @@ def _error(message: str, hint: str = "", *, exit_code: int = 1) -> Complaint:
     return Complaint("\n".join(lines), exit_code)
 
 
-def _interrupted(_: BaseException) -> Complaint:
-    return Complaint("Interrupted. Nothing is left half-written; run the same command again to go on.", 130)
+def _interrupted(error: BaseException) -> Complaint:
+    said = "Interrupted. Nothing is left half-written; run the same command again to go on."
+    # A terminal shows ^C where it was typed; a prompt that is given up ends its line itself.
+    return Complaint(f"\n{said}" if isinstance(error, KeyboardInterrupt) else said, 130)
 
 
 def _ours(error: RdError) -> Complaint:
@@ -156,23 +163,51 @@ def _click(error: click.ClickException) -> Complaint:
 
 
 def _closed_pipe(_: BrokenPipeError) -> Complaint:
-    # Python flushes stdout once more when it ends, and would report the closed pipe then.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return Complaint("")
+    return Complaint("", NOBODY_READS)
 
 
 def _permission(error: PermissionError) -> Complaint:
     return _error(
-        f"no permission to use {error.filename or 'a file'}",
+        f"no permission to use {_place(error) or 'a file'}",
         "Change its permissions, or name another place.",
     )
 
 
+_SPACE = "Free some space and run the same command again to go on."
+_SYSTEM: Mapping[int, tuple[str, str]] = {
+    errno.ENOSPC: ("the disk is full", _SPACE),
+    errno.EDQUOT: ("your quota on the disk is used up", _SPACE),
+    errno.EFBIG: ("the file grew larger than the system allows", "ulimit -f says how large files may be."),
+    errno.EROFS: ("the disk can only be read", "Name a place that can be written."),
+    errno.ENAMETOOLONG: ("a name is longer than the system allows", "Give a shorter one."),
+    errno.EMFILE: ("too many files are open", "Raise the limit: ulimit -n 4096"),
+    errno.ENFILE: ("the system has too many files open", "End other programs, then run it again."),
+    errno.EIO: ("the disk cannot be read or written there", "It may be failing: copy what you need from it."),
+    errno.ELOOP: ("the link leads back to itself", "Name the file that is meant."),
+}
+"""What is said of errors of the system, and what to do."""
+_FULL = ("no space left on device", "os error 28")
+
+
+def _place(error: OSError) -> str:
+    """The file that is meant: of two, as in a renaming or a copy, the one to be written."""
+    name = error.filename if error.filename2 is None else error.filename2
+    return "" if name is None or isinstance(name, int) else os.fsdecode(name)
+
+
 def _system(error: OSError) -> Complaint:
-    place = f": {error.filename}" if error.filename else ""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return _error(f"the disk is full{place}", "Free some space and run the same command again to go on.")
-    return _error(f"{error.strerror or error}{place}")
+    said, hint = _SYSTEM.get(error.errno or 0, (error.strerror or str(error), ""))
+    place = _place(error)
+    return _error(f"{said}: {place}" if place else said, hint)
+
+
+def _as_system(error: BaseException) -> BaseException:
+    """The error, or that of a full disk where a library says so in its own words only."""
+    said = str(error).lower()
+    numbered = isinstance(error, OSError) and error.errno is not None
+    if isinstance(error, Exception) and not numbered and any(words in said for words in _FULL):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return error
 
 
 def _memory(_: MemoryError) -> Complaint:
@@ -209,30 +244,53 @@ _COMPLAINTS: Sequence[
 def _complain(error: BaseException) -> int:
     from retrieval_detect.cli._output import Output
 
-    complaint = next(say(error) for kinds, say in _COMPLAINTS if isinstance(error, kinds))
+    meant = _as_system(error)
+    complaint = next(say(meant) for kinds, say in _COMPLAINTS if isinstance(meant, kinds))
     if os.environ.get("RD_DEBUG"):
         import traceback
 
-        traceback.print_exception(error)
+        with suppress(OSError):
+            traceback.print_exception(error)
     if complaint.text:
         Output().note(complaint.text)
     return complaint.exit_code
 
 
+def _run(args: list[str]) -> int | None:
+    """Answer one command line; unlike ``click``'s own ``main``, every error comes out as it is."""
+    if instruction := os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(rd, {}, "rd", _COMPLETE, instruction)
+    try:
+        with rd.make_context("rd", args) as context:
+            code: int | None = rd.invoke(context)
+            return code
+    except click.exceptions.Exit as end:
+        return end.exit_code
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``rd``; returns its exit code.
 
-    0 done, 1 failed, 2 usage, 3 some inputs failed, 130 interrupted; ``audit`` adds 4 and 5,
-    ``query --exit-code`` 10 and 11.
+    0 done, 1 failed, 2 usage, 3 some inputs failed, 130 interrupted, 141 whoever read stdout has
+    gone; ``audit`` and ``report verify`` add 4, ``audit`` 5, ``query --exit-code`` 10 and 11.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name that the terminal's encoding lacks must not stop a run.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    open_streams()
     # Pillow warns about broken metadata file by file; what matters of it is in an image's notes.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        result = rd.main(argv, prog_name="rd", standalone_mode=False)
-        sys.stdout.flush()
+        result = _run(list(sys.argv[1:] if argv is None else argv))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one catch
-        return _complain(error)
-    return int(result or 0)
+        result = _complain(error)
+    return _flushed(int(result or 0))
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once all that was said is out; where that fails, why."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        drop_stdout()
+        return code or _complain(error)
+    return code

@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,7 +22,7 @@ from retrieval_detect.files import require_folder_of, write_atomically, write_js
 from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, Manifest, Operation, Purge, ShardRecord
 from retrieval_detect.store.schema import rows_schema
-from retrieval_detect.store.shards import ROWS, layer_file
+from retrieval_detect.store.shards import ROWS, layer_file, write_array
 from retrieval_detect.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ def _shard(folder: Path, snapshot: Snapshot, shard: Shard, keep: Collection[str]
     # Not compressed, so that a receiver knows by the size of the file what reading it takes.
     pq.write_table(_rows(shard, live, layers, keep), names[ROWS], compression="none")
     for layer in layers:
-        np.save(names[layer_file(layer)], shard.vectors(layer)[live])
+        write_array(names[layer_file(layer)], shard.vectors(layer)[live])
     return replace(
         shard.record,
         rows=len(row_ids),

@@ -183,6 +183,8 @@ def _rebuilt(head: Manifest, received: Path, made: Path) -> Manifest:
             d = head.encoder.layers[layer]
             _array(Snapshot(made, head).canary_path(layer), np.dtype(np.float32), (None, d))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's, such as a full disk; of a damaged file libraries give no number
         raise IndexCorrupt(
             f"what was exported cannot be used: {error}", hint="Ask for the file again."
         ) from error

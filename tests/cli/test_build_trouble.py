@@ -280,11 +280,13 @@ def test_a_second_writer_is_refused_and_readers_are_not(index, run_rd, contents,
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from retrieval_detect import build
 from retrieval_detect.cli.main import main
 from retrieval_detect.encoders.tiny import TinyEncoder
 
+# A shell that starts this in the background, or nohup, has it ignore the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 build.STAGE_ROWS = 2
 encode = TinyEncoder.encode
 def slow(self, batch, layers):

@@ -174,6 +174,43 @@ def test_every_line_of_a_hint_is_indented(run_with):
             "Error: no permission to use /index/a.\n  Change its permissions, or name another place.\n",
         ),
         (
+            OSError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            1,
+            "Error: the disk is full.\n  Free some space and run the same command again to go on.\n",
+        ),
+        (
+            RuntimeError("write failed: No space left on device"),
+            1,
+            "Error: the disk is full.\n  Free some space and run the same command again to go on.\n",
+        ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "/index/a"),
+            1,
+            "Error: your quota on the disk is used up: /index/a.\n"
+            "  Free some space and run the same command again to go on.\n",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/index/a"),
+            1,
+            "Error: the disk can only be read: /index/a.\n  Name a place that can be written.\n",
+        ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "aaa"),
+            1,
+            "Error: a name is longer than the system allows: aaa.\n  Give a shorter one.\n",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files", "/index/a"),
+            1,
+            "Error: too many files are open: /index/a.\n  Raise the limit: ulimit -n 4096\n",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/read/a", None, "/written/b"),
+            1,
+            "Error: no permission to use /written/b.\n  Change its permissions, or name another place.\n",
+        ),
+        (EOFError("gone"), 1, "Error: unexpected EOFError: gone.\n  RD_DEBUG=1 shows the traceback.\n"),
+        (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "a"),
             1,
             "Error: No such file or directory: a.\n",
@@ -264,8 +301,10 @@ def test_a_folder_that_exists_is_taken_for_images(run_rd, bare_folder):
 def test_ctrl_c_ends_in_one_sentence(tmp_path):
     script = tmp_path / "long.py"
     script.write_text(
-        "import sys, time\n"
+        "import signal, sys, time\n"
         "from retrieval_detect.cli.main import main, rd\n"
+        # A shell that starts this in the background, or nohup, has it ignore the signal.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "@rd.command('long')\n"
         "def long():\n"
         "    sys.stdout.write('.'); sys.stdout.flush(); time.sleep(60)\n"
@@ -299,7 +338,7 @@ def test_a_closed_pipe_is_no_news(tmp_path):
         assert process.stdout.readline() == b"0\n"
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=60) == 141
 
 
 def test_what_is_flushed_last_meets_a_closed_pipe_quietly(tmp_path):
@@ -324,7 +363,7 @@ def test_what_is_flushed_last_meets_a_closed_pipe_quietly(tmp_path):
         process.stdout.close()
         process.stdin.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=60) == 141
 
 
 def test_commands_registered_by_hand_do_not_outlive_a_test():
