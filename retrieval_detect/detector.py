@@ -247,18 +247,19 @@ class Detector:
         stability.require(checked)
         regions.require(self.snapshot, checked)
         influence.require(checked)
-        calibration = self.methods.calibration(checked)
-        if calibration is not None:
-            calibration.require(checked)
-        elif any(getattr(question, name) != getattr(Question(), name) for name in _CALIBRATED):
+        if all(getattr(question, name) == getattr(Question(), name) for name in _CALIBRATED):
+            return checked  # what is too small to calibrate such an answer must not refuse it
+        calibration = self.methods.fitted(checked)
+        if calibration is None:
             raise UsageError(
                 "a rate, confidence, source or prior means nothing without a calibration of this method",
                 hint=f"Fit one: rd fit calibration --method {question.method}",
             )
+        calibration.require(checked)
         return checked
 
     def calibration(self, question: Question) -> Calibration | None:
-        """The calibration that holds for a method, if the index has one."""
+        """The calibration that holds for a question and has images enough to answer it, if there is one."""
         return self.methods.calibration(self.methods.checked(question))
 
     def _calibrated(

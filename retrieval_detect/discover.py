@@ -108,13 +108,13 @@ def discover(
 
 def require_calibration(detector: Detector, question: Question) -> Question:
     """The question as the index understands it; ``UsageError`` if nothing can be unknown to it."""
-    calibration = detector.calibration(question)
+    checked = detector.methods.checked(question)
+    calibration = detector.methods.fitted(checked)
     if calibration is None:
         raise UsageError(
             f"only a calibration can tell what is unknown, and this index has none for {question.method}",
             hint=f"Fit one: rd fit calibration --method {question.method}",
         )
-    checked = detector.methods.checked(question)
     calibration.require(checked)
     return checked
 

@@ -122,17 +122,30 @@ class Methods:
         return REDEFINED.get(method, method) if record is None else record.digest
 
     def calibration(self, question: Question) -> Calibration | None:
-        """The calibration that holds for a ``checked`` question, if the index has one."""
+        """The calibration that holds for a ``checked`` question and has images enough for its rate."""
+        found = self.fitted(question)
+        return None if found is None or found.lacking(question) else found
+
+    def fitted(self, question: Question) -> Calibration | None:
+        """The calibration of such scores as a ``checked`` question asks for, however few images it has."""
         found = self._stored(question)
         return found if found and found.holds_for(question, self.scorer(question)) else None
+
+    def uncalibrated(self, question: Question) -> Iterator[str]:
+        """Why a calibration that the index has for a ``checked`` question does not answer it."""
+        found = self._stored(question)
+        if found is None or found.k != question.k:
+            return
+        if found.scorer != self.scorer(question):
+            yield f"the calibration is of scores of an earlier rd: rd fit calibration{_named(question)}"
+        elif why := found.lacking(question):
+            yield f"uncalibrated: {why}; add references, a fifth of each name's is set aside"
 
     def caveats(self, question: Question) -> Iterator[str]:
         """What makes the answer to a ``checked`` question less than it could be, whatever the image."""
         if tuned := self.banks(question.projection).tuned:
             yield caveat(tuned)
-        found = self._stored(question)
-        if found and found.k == question.k and found.scorer != self.scorer(question):
-            yield f"the calibration is of scores of an earlier rd: rd fit calibration{_named(question)}"
+        yield from self.uncalibrated(question)
         for name in self._parts(question.method):
             head = None if name in METHODS else self.head(name)
             if isinstance(head, EnsembleHead) and (why := self._unlike(head, question)):

@@ -75,6 +75,7 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
         "photographs": {name: len(scores) for name, scores in fitted.conformal.real.items()},
         "fakes": {name: len(scores) for name, scores in fitted.conformal.fake.items()},
         "cllr": round(fitted.quality["cllr"], 4),
+        "lacking": fitted.lacking(fitted.question) or None,
     }
     lines = calibration_lines(fitted)
     if dry_run:

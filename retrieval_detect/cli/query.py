@@ -365,10 +365,13 @@ def _sum_up(
     from retrieval_detect.verdicts import Question
 
     settings = run.settings
-    calibrated = detector.calibration(Question(settings.method, settings.k, settings.projection))
+    question = detector.checked(Question(settings.method, settings.k, settings.projection, **asked))
+    calibrated = detector.calibration(question)
     fpr = asked["fpr"] if calibrated else None
     for line in summary(counts, failed, rate=rate, fpr=fpr, fdr=asked["fdr"]):
         run.output.note(line)
+    for why in detector.methods.uncalibrated(question):
+        run.output.warning(why)
     if calibrated and detector.is_stale(calibrated):
         run.output.warning(STALE)
 

@@ -74,12 +74,9 @@ def calibrated(verdict: Verdict) -> list[Line]:
     found, alpha = verdict.calibration, verdict.alpha
     if found is None or alpha is None:
         return []
-    sources = found["of"] or number(found["sources"], "source")
+    photographs = f"{found['photographs']:,} calibration photographs ({compared_with(found)})"
     lines: list[Line] = [
-        [
-            f"  {found['as_high']:,} of {found['photographs']:,} calibration photographs ({sources}) score "
-            "this high; this says nothing about other"
-        ],
+        [f"  {found['as_high']:,} of {photographs} score this high; this says nothing about other"],
         ["  cameras or sites, and is not the chance of a fake"],
         [f"  judged at {100 * alpha['real']:.3g} % false alarms among such photographs {_asked_by(verdict)}"],
     ]
@@ -89,6 +86,13 @@ def calibrated(verdict: Verdict) -> list[Line]:
             [f"  with {prior:.3g} % fakes among such images, {chance:.3g} % of those that score so are fakes"]
         )
     return lines
+
+
+def compared_with(found: Mapping[str, Any]) -> str:
+    """Whose photographs, or of what kind, ``Verdict.calibration`` speaks of."""
+    if found["of"] or found["sources"] is None:
+        return str(found["of"]) or "of the same kind"
+    return number(found["sources"], "source")
 
 
 def _asked_by(verdict: Verdict) -> str:
@@ -101,7 +105,7 @@ def calibration_lines(calibration: Calibration) -> list[str]:
     """What a calibration rests on."""
     real, fake = calibration.conformal.real, calibration.conformal.fake
     n_real, n_fake = (sum(map(len, strata.values())) for strata in (real, fake))
-    least = 100 / (n_real + 1)
+    least, why = 100 / (n_real + 1), calibration.lacking(calibration.question)
     counting = f" (k {calibration.k})" if calibration.method in METHODS else ""
     return [
         f"Calibrated {calibration.method}{counting} on {number(n_real, 'photograph')} of "
@@ -109,6 +113,7 @@ def calibration_lines(calibration: Calibration) -> list[str]:
         f"  smallest rate of false alarms that can be asked for: {least:.2g} %",
         f"  cost of its likelihood ratios, cross-fitted: Cllr {calibration.quality['cllr']:.2f} bits "
         "(0 perfect, 1 useless)",
+        *[f"  scores stay uncalibrated at the usual rate: {why}"] * bool(why),
     ]
 
 

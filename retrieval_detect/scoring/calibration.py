@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from retrieval_detect.scoring.conformal import (
     at_least,
     at_most,
     confident_alpha,
+    photographs_needed,
     verdict,
 )
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, LikelihoodRatio, probability
@@ -77,6 +77,10 @@ class Calibration:
         """Whether a method's scores are such as this was fitted on."""
         return (self.method, self.k, self.scorer) == (question.method, question.k, scorer)
 
+    def lacking(self, question: Question) -> str:
+        """How many calibration images are missing for the rate that is asked for, in words; empty: none."""
+        return self.conformal.lacking(question.fpr, source=question.source, within=question.within)
+
     def require(self, question: Question) -> None:
         """Raise ``UsageError`` if so few calibration images cannot answer ``question``."""
         self.conformal.require(question.fpr, source=question.source, within=question.within)
@@ -93,7 +97,7 @@ class Calibration:
             raise UsageError(f"a share of {fdr} false discoveries is not between 0 and 1")
         if 1 / (n + 1) > fdr:
             raise UsageError(
-                f"a share of {fdr:.3%} false discoveries needs {math.ceil(1 / fdr) - 1:,} calibration "
+                f"a share of {fdr:.3%} false discoveries needs {photographs_needed(fdr):,} calibration "
                 f"photographs, there are {n:,}: no p-value can be small enough",
                 hint="Ask for a higher --fdr, or add photographs: a fifth of each source is set aside.",
             )
@@ -155,7 +159,7 @@ class Calibration:
             "alpha": {"real": alpha, "fake": BETA},
             "calibration": {
                 "photographs": n,
-                "sources": len(self.conformal.real) if closest == "" else 1,
+                "sources": self._n_sources(question),
                 "as_high": round(p_real * (n + 1)) - 1,
                 "of": closest,
             },
@@ -163,6 +167,13 @@ class Calibration:
             "prior": question.prior,
             "probability": None if question.prior is None else float(probability(log10_lr, question.prior)),
         }
+
+    def _n_sources(self, question: Question) -> int | None:
+        """Of how many sources the photographs compared with are; of a trait's it is not kept."""
+        if question.source is not None or question.within == "source":
+            return 1
+        n = len(self.conformal.real)
+        return n if question.within is None or n == 1 else None
 
     def fits_generators(self, densities: Mapping[str, float]) -> dict[str, float]:
         """Generator → share of its own calibration images that lie as far from its references, 0…1.

@@ -36,6 +36,11 @@ MIN_GENERATOR = 19
 """Calibration images a generator needs for a p-value of its own: with fewer, none can reach 5 %."""
 
 
+def photographs_needed(alpha: float) -> int:
+    """How many calibration photographs a rate of ``alpha`` needs, so that a p-value can be as small."""
+    return math.ceil(1 / alpha) - 1
+
+
 def at_least(calibration: Float64, scores: ArrayLike) -> Float64:
     """(1 + number of ``calibration`` >= score) / (n + 1). ``calibration`` : float64 (n,), ascending."""
     n = len(calibration)
@@ -104,18 +109,13 @@ class Conformal:
         ``UsageError`` where no set is.
         """
         sets = self._sets(within, source)
-        needed = math.ceil(1 / alpha) - 1
+        needed = photographs_needed(alpha)
         own = traits.get(within or "", "")
         if source is None and len(sets.get(own, ())) >= needed:
             return {own: sets[own]}
         large = {name: scores for name, scores in sets.items() if len(scores) >= needed}
         if not large:
-            n = max(map(len, sets.values()), default=0)
-            raise UsageError(
-                f"a false-alarm rate of {alpha:.3%} needs {needed:,} calibration photographs"
-                f"{' in one set' * (within is not None)}, there are {n:,}",
-                hint="Ask for a higher --fpr, or add photographs: a fifth of each source is set aside.",
-            )
+            self.require(alpha, source=source, within=within)
         return large
 
     def _sets(self, within: str | None, source: str | None) -> Mapping[str, Float64]:
@@ -132,14 +132,34 @@ class Conformal:
 
     def require(self, alpha: float, *, source: str | None = None, within: str | None = None) -> None:
         """Raise ``UsageError`` if there are too few calibration images for false alarms at ``alpha``."""
+        if why := self.lacking(alpha, source=source, within=within):
+            raise UsageError(
+                why, hint="Ask for a higher --fpr, or add references: a fifth of each name's is set aside."
+            )
+
+    def lacking(self, alpha: float, *, source: str | None = None, within: str | None = None) -> str:
+        """How many calibration images are missing for false alarms at ``alpha``, in words; empty: none.
+
+        Raises ``UsageError`` for what is no rate, and for a source that has no photographs here.
+        """
         if not 0 < alpha < 1:
             raise UsageError(f"a false-alarm rate of {alpha} is not between 0 and 1")
-        self.compared(alpha, within=within, source=source, traits={})
-        if not self._fake_strata():
-            raise UsageError(
-                f"no generator has {MIN_GENERATOR} calibration images, nor have all of them together",
-                hint="Add fakes: a fifth of each generator with 25 images or more is set aside.",
+        if within is None or source is not None:
+            n = self.n_real(source)
+        else:
+            n = max(map(len, self._sets(within, source).values()), default=0)
+        if (needed := photographs_needed(alpha)) > n:
+            return (
+                f"a false-alarm rate of {alpha:.3%} needs {needed:,} calibration photographs"
+                f"{' in one set' * (within is not None)}, there are {n:,}, {needed - n:,} too few"
             )
+        fakes = [len(scores) for scores in self.fake.values()]
+        if max(fakes, default=0) < MIN_GENERATOR > sum(fakes):
+            return (
+                f"no generator has {MIN_GENERATOR} calibration images, nor have all of them together, "
+                f"{sum(fakes)}: {MIN_GENERATOR - sum(fakes)} too few"
+            )
+        return ""
 
     def p_values(self, scores: ArrayLike, typical: ArrayLike, *, source: str | None = None) -> PValues:
         """p-values of queries. ``source`` : judge by the photographs of one source alone."""
@@ -191,9 +211,12 @@ def confident_alpha(alpha: float, n: int, *, confidence: float) -> float:
 
     Over the draw of n calibration photographs, the rate of the test "p <= r/(n+1)" is Beta(r, n+1-r)
     (Vovk 2012, "Conditional validity of inductive conformal predictors", §2). Raises ``UsageError``
-    if n is too small for any r.
+    if n is too small for any r, and for a confidence that no number of photographs gives.
     """
     from scipy.special import betainc
+
+    if not 0 < confidence < 1:
+        raise UsageError(f"a confidence of {confidence} is not between 0 and 1")
 
     ranks = np.arange(1, math.floor(alpha * (n + 1)) + 1)
     holds = ranks[betainc(ranks, n + 1 - ranks, alpha) >= confidence]

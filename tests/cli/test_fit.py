@@ -183,6 +183,25 @@ def test_a_batch_says_what_the_rate_means(calibrated, run_rd):
     assert "Scores are uncalibrated" in run_rd("query", "ask", "-k", "7").stderr
 
 
+def test_a_calibration_that_is_too_small_for_the_usual_rate_says_so_and_refuses_nothing(large, run_rd):
+    store = Store(large)
+    rows = store.snapshot().scan(["row_id"], label="real", split="calib")["row_id"].to_pylist()
+    with store.writer() as writer:
+        writer.remove(rows[18:], reason="x", detail={})
+    missing = "needs 19 calibration photographs, there are 18, 1 too few"
+    told = [line for line in fit(run_rd).stdout.splitlines() if missing in line]
+    assert len(told) == 1 and "uncalibrated" in told[0]
+    assert missing in json.loads(fit(run_rd, "--dry-run", "--json").stdout)["lacking"]
+    assert "uncalibrated score" in (shown := run_rd("query", "ask/3000.png").stdout) and missing in shown
+    for verdict in answers(run_rd):
+        assert verdict["p_values"] is None and any(missing in warning for warning in verdict["warnings"])
+    said = run_rd("query", "ask").stderr
+    assert "Scores are uncalibrated" in said and said.count(missing) == 1
+    said = run_rd("query", "ask", "--fpr", "0.1").stderr
+    assert "uncalibrated" not in said and "If all 8 were" in said
+    assert missing not in complaint(run_rd("query", "ask", "--fpr", "0.01"))
+
+
 def test_csv_has_the_p_values(calibrated, run_rd):
     rows = list(csv.DictReader(io.StringIO(run_rd("query", "ask", "--format", "csv").stdout)))
     for row, verdict in zip(rows, answers(run_rd), strict=True):

@@ -77,8 +77,8 @@ def sentences(verdict: Verdict) -> Iterator[str]:
         return
     if verdict.log10_lr is not None:
         yield _times(verdict.log10_lr)
-    sources = found["of"] or words.number(found["sources"], "source")
-    yield t.AS_HIGH.format(as_high=found["as_high"], photographs=found["photographs"], sources=sources)
+    compared = words.compared_with(found)
+    yield t.AS_HIGH.format(as_high=found["as_high"], photographs=found["photographs"], sources=compared)
     yield t.NOT_ABOUT_OTHERS
     if verdict.fdr is None:
         rate = alpha["real"]

@@ -74,8 +74,8 @@ BLURRED = "blurred"
 
 UNCALIBRATED = "uncalibrated score {score:+.2f}"
 UNCALIBRATED_NOTE = (
-    "This index has no calibration for the method used: the score says which bank is nearer, and nothing "
-    "about how often a photograph scores like this."
+    "This index has no calibration that answers for the method used: the score says which bank is nearer, "
+    "and nothing about how often a photograph scores like this."
 )
 LIKELIHOOD = "log10 likelihood ratio {lr:+.1f}"
 TIMES_FAKE = (
