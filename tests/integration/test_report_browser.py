@@ -6,12 +6,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from retrieval_detect.report.html.map import map_view
 from retrieval_detect.report.html.write import write_html
 from tests.factories import png
 from tests.html_views import FULL, HOSTILE, viewer
+from tests.pixels import require_bars, require_dots, require_legend
 from tests.verdicts import CALIBRATED
 
 BROWSER = os.environ.get("RD_TEST_BROWSER") or shutil.which("chromium")
@@ -21,6 +25,8 @@ pytestmark = [
     # The browser's own sockets and event loop are closed by its process, not by Python.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+
+SETTINGS = ("color_scheme", "viewport", "device_scale_factor")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,7 @@ def opened(chromium, tmp_path):
     pages, trouble = [], []
 
     def open_(*views, **options):
-        settings = {name: options.pop(name) for name in ("color_scheme", "viewport") if name in options}
+        settings = {name: options.pop(name) for name in SETTINGS if name in options}
         write_html(tmp_path / "report.html", views, **options)
         page = chromium.new_page(**settings)
         page.on("console", lambda message: trouble.append(message.text))
@@ -116,6 +122,38 @@ def test_contrast_and_width(opened, scheme, width):
     page = opened(viewer().view(FULL, png(1)), color_scheme=scheme, viewport={"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(LEAST_CONTRAST) >= 4.5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_bars_have_the_length_and_the_colour_they_say(opened, scheme):
+    require_bars(opened(viewer().view(FULL, png(1)), color_scheme=scheme))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("n_real", "n_fake"), [(3, 9), (9, 3)])
+@pytest.mark.parametrize("colour", ["label", "generator"])
+def test_photographs_are_blue_squares_and_fakes_warm_circles(opened, scheme, n_real, n_fake, colour):
+    shown = map_view(atlas(n_real, n_fake), index="i", colour=colour)
+    size = {"viewport": {"width": 1100, "height": 900}, "device_scale_factor": 4}
+    page = opened(*many(2), bank_map=shown, color_scheme=scheme, **size)
+    assert require_dots(page) == {"real": n_real, "fake": n_fake}
+    assert require_legend(page) == (2 if colour == "label" else 1 + min(n_fake, 7))
+
+
+def atlas(n_real, n_fake):
+    """Dots that lie apart; each fake is of a generator of its own."""
+    n = n_real + n_fake
+    fake = np.arange(n) >= n_real
+    return SimpleNamespace(
+        method="pca",
+        row_ids=np.arange(n),
+        places=np.stack([np.arange(n) % 4 / 4 + 0.1, np.arange(n) // 4 / 4 + 0.1], axis=1),
+        fake=fake,
+        generators=np.where(fake, np.char.add("g", np.arange(n).astype(str)), ""),
+        sources=np.where(fake, "", "camera"),
+        total=n,
+        placer=None,
+    )
 
 
 LEAST_CONTRAST = """() => {

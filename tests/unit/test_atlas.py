@@ -87,6 +87,10 @@ def test_names_beyond_the_colours_share_one(tmp_path):
         add(store, names(f"fake{i}", 10 - i), "fake", f"g{i}")
     add(store, names("real", 3), "real", "camera")
     view = map_view(draw(Snapshot.open(store.folder)), index="i", colour="generator")
-    assert [kind.name for kind in view.kinds] == [*(f"g{i}" for i in range(7)), "others"]
+    named = [(kind.name, kind.label) for kind in view.kinds]
+    fakes = [*(f"g{i}" for i in range(6)), "others"]
+    assert named == [("photographs", "real"), *((name, "fake") for name in fakes)]
     assert sum(kind.n for kind in view.kinds) == len(view.dots) == 58
-    assert Counter(dot.kind for dot in view.dots)[7] == view.kinds[7].n and view.kinds[7].label is None
+    assert Counter(dot.kind for dot in view.dots) == {i: kind.n for i, kind in enumerate(view.kinds)}
+    assert all(view.kinds[dot.kind].label == dot.label for dot in view.dots)
+    assert len({kind.colour for kind in view.kinds}) == 8

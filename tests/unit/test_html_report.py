@@ -59,7 +59,11 @@ def page_of(tmp_path, *views, **options):
 def bank_map():
     dots = (Dot(0.1, 0.2, 0, "real", "real, camera, row 1"), Dot(0.9, 0.8, 1, "fake", HOSTILE))
     return MapView(
-        "Map", (Kind("photographs", "real", 1), Kind(HOSTILE, "fake", 1)), dots, ("a note",), (0.5, 0.5)
+        "Map",
+        (Kind("photographs", "real", 1, "real0"), Kind(HOSTILE, "fake", 1, "fake0")),
+        dots,
+        ("a note",),
+        (0.5, 0.5),
     )
 
 
@@ -303,4 +307,4 @@ def test_the_map_alone_is_a_page_too(tmp_path):
     write_map(tmp_path / "map.html", bank_map())
     elements = Elements((tmp_path / "map.html").read_text())
     assert len(elements.tags("title")) == 1 + 2 + 1 and not elements.tags("script")
-    assert [attrs["class"] for attrs in elements.tags("rect") if "class" in attrs] == ["k0", "k0"]
+    assert [attrs["class"] for attrs in elements.tags("rect") if "class" in attrs] == ["real0", "real0"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.pixels import require_bars, require_legend
 from tests.serving import TOKEN, pictures, server, small_index
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -110,6 +111,7 @@ def test_a_dropped_image_gets_its_verdict_and_evidence(open_page, served):
     own = (served, "data:", "blob:")
     assert [url for url in page.requested if not url.startswith(own)] == []
     shot(page, "serve-evidence")
+    require_bars(page)
 
 
 def test_ten_at_once_and_one_of_them_broken(open_page):
@@ -186,6 +188,7 @@ def test_teaching_shows_a_table_first(open_page):
     assert page.locator("#counts-rows tr").count() == 4
     page.click("#show-map")
     page.wait_for_selector("#map svg")
+    assert require_legend(page) == 2
     page.set_input_files("#teach-files", given(*pictures(3, since=700, fake=True)))
     page.fill("#teach-name", "newgen")
     page.click("#teach button.primary")

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from retrieval_detect.report.html import strings as t
 from retrieval_detect.report.html.records import Dot, Kind, MapView
 from retrieval_detect.report.words import name_of
+from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
     from retrieval_detect.atlas import Atlas
     from retrieval_detect.types import Label
 
 Colouring: TypeAlias = Literal["label", "generator", "source"]
-_MOST_KINDS = 8
-"""As many colours as can be told apart; what is left over shares the last."""
+_MOST_KINDS = 7
+"""Of a label, as many colours as can be told apart; what is left over shares the last."""
+_REST = ""
+"""In the place of a name: that of nobody, for references without one are called unnamed."""
 
 
 def map_view(
@@ -43,7 +46,7 @@ def map_view(
         Dot(
             round(float(x), 4),
             round(1 - float(y), 4),
-            number.get(group, len(kinds) - 1),
+            number[group if group in number else (label, _REST)],
             label,
             t.DOT.format(label=label, name=name_of(name), row_id=row_id),
         )
@@ -72,12 +75,18 @@ def _group(label: Label, name: str, colour: Colouring) -> tuple[Label, str]:
 
 
 def _kinds(groups: list[tuple[Label, str]]) -> dict[tuple[Label, str], Kind]:
-    """The groups with colours of their own, the largest first; the rest together come last."""
-    counts = Counter(groups).most_common()
-    own = counts if len(counts) <= _MOST_KINDS else counts[: _MOST_KINDS - 1]
-    kinds = {group: Kind(group[1], group[0], n) for group, n in own}
-    if rest := sum(n for _, n in counts[len(own) :]):
-        kinds["fake", ""] = Kind(t.MAP_REST, None, rest)
+    """The groups with colours of their own, those of a label by size; the rest of a label share one.
+
+    How many there are of which never decides a colour: photographs are blue wherever they are shown.
+    """
+    kinds: dict[tuple[Label, str], Kind] = {}
+    for label in LABELS:
+        counts = Counter(name for of, name in groups if of == label).most_common()
+        own = counts if len(counts) <= _MOST_KINDS else counts[: _MOST_KINDS - 1]
+        for i, (name, n) in enumerate(own):
+            kinds[label, name] = Kind(name, label, n, f"{label}{i}")
+        if rest := sum(n for _, n in counts[len(own) :]):
+            kinds[label, _REST] = Kind(t.MAP_REST, label, rest, f"{label}-rest")
     return kinds
 
 

@@ -137,11 +137,12 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the dots of one colour are. ``label`` gives their shape; both banks' where it is ``None``."""
+    """What the dots of one colour are; ``label`` gives their shape, ``colour`` is a class of the style."""
 
     name: str
-    label: Label | None
+    label: Label
     n: int
+    colour: str
 
 
 @dataclass(frozen=True, slots=True)
