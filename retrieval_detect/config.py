@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retrieval_detect.errors import ConfigError, UsageError
+from retrieval_detect.texts import read_toml
 
 FORMATS = ("human", "json", "jsonl", "csv", "quiet")
 DEFAULT = "default"
@@ -197,14 +198,7 @@ def _nearest_table() -> tuple[Path, Mapping[str, Any]]:
 
 
 def _table_of(path: Path) -> Mapping[str, Any] | None:
-    import tomllib
-
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    document = read_toml(path)
     if path.name != "pyproject.toml":
         return document
     tools = document.get("tool")

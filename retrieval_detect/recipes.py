@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
@@ -12,6 +11,7 @@ from typing import Any
 
 from retrieval_detect.config import unknown_key
 from retrieval_detect.errors import ConfigError
+from retrieval_detect.texts import read_toml
 from retrieval_detect.types import LABELS, VIEW_KINDS, Facts
 
 DEFAULT_LAYERS = ("proj",)
@@ -110,10 +110,7 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
 
     Raises ``ConfigError`` naming the file and the key.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    document = read_toml(path)
     known = {f.name for f in fields(Recipe)}
     for key in document:
         if key not in known:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +21,7 @@ from retrieval_detect.search.fitted import PLAIN, read_fitted, read_projection
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.manifest import BANK_ROWS, FITTED_NAME
 from retrieval_detect.store.training import TrainingSet, load_training_set, require_layers_stored
+from retrieval_detect.texts import read_csv
 from retrieval_detect.types import LABELS, METHODS, ORIGINAL_VIEW, SPLITS
 
 if TYPE_CHECKING:
@@ -265,17 +265,16 @@ def scored_rows(snapshot: Snapshot, head: Head, table: str | Path) -> tuple[Trai
 
 
 def _score_table(path: Path) -> dict[str, float]:
-    with path.open(newline="", encoding="utf-8") as file:
-        try:
-            table = csv.DictReader(file)
-            if not {"image", "score"} <= set(table.fieldnames or ()):
-                raise ValueError("its header is another")
-            return {row["image"]: _finite(row["score"]) for row in table}
-        except (ValueError, TypeError, csv.Error) as error:
-            raise UsageError(
-                f"{path} is no table of scores: {error}",
-                hint="It needs a header 'image,score' and a number in each row.",
-            ) from error
+    table = read_csv(path)
+    try:
+        if not {"image", "score"} <= set(table.columns):
+            raise ValueError("its header is another")
+        return {row["image"]: _finite(row["score"]) for row in table.rows}
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is no table of scores: {error}",
+            hint="It needs a header 'image,score' and a number in each row.",
+        ) from error
 
 
 def _finite(text: str) -> float:

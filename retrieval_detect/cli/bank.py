@@ -183,7 +183,9 @@ def remove(
 
 def _digests(file: Path) -> list[str]:
     """The first word of each line: the output of sha256sum names the file behind it."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    from retrieval_detect.texts import decoded
+
+    lines = decoded(file.read_bytes(), str(file), file_names=True).split("\n")
     return [line.split()[0].removeprefix("\\") for line in lines if line.strip()]
 
 

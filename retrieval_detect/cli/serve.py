@@ -110,7 +110,9 @@ def _settings(run: Run, limits: dict[str, Any], *, host: str, port: int, token: 
 def _token(file: Path | None) -> str | None:
     """The token of a file, else of the variable; never of the command line, which others can read."""
     if file is not None:
-        return file.read_text(encoding="utf-8").strip()
+        from retrieval_detect.texts import read_text
+
+        return read_text(file).strip()
     return os.environ.get(TOKEN, "").strip() or None
 
 

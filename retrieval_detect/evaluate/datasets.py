@@ -7,7 +7,6 @@ have and the folder lacks is listed in ``Dataset.missing``.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.items import file_item
 from retrieval_detect.images.sources import is_image_name, scan
+from retrieval_detect.texts import read_csv
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
@@ -267,8 +267,7 @@ def _manifest_in(data: Path) -> Path:
 
 def _rows(path: Path) -> list[_Row]:
     if path.suffix.lower() == ".csv":
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]
+        return read_csv(path).rows
     if path.suffix.lower() == ".parquet":
         return _parquet_rows(path)
     raise UsageError(f"'{path}' is neither a folder nor a manifest", hint=_WHAT_TO_GIVE)
@@ -280,7 +279,7 @@ def _parquet_rows(path: Path) -> list[_Row]:
 
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path} cannot be read as Parquet") from error
     return [{k: "" if v is None else str(v) for k, v in row.items()} for row in table.to_pylist()]
 

@@ -63,7 +63,11 @@ def read_slice(stream: BinaryIO, size_bytes: int) -> bytes:
 
 
 def _read_file(path: Path) -> bytes:
-    with path.open("rb") as stream:
+    try:
+        stream = path.open("rb")
+    except ValueError as error:  # a NUL in the name: a table may give any
+        raise ImageError(f"no file can have this name: {error}", reason="unreadable") from error
+    with stream:
         return read_slice(stream, os.fstat(stream.fileno()).st_size)
 
 

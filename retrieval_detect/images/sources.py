@@ -26,6 +26,7 @@ from retrieval_detect.images.items import (
     printable,
     suffix_of,
 )
+from retrieval_detect.texts import decoded
 from retrieval_detect.types import ImageItem
 
 __all__ = ["IMAGE_SUFFIXES", "from_bytes", "is_image_name", "read_list", "scan"]
@@ -63,12 +64,12 @@ def scan(
 
 def read_list(stream: BinaryIO, *, null_separated: bool = False) -> list[str]:
     """The paths of a list, one a line or each ended by NUL; empty ones are left out."""
-    data = stream.read().removeprefix(b"\xef\xbb\xbf")
+    text = decoded(stream.read(), "the list of paths", file_names=True)
     if null_separated:
-        return [os.fsdecode(path) for path in data.split(b"\0") if path]
-    if b"\0" in data:
+        return [path for path in text.split("\0") if path]
+    if "\0" in text:
         raise UsageError("the list of paths holds NUL bytes", hint="If they separate the paths, add -0.")
-    return [os.fsdecode(line) for line in data.replace(b"\r\n", b"\n").split(b"\n") if line.strip()]
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 
 # ---------------------------------------------------------------- one spec

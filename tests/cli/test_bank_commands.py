@@ -202,6 +202,8 @@ def test_choosing_what_goes(index, run_rd, args, left):
 def test_sums_as_sha256sum_prints_them(index, pictures, run_rd):
     lines = [f"{sha256(png(seed)).hexdigest()}  photos/camera/000{seed}.png" for seed in (1, 2)]
     (pictures / "sums").write_text("\n".join(lines) + "\n\n")
+    (pictures / "marked").write_bytes("\r\n".join(lines).encode("utf-16"))
+    assert done(run_rd, "bank", "remove", "--from-file", "marked", "--dry-run") == {"would_remove": 2}
     assert done(run_rd, "bank", "remove", "--from-file", "sums", "--yes")["removed"] == 2
 
 

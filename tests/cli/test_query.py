@@ -174,6 +174,20 @@ def test_a_name_with_a_new_line_can_be_asked_by_nul(index, pictures, run_rd, mon
     assert verdict(run_rd, name)["input"] == "a\n\x1b[31m\\xff.png"
 
 
+@pytest.mark.parametrize("flags", [(), ("-0",)])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_list_as_powershell_writes_it(index, pictures, run_rd, flags, encoding):
+    """By its byte order mark, or refused: cut at each NUL it would begin with /, the whole disk."""
+    text = f"{pictures / 'ask' / '0200.png'}\r\n" + "\r\n" * (not flags)
+    (pictures / "list").write_bytes((text if not flags else text.strip()).encode(encoding))
+    result = run_rd("query", "--from-file", "list", *flags, "--format", "jsonl")
+    if encoding == "utf-16":
+        assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
+    else:
+        assert result.exit_code == 2 and "UTF-16 without a byte order mark" in result.stderr
+        assert "-0" not in result.stderr and not result.stdout
+
+
 def test_a_path_of_a_list_that_is_not_there_fails_alone(index, pictures, run_rd):
     (pictures / "list").write_text("ask/0200.png\nask/nowhere.png\nask/0202.png\n")
     result = ask(run_rd, "--from-file", "list", "--format", "jsonl", exit_code=3)

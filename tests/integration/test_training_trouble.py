@@ -79,6 +79,15 @@ def test_scores_find_their_references_by_path_or_digest(store, tmp_path):
     assert scores.tolist() == [1.0, 2.5] and scores.dtype == np.float32
 
 
+def test_scores_as_a_spreadsheet_saves_them(store, tmp_path):
+    """With a byte order mark, which must not become part of the first column's name."""
+    uri = store.snapshot().scan(["uri"], split="bank").to_pylist()[0]["uri"]
+    path = table(tmp_path, "")
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes(f"image,score\r\n{uri},2.5\r\n".encode(encoding))
+        assert scored_rows(store.snapshot(), QualityHead(), path)[1].tolist() == [2.5]
+
+
 def test_scores_of_rows_set_aside_are_not_used(store, tmp_path):
     rows = store.snapshot().scan(["uri"], split="calib").to_pylist()
     lines = "\n".join(["image,score", *(f"{row['uri']},1" for row in rows)])

@@ -80,3 +80,15 @@ def test_nothing_ends_the_process_below_the_entry_point(path):
     calls = {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}
     allowed = {"sys.exit"} if path.name == "__main__.py" else set()
     assert calls & {"sys.exit", "exit", "quit", "os._exit"} <= allowed
+
+
+def test_what_people_write_is_read_in_one_place():
+    """Whoever parses a file by himself forgets its byte order mark; these two read what rd itself ships."""
+    parsers = {"tomllib.loads", "tomllib.load", "csv.DictReader", "csv.reader"}
+    readers = {
+        path.name
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in parsers
+    }
+    assert readers == {"texts.py", "demo.py", "published.py"}

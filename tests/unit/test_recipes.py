@@ -95,8 +95,8 @@ def test_a_likely_key_is_suggested(tmp_path):
 
 
 def test_bytes_that_are_no_text(tmp_path):
-    (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="not valid TOML"):
+    (tmp_path / "recipe.toml").write_bytes(b'name = "\xe9"')
+    with pytest.raises(ConfigError, match=r"recipe\.toml, line 1: this is no UTF-8 text"):
         read_recipe(tmp_path / "recipe.toml")
 
 

@@ -33,6 +33,12 @@ def test_other_addresses_without_a_token(capsys, built):
 def test_a_weak_token(capsys, built, tmp_path, monkeypatch):
     (tmp_path / "token").write_text("secret\n")
     assert complaint(capsys, "--token-file", str(tmp_path / "token"), "--index", str(built))[0] == 2
+    for content, said in (
+        (b"\xe9" * 40, "no UTF-8 text"),
+        (("x" * 40).encode("utf-16-le"), "UTF-16 without"),
+    ):
+        (tmp_path / "token").write_bytes(content)
+        assert said in complaint(capsys, "--token-file", str(tmp_path / "token"), "--index", str(built))[1]
     monkeypatch.setenv("RD_TOKEN", "hunter2")
     code, said = complaint(capsys, "--index", str(built))
     assert code == 2 and "hunter2" not in said
