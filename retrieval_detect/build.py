@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.pipeline import embed_views
-from retrieval_detect.errors import ImageError, UsageError
-from retrieval_detect.images.content_id import content_id
+from retrieval_detect.errors import UsageError
 from retrieval_detect.images.labelled import refuse_both_labels
-from retrieval_detect.images.laundering import CROPS, MAX_CROPS, stored_views
+from retrieval_detect.plans import Planned, UpdatePlan, conflicts_with, plan, still_wanted, wanted_views
 from retrieval_detect.progress import quiet
 from retrieval_detect.store.failures import record_failures
-from retrieval_detect.store.originals import stored_images
-from retrieval_detect.store.purge import keyed_digest
 from retrieval_detect.store.store import Store
-from retrieval_detect.store.wanted import Wanted
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem
 
@@ -28,82 +24,17 @@ if TYPE_CHECKING:
     import numpy as np
 
     from retrieval_detect.encoders.base import Encoder
-    from retrieval_detect.store.manifest import FittedRecord, GeneratorFacts, Manifest
-    from retrieval_detect.store.originals import StoredImage
+    from retrieval_detect.store.manifest import FittedRecord, Manifest
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.staging import Staging
     from retrieval_detect.store.writer import Writer
-    from retrieval_detect.types import Float32, Label, Split
+    from retrieval_detect.types import Float32, Split
 
 STAGE_ROWS = 256
 """Embeddings kept at most in memory before they are written: what a kill can cost."""
 
 Progress = Callable[[int], None]
 Review: TypeAlias = "Callable[[Writer, Snapshot], Sequence[FittedRecord]]"
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One image that an addition will store."""
-
-    item: ImageItem
-    facts: Facts
-    content_id: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class UpdatePlan:
-    """What an addition would do. Made by hashing files; nothing is decoded, embedded or written.
-
-    ``known`` are stored already, ``repeated`` occur twice in the input, ``purged`` were erased for
-    good and are refused. ``generators`` is what is known about those of the new fakes; ``command``
-    goes into the history. ``views`` are the kinds of laundered copies to store beside each image;
-    ``lacking`` are those of the known that lack some, and ``n_lacking`` how many they lack together.
-    """
-
-    new: tuple[Planned, ...]
-    known: int = 0
-    repeated: int = 0
-    purged: int = 0
-    failures: tuple[Failure, ...] = ()
-    generators: Mapping[str, GeneratorFacts] = field(default_factory=dict)
-    command: str = ""
-    views: tuple[str, ...] = ()
-    lacking: tuple[Planned, ...] = ()
-    n_lacking: int = 0
-
-    @property
-    def work(self) -> tuple[Planned, ...]:
-        """Images of which something is to be stored."""
-        return (*self.new, *self.lacking)
-
-    @property
-    def views_at_most(self) -> int:
-        """How many views will be stored; how many crops a new image has is known once it is decoded."""
-        most = sum(MAX_CROPS if kind == CROPS else 1 for kind in self.views)
-        return len(self.new) * most + self.n_lacking
-
-    @property
-    def n_read(self) -> int:
-        """How many inputs were looked at."""
-        return len(self.new) + self.known + self.repeated + self.purged + len(self.failures)
-
-    def count(self, label: Label) -> int:
-        """New references of one label."""
-        return sum(planned.facts.label == label for planned in self.new)
-
-    def summary(self) -> str:
-        """One line for people."""
-        parts = [
-            f"{self.n_read:,} image{'s' * (self.n_read != 1)}",
-            f"{len(self.new):,} new",
-            f"{self.known:,} already known",
-        ]
-        parts += [f"{len(self.lacking):,} of them without some of the views"] * bool(self.lacking)
-        parts += [f"{self.repeated:,} given twice"] * bool(self.repeated)
-        parts += [f"{self.purged:,} purged and refused"] * bool(self.purged)
-        parts += [f"{len(self.failures):,} unreadable"] * bool(self.failures)
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,91 +55,6 @@ class AddReport:
     def changed(self) -> bool:
         """Whether there is a new generation."""
         return bool(self.added or self.views)
-
-
-def plan(
-    inputs: Iterable[tuple[ImageItem, Facts]],
-    snapshot: Snapshot | None,
-    *,
-    views: Sequence[str] = (),
-    progress: Progress = quiet,
-) -> UpdatePlan:
-    """Hash every input and compare with what is stored (``snapshot=None``: nothing yet).
-
-    ``views`` : kinds of ``types.VIEW_KINDS``, to be stored beside each image. Raises ``LabelConflict``
-    if an image is given, or given and stored, under both labels.
-    """
-    first: dict[bytes, Planned] = {}
-    failures: list[Failure] = []
-    conflicts: list[str] = []
-    repeated = 0
-    for item, facts in inputs:
-        progress(1)
-        try:
-            identity = content_id(item.read())
-        except (OSError, ImageError) as error:
-            failures.append(_unreadable(item, error))
-            continue
-        earlier = first.setdefault(identity, Planned(item, facts, identity))
-        repeated += earlier.item is not item
-        if earlier.facts.label != facts.label:
-            conflicts.append(f"{item.uri} ({facts.label}) and {earlier.item.uri} ({earlier.facts.label})")
-    stored = {} if snapshot is None else stored_images(snapshot, list(first))
-    refuse_both_labels([*conflicts, *_conflicts(first, stored)], "nothing was written")
-    fresh = [planned for identity, planned in first.items() if identity not in stored]
-    purged = _purged(fresh, snapshot)
-    new = tuple(planned for planned in fresh if planned.content_id not in purged)
-    lacking = {} if snapshot is None or not views else _wanted(list(stored), views, snapshot).to_embed()
-    return UpdatePlan(
-        new,
-        len(stored),
-        repeated,
-        len(purged),
-        tuple(failures),
-        views=tuple(views),
-        lacking=tuple(first[image] for image in lacking),
-        n_lacking=sum(lacking.values()),
-    )
-
-
-def _wanted(
-    images: Sequence[bytes], views: Sequence[str], snapshot: Snapshot, staging: Staging | None = None
-) -> Wanted:
-    choose = stored_views(views, crop_size=snapshot.manifest.encoder.preprocessing.size)
-    return Wanted(images, choose, snapshot=snapshot, staging=staging)
-
-
-def _conflicts(given: Mapping[bytes, Planned], stored: Mapping[bytes, StoredImage]) -> Iterator[str]:
-    for identity, image in stored.items():
-        planned = given[identity]
-        if planned.facts.label != image.label:
-            yield f"{planned.item.uri} ({planned.facts.label}) and a stored reference ({image.label})"
-
-
-def _still_wanted(planned: UpdatePlan, snapshot: Snapshot) -> tuple[dict[bytes, Planned], int]:
-    """What a plan wants of the generation that is in force by now, and how much of it was purged since.
-
-    Plans are made without the lock: another writer may have erased what they would add, or taken out what
-    they would only add views of.
-    """
-    purged = _purged(planned.work, snapshot)
-    stored = stored_images(snapshot, [p.content_id for p in planned.lacking])
-    work = (*planned.new, *(p for p in planned.lacking if p.content_id in stored))
-    return {p.content_id: p for p in work if p.content_id not in purged}, len(purged)
-
-
-def _purged(planned: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]:
-    """Which of the images were erased from the index for good."""
-    if snapshot is None or not snapshot.manifest.purge.digests:
-        return set()
-    key, digests = snapshot.manifest.purge.key, frozenset(snapshot.manifest.purge.digests)
-    return {p.content_id for p in planned if keyed_digest(key, p.content_id) in digests}
-
-
-def _unreadable(item: ImageItem, error: OSError | ImageError) -> Failure:
-    if isinstance(error, ImageError):
-        return Failure(item.uri, error.reason, error.message)
-    return Failure(item.uri, "unreadable", error.strerror or str(error))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -287,9 +133,9 @@ class Index:
             require_same_encoder(encoder.spec, writer.snapshot)
             drift = engine_drift(encoder, writer.snapshot) if planned.work else 0.0
             staging = writer.staging()
-            given, n_purged = _still_wanted(planned, writer.snapshot)
-            wanted = _wanted(list(given), planned.views, writer.snapshot, staging)
-            refuse_both_labels(list(_conflicts(given, wanted.stored)), "nothing was written")
+            given, n_purged = still_wanted(planned, writer.snapshot)
+            wanted = wanted_views(list(given), planned.views, writer.snapshot, staging)
+            refuse_both_labels(list(conflicts_with(given, wanted.stored)), "nothing was written")
             todo = [given[image] for image in wanted.to_embed()]
             progress(len(given) - len(todo))
             results = embed_views(

@@ -14,11 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval_detect.build import Index, plan
+from retrieval_detect.build import Index
 from retrieval_detect.detector import Detector
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.sources import scan
+from retrieval_detect.plans import plan
 from retrieval_detect.types import Facts
 from retrieval_detect.verdicts import Verdict
 

@@ -113,7 +113,7 @@ def _write_projection(writer: Writer, name: str, projection: Affine, *, of: Snap
     strata: tuple[RowStratum, ...] = tuple(
         s for s in BANK_ROWS if s[0] in projection.facts.get("labels", LABELS)
     )
-    rows = (of.rows_digest(strata), strata)
+    rows = writer.fitted_on(of, strata)
     files = {"safetensors": projection.to_bytes()}
     record = writer.write_fitted("projection", name, method=projection.kind, files=files, rows=rows)
     return replace(record, until=of.manifest.next_row_id, n_rows=of.n_rows(strata))
@@ -360,7 +360,7 @@ def write_head(
     if isinstance(head, EnsembleHead):
         head.projection = read_projection(seen).id
     files = head.to_files(fingerprint=writer.snapshot.manifest.encoder.fingerprint)
-    rows = (seen.rows_digest(strata), strata)
+    rows = writer.fitted_on(seen, strata)
     return writer.write_fitted("head", name, method=head.kind, files=files, rows=rows)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval_detect.build import AddReport, Index, UpdatePlan, plan
+from retrieval_detect.build import AddReport, Index
 from retrieval_detect.cli._again import same_index
 from retrieval_detect.cli._output import human_bytes
 from retrieval_detect.cli._params import SOME_FAILED
@@ -18,6 +18,7 @@ from retrieval_detect.detector import Detector
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
+from retrieval_detect.plans import UpdatePlan, plan
 from retrieval_detect.recipes import (
     DEFAULT_LAYERS,
     Recipe,

@@ -304,13 +304,18 @@ def compact(run: Run, purge: bool, dry_run: bool, yes: bool) -> int | None:
     return None
 
 
+def _compacted(index: Index) -> Manifest:
+    with index.store.writer() as writer:
+        return writer.compact()
+
+
 def _compact(run: Run, index: Index, removed: int, what: str, *, purge: bool) -> None:
     from retrieval_detect.cli._output import human_bytes
+    from retrieval_detect.erasing import purge as erase
     from retrieval_detect.store.select import size_on_disk
 
     before = size_on_disk(index.folder)
-    with index.store.writer() as writer:
-        manifest = writer.compact(purge=purge)
+    manifest = erase(index.store) if purge else _compacted(index)
     after = size_on_disk(index.folder)
     record = {"dropped": removed, "purge": purge, "size_bytes_before": before, "size_bytes": after}
     sizes = f"{human_bytes(before)} before, {human_bytes(after)} now"

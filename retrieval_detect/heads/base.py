@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ import numpy as np
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.options import option as option  # noqa: PLC0414 - heads import it from here
 from retrieval_detect.progress import quiet as quiet  # noqa: PLC0414
+from retrieval_detect.types import UNNAMED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 FORMAT = "retrieval-detect/head"
 VERSION = 1
+
+_NAMES_IN = {"prototype": "names", "caption": "classes"}
+"""Which of a head's facts lists generators and sources, by its kind; the others keep no names."""
 
 Progress = Callable[[str], None]
 """Told one short sentence an epoch."""
@@ -127,6 +131,17 @@ class Head(ABC):
             raise ValueError(str(error)) from error
         head.restore_facts(document["facts"])
         return head
+
+
+def unnamed(document: bytes, names: Collection[str]) -> bytes:
+    """A head's JSON file, in which generators and sources that are not among ``names`` have none any more."""
+    body = json.loads(document)
+    key = _NAMES_IN.get(body["kind"], "")
+    listed = body["facts"].get(key, [])
+    bare = [name if name in names else UNNAMED for name in listed]
+    if bare == listed:
+        return document
+    return json.dumps(body | {"facts": body["facts"] | {key: bare}}, sort_keys=True, indent=1).encode()
 
 
 def checked(vectors: Mapping[str, Float32], layer: str, d: int) -> Float32:

@@ -21,7 +21,7 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.files import require_folder_of, write_atomically, write_json
 from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, Manifest, Operation, Purge, ShardRecord
-from retrieval_detect.store.schema import rows_schema
+from retrieval_detect.store.schema import exact_dictionaries, rows_schema
 from retrieval_detect.store.shards import ROWS, layer_file, write_array
 from retrieval_detect.store.snapshot import Snapshot
 
@@ -119,11 +119,8 @@ def _rows(shard: Shard, live: Bool, layers: Sequence[str], keep: Collection[str]
         column = table[field.name]
         if field.name in PRIVATE and field.name not in keep:
             column = pa.array([""] * len(table))
-        if pa.types.is_dictionary(field.type):
-            # A dictionary outlives the rows that used it: made anew, it names nothing that was removed.
-            column = column.cast(pa.string()).dictionary_encode()
         columns.append(column.cast(field.type))
-    return pa.table(columns, schema=schema)
+    return exact_dictionaries(pa.table(columns, schema=schema))
 
 
 def _pack(out: BinaryIO, files: Iterable[tuple[str, Path]]) -> None:

@@ -67,6 +67,15 @@ def rows_table(columns: Mapping[str, Sequence[object]], layers: Sequence[str]) -
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
+def exact_dictionaries(table: pa.Table) -> pa.Table:
+    """The same rows, with dictionaries made anew: an old one outlives the rows that used its texts."""
+    columns = [
+        column.cast(pa.string()).dictionary_encode() if pa.types.is_dictionary(column.type) else column
+        for column in table.columns
+    ]
+    return pa.table(columns, schema=table.schema)
+
+
 # ---------------------------------------------------------------- content keys
 
 

@@ -18,7 +18,7 @@ from retrieval_detect.files import write_atomically, write_bytes
 from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, ShardRecord
 from retrieval_detect.store.near import near_keys
-from retrieval_detect.store.schema import THUMBNAIL, key_columns, rows_schema
+from retrieval_detect.store.schema import THUMBNAIL, exact_dictionaries, key_columns, rows_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -174,7 +174,7 @@ def write_shard(folder: Path, table: pa.Table, vectors: Mapping[str, Float16]) -
     arrays: dict[str, NDArray[Any]] = {layer_file(layer): array for layer, array in vectors.items()}
     arrays |= {IDS: row_ids, PHASHES: phashes, KEYS: keys, NEAR: near_keys(phashes)}
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP)
+    pq.write_table(exact_dictionaries(table), sink, compression="zstd", row_group_size=_ROW_GROUP)
     rows = sink.getvalue()
     identity = hashlib.sha256(rows)
     for array in vectors.values():
@@ -215,6 +215,14 @@ def rewrite(folder: Path, shards: Sequence[Shard], layers: Sequence[str], dead: 
     table = joined.unify_dictionaries().filter(pa.array(keep))
     vectors = {layer: np.concatenate([arrays[layer] for _, arrays in parts])[keep] for layer in layers}
     return write_shard(folder, table.combine_chunks(), vectors)
+
+
+def keeps_unused_texts(shard: Shard) -> bool:
+    """Whether its dictionaries name what none of its rows has, as those of earlier versions of rd may."""
+    schema = rows_schema(())
+    table = shard.columns([field.name for field in schema if pa.types.is_dictionary(field.type)])
+    columns = [column.chunk(0) for column in table.unify_dictionaries().combine_chunks().columns]
+    return any(len(column.indices.unique()) < len(column.dictionary) for column in columns)
 
 
 def merge_small(folder: Path, records: Sequence[ShardRecord], layers: Sequence[str]) -> list[ShardRecord]:

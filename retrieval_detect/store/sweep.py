@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from retrieval_detect.errors import RdError
@@ -34,8 +33,12 @@ def kept_generations(folder: Path, current: Manifest) -> list[int]:
     return [g for g in there if g in keep]
 
 
-def sweep(folder: Path, current: Manifest) -> None:
-    """Delete leftovers of crashed writers, generations past keeping, and what derives from neither."""
+def sweep(folder: Path, current: Manifest) -> list[Path]:
+    """Delete leftovers of crashed writers, generations past keeping, and what derives from neither.
+
+    Returns what could not be deleted, as on a system that locks open files: the next sweep tries again.
+    """
+    left: list[Path] = []
     keep: set[Path] = set()
     derived: set[tuple[str, str]] = set()
     for generation in kept_generations(folder, current):
@@ -52,8 +55,11 @@ def sweep(folder: Path, current: Manifest) -> None:
     for path in _candidates(folder):
         of = tuple(path.name.split(".")[:2]) if path.parent.name == BANKS else None
         if path.name.startswith(TEMPORARY) or (path not in keep and of not in derived):
-            with suppress(OSError):  # a reader on a system that locks open files: the next sweep gets it
-                path.unlink()
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                left.append(path)
+    return left
 
 
 def _projection_ids(manifest: Manifest) -> Iterator[str]:

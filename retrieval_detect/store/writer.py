@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval_detect.errors import UsageError
+from retrieval_detect.errors import IndexStateError, UsageError
 from retrieval_detect.files import sha256_bytes, write_atomically, write_bytes
 from retrieval_detect.store.append import NewRow, append_rows
 from retrieval_detect.store.failures import record_failures
-from retrieval_detect.store.layout import FITTED, TOMBSTONES
+from retrieval_detect.store.layout import FAILURES, FITTED, TOMBSTONES
 from retrieval_detect.store.manifest import (
     FITTED_NAME,
     FileRecord,
@@ -41,7 +41,7 @@ from retrieval_detect.store.manifest import (
 )
 from retrieval_detect.store.originals import StoredImage, committed, stored_images
 from retrieval_detect.store.purge import erasable, kept_manifest, keyed_digest
-from retrieval_detect.store.shards import merge_small, rewrite
+from retrieval_detect.store.shards import keeps_unused_texts, merge_small, rewrite
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.staging import Staging
 from retrieval_detect.store.sweep import sweep
@@ -139,27 +139,47 @@ class Writer:
             strata=strata,
         )
 
-    def compact(self, *, purge: bool = False) -> Manifest:
+    def compact(self, *, purge: bool = False, review: Review | None = None) -> Manifest:
         """Rewrite shards without their removed rows; with ``purge``, erase those rows in every generation.
 
-        After a purge no older generation exists, and a removed image is refused if it is added again.
-        Where nothing is removed and nothing is to be purged, nothing is committed.
+        After a purge no older generation exists, no text is left that no live row has, and a removed image
+        is refused if it is added again. Where nothing is removed and nothing is to be purged, nothing is
+        committed. ``review`` : returns what was fitted, to go on without what is erased; see ``add``. Raises
+        ``IndexStateError`` where files of what was purged could not be deleted.
         """
-        old = self.snapshot.manifest
+        if not (purge or len(self.snapshot.dead)):
+            return self.snapshot.manifest
+        return self._purge(review) if purge else self._commit_manifest(self._compacted("compact"))
+
+    def _compacted(self, kind: str, *, purge: bool = False) -> Manifest:
         dead = self.snapshot.dead
-        if not (purge or len(dead)):
-            return old
-        purged = self._purged_digests() if purge else old.purge
-        manifest = self._commit(
-            Operation("purge" if purge else "compact", removed=len(dead)),
-            shards=tuple(self._rewritten(dead)),
-            tombstones=(),
-            purge=replace(purged, floor=old.generation + 1) if purge else purged,
+        shards = tuple(self._rewritten(dead, purge=purge))
+        return self._next(Operation(kind, removed=len(dead)), shards=shards, tombstones=())
+
+    def _purge(self, review: Review | None) -> Manifest:
+        purged = self._purged_digests()
+        manifest = self._compacted("purge", purge=True)
+        strata = tuple(s for s in manifest.strata if s.bank + s.calib)
+        named = {s.name for s in strata if s.label == "fake"}
+        manifest = replace(
+            manifest,
+            purge=replace(purged, floor=manifest.generation),
+            strata=strata,
+            generators={name: facts for name, facts in manifest.generators.items() if name in named},
         )
-        if purge:
-            staging = self.staging()
-            staging.drop(staging.keys())
-            sweep(self.folder, manifest)
+        if review is not None:
+            fitted = with_records(manifest.fitted, review(Snapshot(self.folder, manifest)))
+            manifest = replace(manifest, fitted=fitted)
+        # First, so that a crash leaves neither beside an index that says that it was purged.
+        staging = self.staging()
+        staging.drop(staging.keys())
+        (self.folder / FAILURES).unlink(missing_ok=True)
+        self._commit_manifest(manifest)
+        if left := sweep(self.folder, manifest):
+            raise IndexStateError(
+                f"{len(left)} files of what was erased could not be deleted, the first is {left[0]}",
+                hint="End what reads the index, then run again: rd bank compact --purge",
+            )
         return manifest
 
     def rollback(self, generation: int) -> Manifest:
@@ -201,6 +221,14 @@ class Writer:
             write_bytes(path, data)
             records[suffix] = FileRecord.of(path)
         return FittedRecord(kind, name, method, records, *rows)
+
+    def fitted_on(self, seen: Snapshot, strata: tuple[RowStratum, ...]) -> tuple[str, tuple[RowStratum, ...]]:
+        """The rows of a generation as ``write_fitted`` names them; ``UsageError`` if it was purged since."""
+        if seen.manifest.generation < self.snapshot.manifest.purge.floor:
+            raise UsageError(
+                "references were purged while this was fitted on them", hint="Run the same command again."
+            )
+        return seen.rows_digest(strata), strata
 
     def fit(self, records: Sequence[FittedRecord], *, projection: str | None = None) -> Manifest:
         """Commit what was fitted, in place of what had its names.
@@ -294,11 +322,12 @@ class Writer:
             for s in self.snapshot.manifest.strata
         )
 
-    def _rewritten(self, dead: np.ndarray) -> Iterator[ShardRecord]:
+    def _rewritten(self, dead: np.ndarray, *, purge: bool) -> Iterator[ShardRecord]:
         layers = self.snapshot.manifest.layers
         records: list[ShardRecord] = []
         for shard in self.snapshot.shards():
-            hurt = np.isin(shard.row_ids, dead, assume_unique=True).any()
+            hurt = bool(np.isin(shard.row_ids, dead, assume_unique=True).any())
+            hurt = hurt or (purge and keeps_unused_texts(shard))
             record = rewrite(self.folder, [shard], layers, dead) if hurt else shard.record
             records += [record] if record else []
         yield from merge_small(self.folder, records, layers)

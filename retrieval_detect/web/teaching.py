@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval_detect.build import Index, UpdatePlan, plan
+from retrieval_detect.build import Index
 from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.images.content_id import content_id
+from retrieval_detect.plans import UpdatePlan, plan
 from retrieval_detect.regression import Reviewer
 from retrieval_detect.types import Failure
 

@@ -14,6 +14,7 @@ from retrieval_detect import build
 from retrieval_detect.build import Index
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import scan
+from retrieval_detect.plans import plan
 from retrieval_detect.store.store import Store
 from retrieval_detect.types import Facts
 
@@ -99,7 +100,7 @@ def teach(folder: Path, pictures: Path, log: Path) -> None:
     encoder = CountingEncoder(log)
     inputs = [(item, Facts(label)) for label in ("real", "fake") for item in scan([pictures / label])]
     index = Index.open(folder) if (folder / "CURRENT").exists() else None
-    planned = build.plan(inputs, index.snapshot() if index else None)
+    planned = plan(inputs, index.snapshot() if index else None)
     if planned.new or index is None:
         index = index or Index.create(folder, encoder=encoder)
         log.write_text("")  # the canaries do not count
