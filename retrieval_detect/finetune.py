@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retrieval_detect.encoders._objectives import Objective
     from retrieval_detect.encoders._trainable import Trainable
     from retrieval_detect.encoders.text import TextTower
-    from retrieval_detect.heads.base import Progress
+    from retrieval_detect.heads.base import Head, Progress
     from retrieval_detect.images.labelled import LabelledImages
     from retrieval_detect.types import Failure, ImageItem, Int64, UInt8
 
@@ -80,9 +80,10 @@ class FinetuneOptions:
 class FinetuneReport:
     """What came of it.
 
-    Load it with ``load_encoder(encoder, weights=weights)``. ``head`` : the linear head's safetensors file,
-    with its JSON beside it. ``accuracy`` : on the ``n_held_out`` images that chose the epoch, labels
-    counted alike; ``accuracy_before`` training. ``captions`` : what the caption objective told apart.
+    Load it with ``load_encoder(encoder, weights=weights)``. ``head`` : its classifier's safetensors file, for
+    ``rd head import``, with its JSON beside it. ``accuracy`` : on the ``n_held_out`` images that chose the
+    epoch, labels counted alike; ``accuracy_before`` training. ``captions`` : what the caption objective
+    told apart.
     """
 
     encoder: str
@@ -385,10 +386,13 @@ class _Course:
             failures=self.found.failures,
         )
 
-    def _head(self) -> Any:
+    def _head(self) -> Head:
+        """What gave the scores in training."""
+        from retrieval_detect.heads.caption import CaptionHead
         from retrieval_detect.heads.linear import LinearHead
 
-        weight, bias = self.objective.linear()
-        head = LinearHead(optimizer="adamw")
-        head.restore({"weight": weight.numpy(), "bias": np.array([bias], np.float32)})
+        head = CaptionHead() if self.captions else LinearHead(optimizer="adamw")
+        head.restore(self.objective.arrays())
+        if self.captions:
+            head.restore_facts({"classes": np.unique(np.array(self.found.names)[self.found.fake]).tolist()})
         return head

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     examples="""
         rd train finetune --real photos/ --fake generated/ --encoder timm:resnet50 --out resnet50.safetensors
         rd build-index --encoder timm:resnet50 --encoder-weights resnet50.safetensors --real … --fake …
+        rd head import resnet50.head.safetensors --name cnndetection
     """,
 )
 @click.option("--real", "real", multiple=True, required=True, metavar="DIR", help="Photographs, by source.")
@@ -113,4 +114,6 @@ def _lines(report: FinetuneReport) -> list[str]:
         f"{100 * report.accuracy:.1f} % ({100 * report.accuracy_before:.1f} % before)",
         f"  {report.weights}: a new encoder, fingerprint {report.fingerprint[:16]}",
         f"  Use it: rd build-index --encoder {report.encoder} --encoder-weights {report.weights}",
+        f"  and, to ask its classifier: rd head import {report.head} --name finetuned; "
+        "rd query --method finetuned",
     ]

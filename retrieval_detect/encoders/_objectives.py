@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -29,8 +29,8 @@ class Objective(Protocol):
     def scores(self, features: Tensor) -> Tensor:
         """(n,), positive = fake."""
 
-    def linear(self) -> tuple[Tensor, float]:
-        """Weight (d,) and bias of the linear score beside it."""
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a head of this score is restored from: ``linear``, or ``caption``."""
 
     def parameters(self) -> Sequence[nn.Parameter]:
         """What it learns itself."""
@@ -62,9 +62,10 @@ class Binary:
         logits: Tensor = self._layer(features)
         return logits[:, 0]
 
-    def linear(self) -> tuple[Tensor, float]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """The layer itself."""
-        return self._layer.weight.detach()[0].cpu(), float(self._layer.bias.detach())
+        layer = {name: tensor.detach().cpu().numpy() for name, tensor in self.state().items()}
+        return {"weight": layer["weight"][0], "bias": layer["bias"]}
 
     def parameters(self) -> Sequence[nn.Parameter]:
         """Those of the layer."""
@@ -99,9 +100,10 @@ class Captions:
         logits = self._logits(features)
         return logits[:, 1:].logsumexp(1) - logits[:, 0]
 
-    def linear(self) -> tuple[Tensor, float]:
-        """From the photograph's caption to the generators' mean; of the score's sign with one generator."""
-        return (self._scale * (self._text[1:].mean(0) - self._text[0])).cpu(), 0.0
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The captions, none of whose words was learnt."""
+        text = self._text.cpu().numpy()
+        return {"text": text, "context": text[:0], "logit_scale": np.array([self._scale], np.float32)}
 
     def parameters(self) -> Sequence[nn.Parameter]:
         """None: the captions stand still."""

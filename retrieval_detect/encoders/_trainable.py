@@ -177,8 +177,7 @@ def _start(base: str, weights: Path | None, *, pretrained: bool) -> Iterator[Pat
 
 
 def _random(base: str) -> Any:
-    import open_clip
-    import timm
+    from retrieval_detect.encoders._libraries import open_clip, timm
 
     if base == OFFLINE_ENCODER or base.startswith(timm_models.PREFIX):
         model_name = offline._MODEL if base == OFFLINE_ENCODER else base.removeprefix(timm_models.PREFIX)
@@ -208,7 +207,7 @@ def _held(base: str, path: Path | None, *, offline_only: bool) -> dict[str, Tens
 
 def _with_classifier(base: str, path: Path | None, *, offline_only: bool) -> dict[str, Tensor]:
     """By timm's own names: its loaders rename the parameters of files that were made elsewhere."""
-    import timm
+    from retrieval_detect.encoders._libraries import timm
 
     if base == OFFLINE_ENCODER:
         file = path or offline.packaged_weights()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.encoders import _weights, timm_models
-from retrieval_detect.encoders._torchvision import ensure_torchvision
 from retrieval_detect.errors import WeightsUnavailable
 from retrieval_detect.types import Preprocessing
 
@@ -27,8 +26,7 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
     The package's parameters have other names than timm's and stand in the same order, so they are
     matched by position; a network of another shape does not load.
     """
-    ensure_torchvision()
-    import timm
+    from retrieval_detect.encoders._libraries import timm
 
     path = _weights.existing(weights) if weights else packaged_weights()
     model: Any = timm.create_model(_MODEL)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.encoders import _weights
-from retrieval_detect.encoders._torchvision import ensure_torchvision
 from retrieval_detect.errors import EncoderError, WeightsUnavailable
 
 if TYPE_CHECKING:
@@ -61,7 +60,6 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
     there is one; ``blockNN`` the class token after block NN, or the mean over patches or pixels
     where the tower pools by averaging or attention.
     """
-    ensure_torchvision()
     with _quiet():
         source = _locate(name, weights, offline)
         tower = _build(source)
@@ -70,7 +68,6 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
 
 def find_weights(name: str) -> Path:
     """The weights file of ``name`` if it is on this machine, else ``WeightsUnavailable``; asks no network."""
-    ensure_torchvision()
     with _quiet():
         return _locate(name, None, offline=True).weights
 
@@ -80,7 +77,6 @@ def load_text_model(name: str, *, weights: Path | None, offline: bool) -> tuple[
 
     Returns it with its tokenizer and its weights file.
     """
-    ensure_torchvision()
     with _quiet():
         source = _locate(name, weights, offline)
         _require_embeddable(name, source)
@@ -103,7 +99,7 @@ def _locate(name: str, weights: Path | None, offline: bool) -> _Source:
 
 
 def _named(name: str, model: str, tag: str, weights: Path | None, offline: bool) -> _Source:
-    import open_clip
+    from retrieval_detect.encoders._libraries import open_clip
 
     if model not in open_clip.list_models():
         raise _unknown(name, open_clip.list_pretrained(as_str=True) if tag else open_clip.list_models())
@@ -128,7 +124,7 @@ def _named(name: str, model: str, tag: str, weights: Path | None, offline: bool)
 
 def _agreed_preprocessing(model: str) -> dict[str, Any]:
     """What all tags of a model agree on, for a file without a tag: SigLIP, for one, squashes its images."""
-    import open_clip
+    from retrieval_detect.encoders._libraries import open_clip
 
     tags = [
         open_clip.get_pretrained_cfg(model, tag) for tag in open_clip.list_pretrained_tags_by_model(model)
@@ -149,7 +145,7 @@ def _tagged_file(name: str, config: Mapping[str, Any], offline: bool) -> Path:
 
 
 def _named_folder(model: str, folder: Path) -> _Source:
-    import open_clip
+    from retrieval_detect.encoders._libraries import open_clip
 
     source = _folder(folder)
     if model in open_clip.list_models() and model.removesuffix(QUICK) != source.architecture:
@@ -161,7 +157,7 @@ def _named_folder(model: str, folder: Path) -> _Source:
 
 
 def _folder(folder: Path, weights: Path | None = None) -> _Source:
-    import open_clip
+    from retrieval_detect.encoders._libraries import open_clip
 
     if not (folder / CONFIG_FILE).is_file():
         raise WeightsUnavailable(f"folder '{folder}' has no {CONFIG_FILE}", hint=_weights.WAYS_OUT)
@@ -182,7 +178,7 @@ def _weights_in(folder: Path) -> Path:
 
 def _architecture(config: Mapping[str, Any]) -> str:
     """The name of open_clip's own model with the same image tower, so that folder and tag are one encoder."""
-    import open_clip
+    from retrieval_detect.encoders._libraries import open_clip
 
     tower = (config["embed_dim"], config["vision_cfg"])
     for name in open_clip.list_models():
@@ -224,8 +220,7 @@ def _quiet() -> Iterator[None]:
 
 def _build(source: _Source) -> tuple[nn.Module, int]:
     """The image tower, filled, and its dimension. Strict: a file of another architecture does not load."""
-    import open_clip
-    from open_clip.convert import convert_state_dict
+    from retrieval_detect.encoders._libraries import open_clip
 
     with _weights.loading(source.weights, source.architecture):
         model = open_clip.create_model(
@@ -237,7 +232,7 @@ def _build(source: _Source) -> tuple[nn.Module, int]:
             text_cfg=_NO_TEXT,
         )
         # Not open_clip's own loader: when a safe reading fails in a certain way it tries an unsafe one.
-        state = convert_state_dict(model, _weights.read_state_dict(source.weights))
+        state = open_clip.convert.convert_state_dict(model, _weights.read_state_dict(source.weights))
         prefix = "visual."
         model.visual.load_state_dict(
             {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
@@ -247,7 +242,7 @@ def _build(source: _Source) -> tuple[nn.Module, int]:
 
 
 def _require_embeddable(name: str, source: _Source) -> None:
-    import open_clip
+    from retrieval_detect.encoders._libraries import open_clip
 
     if open_clip.get_model_config(source.model)["text_cfg"].get("hf_model_name"):
         raise EncoderError(
@@ -258,9 +253,7 @@ def _require_embeddable(name: str, source: _Source) -> None:
 
 def _build_text(source: _Source) -> nn.Module:
     """The network with its text tower filled, as strictly as ``_build``."""
-    import open_clip
-    from open_clip.convert import convert_state_dict
-    from open_clip.model import convert_to_custom_text_state_dict
+    from retrieval_detect.encoders._libraries import open_clip
 
     with _weights.loading(source.weights, source.architecture):
         state = _weights.read_state_dict(source.weights)
@@ -273,9 +266,9 @@ def _build_text(source: _Source) -> nn.Module:
             force_quick_gelu=source.quick_gelu,
             **({} if apple else {"vision_cfg": _NO_IMAGE}),
         )
-        state = convert_state_dict(model, state)
+        state = open_clip.convert.convert_state_dict(model, state)
         if not hasattr(model, "positional_embedding"):
-            state = convert_to_custom_text_state_dict(state)
+            state = open_clip.model.convert_to_custom_text_state_dict(state)
         own = model.state_dict()
         text = {
             key: state[key] for key in state if not key.startswith("visual.") and key not in _OPENAI_EXTRAS
@@ -288,7 +281,7 @@ def _build_text(source: _Source) -> nn.Module:
 
 
 def _tokenizer(name: str, source: _Source) -> Any:
-    import open_clip
+    from retrieval_detect.encoders._libraries import open_clip
 
     try:
         return open_clip.get_tokenizer(source.model)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.encoders import _weights
-from retrieval_detect.encoders._torchvision import ensure_torchvision
 from retrieval_detect.errors import EncoderError, WeightsUnavailable
 from retrieval_detect.types import EncoderSpec, Preprocessing
 
@@ -26,8 +25,7 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
     the whole centre square. Layers: ``proj``, the pooled features before the classifier; ``blockNN``,
     timm's feature places in order (blocks of a transformer, stages of a CNN), pooled.
     """
-    ensure_torchvision()
-    import timm
+    from retrieval_detect.encoders._libraries import timm
 
     model_name = name.removeprefix(PREFIX)
     if not timm.is_model(model_name):
@@ -101,7 +99,7 @@ def _preprocessing(name: str, config: Any) -> Preprocessing:
 
 
 def _unknown(model_name: str) -> EncoderError:
-    import timm
+    from retrieval_detect.encoders._libraries import timm
 
     known = timm.list_models() + timm.list_pretrained()
     close = difflib.get_close_matches(model_name, known, n=3)

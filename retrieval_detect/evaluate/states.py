@@ -222,7 +222,9 @@ def _neighbours(x: Float32, fake: Bool, asked: Float32) -> Float64:
 def _centroid(x: Float32, fake: Bool, asked: Float32) -> Float64:
     from sklearn.neighbors import NearestCentroid
 
-    real, fakes = NearestCentroid().fit(x, fake).centroids_
+    with warnings.catch_warnings():  # of coordinates that never vary, which change no distance
+        warnings.filterwarnings("ignore", "self.within_class_std_dev_", UserWarning)
+        real, fakes = NearestCentroid().fit(x, fake).centroids_
     closer: Float64 = np.linalg.norm(asked - real, axis=1) - np.linalg.norm(asked - fakes, axis=1)
     return closer.astype(np.float64)
 

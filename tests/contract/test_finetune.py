@@ -15,6 +15,7 @@ from retrieval_detect.encoders.registry import load_encoder
 from retrieval_detect.errors import UsageError
 from retrieval_detect.finetune import FinetuneOptions, finetune
 from retrieval_detect.heads.linear import LinearHead
+from retrieval_detect.heads.trained import read_trained
 from retrieval_detect.images.labelled import pixels
 from retrieval_detect.types import ImageItem
 from tests.factories import picture, png
@@ -243,6 +244,15 @@ def test_captions_tell_generators_apart(vit, tmp_path):
     assert report.captions == tuple(text.texts)
     assert len(report.captions) == 4
     assert report.accuracy > 0.9
+
+    encoder = load_encoder(VIT, weights=out, device="cpu", precision="float32")
+    head = read_trained(report.head, encoder.spec)
+    assert head.generators == ["gen0", "gen1", "gen2"]
+    x = encoder.encode(squares(encoder), ["proj"])["proj"]
+    captions = torch.nn.functional.normalize(text.encode(report.captions))
+    logits = 20.0 * torch.nn.functional.normalize(torch.from_numpy(x)) @ captions.T
+    expected = logits[:, 1:].logsumexp(1) - logits[:, 0]
+    assert head.decision_function({"proj": x}) == pytest.approx(expected.numpy(), abs=1e-3)
     text.d = 8
     with pytest.raises(UsageError, match="8 dimensions, image features 32"):
         finetune(VIT, pictures(8), options=asked, out=tmp_path / "other.safetensors", text=text)

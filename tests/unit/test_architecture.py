@@ -44,6 +44,29 @@ def test_test_files_are_short_too():
     assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES_A_FILE} == {}
 
 
+def test_open_clip_and_timm_are_imported_by_one_door():
+    """They load torchvision, which is often installed so that it must be mended first."""
+    found = {
+        (path.name, name)
+        for path in FILES
+        for node in ast.walk(tree(path))
+        for name in imported(node)
+        if name.partition(".")[0] in {"open_clip", "timm", "torchvision"}
+    }
+    assert found == {("_libraries.py", "open_clip"), ("_libraries.py", "timm")}
+
+
+def imported(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Import():
+            return [alias.name for alias in node.names]
+        case ast.ImportFrom(module=str(module), level=0):
+            return [module]
+        case ast.Call(func=ast.Name(id="import_module"), args=[ast.Constant(value=str(name))]):
+            return [] if name == "torchvision" else [name]
+    return []
+
+
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_functions_are_short(path):
     assert [(name, lines) for name, lines in functions(path) if lines > MOST_LINES_A_FUNCTION] == []
