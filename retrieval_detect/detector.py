@@ -192,7 +192,7 @@ class Detector:
         try:
             verdict = self._judge(original, together, usable)
         except EmptyBank as error:  # every reference left is a copy of this very image
-            return Failure(original.item.uri, "no-voters", error.message)
+            return Failure(original.item.uri, "no-voters", error.in_full)
         return replace(verdict, elapsed_s=time.perf_counter() - started)
 
     def judge(self, embedded: Embedded, **asked: Any) -> Verdict:

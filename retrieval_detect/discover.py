@@ -127,7 +127,7 @@ def _judged(
     try:
         return image, detector.judge(image, **asdict(question))
     except EmptyBank as error:  # every reference left is a copy of this very image
-        return Failure(image.item.uri, "no-voters", error.message)
+        return Failure(image.item.uri, "no-voters", error.in_full)
 
 
 # ---------------------------------------------------------------- candidates

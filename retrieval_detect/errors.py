@@ -44,6 +44,11 @@ class RdError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def in_full(self) -> str:
+        """What is wrong and what to do, for places that have one line."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
 
 class UsageError(RdError, ValueError):
     """The call or command cannot be meant as written."""
@@ -60,7 +65,7 @@ class ConfigError(RdError, ValueError):
 class ImageError(RdError, ValueError):
     """One image cannot be used.
 
-    ``reason`` is a stable code such as ``"truncated"`` (see ``images.decode.REASONS``); ``uri``
+    ``reason`` is a stable code such as ``"truncated"`` (see ``images.codes.REASONS``); ``uri``
     names the input and is filled in by whoever knows it.
     """
 

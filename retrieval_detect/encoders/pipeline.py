@@ -163,7 +163,7 @@ def prepare(item: ImageItem, work: Work) -> list[Prepared | Failure]:
         data = item.read()
         decoded = item.decode(data) if item.decode else decode(data, limits=work.limits)
     except ImageError as error:
-        return [Failure(item.uri, error.reason, error.message)]
+        return [Failure(item.uri, error.reason, error.in_full)]
     except OSError as error:
         return [Failure(item.uri, UNREADABLE, f"the file cannot be read: {error.strerror or error}")]
     image = Embedded(

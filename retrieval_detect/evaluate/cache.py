@@ -70,7 +70,7 @@ def _content_id(item: ImageItem) -> bytes | Failure:
     try:
         return content_id(item.read())
     except ImageError as error:
-        return Failure(item.uri, error.reason, error.message)
+        return Failure(item.uri, error.reason, error.in_full)
     except OSError as error:
         return Failure(item.uri, "unreadable", f"the file cannot be read: {error.strerror or error}")
 

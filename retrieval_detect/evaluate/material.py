@@ -71,7 +71,7 @@ def look_at(item: ImageItem) -> Look | Failure:
     try:
         return _look(item.read())
     except ImageError as error:
-        return Failure(item.uri, error.reason, error.message)
+        return Failure(item.uri, error.reason, error.in_full)
     except OSError as error:
         return Failure(item.uri, "unreadable", f"the file cannot be read: {error.strerror or error}")
 

@@ -72,9 +72,9 @@ def _copy(asked: tuple[ImageItem, Path, bool], *, chain: Chain, seed: int) -> Co
         data = item.read()
         copy, steps = laundered_file(decode(data).rgb, chain, content_id=content_id(data), seed=seed)
     except ImageError as error:
-        return Failure(item.uri, error.reason, error.message)
+        return Failure(item.uri, error.reason, error.in_full)
     except UsageError as error:  # a box that is not within this image
-        return Failure(item.uri, UNFIT, error.message)
+        return Failure(item.uri, UNFIT, error.in_full)
     except OSError as error:
         return Failure(item.uri, "unreadable", f"the file cannot be read: {error.strerror or error}")
     return _written(Copy(item.uri, path, steps, new=True), copy)

@@ -24,43 +24,16 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from retrieval_detect.errors import ImageError
+from retrieval_detect.images.codes import refusal
+from retrieval_detect.images.formats import format_of
+from retrieval_detect.images.jpeg import strict_pixels
+from retrieval_detect.images.pages import check_first_page
 from retrieval_detect.types import DecodedImage
-
-try:
-    import simplejpeg
-except ImportError:  # no wheel for this machine: Pillow gives the same pixels, and overlooks some damage
-    simplejpeg = None
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
     from retrieval_detect.types import UInt8
-
-REASONS: dict[str, str] = {
-    "corrupt": "the file is damaged",
-    "format-not-supported": "the format is not supported",
-    "not-an-image": "this is not an image in a format rd reads",
-    "pixel-type": "the pixels are of a type without a known range",
-    "too-elongated": "the image is too long for its width",
-    "too-many-bytes": "the file is too large",
-    "too-many-pixels": "the image has too many pixels",
-    "too-small": "the image is too small",
-    "truncated": "the file is cut short",
-    "undecodable": "the image cannot be decoded",
-    "unreadable": "the file cannot be read",
-}
-"""Reason code of an ``ImageError`` → what it means. Codes are stable; sentences may change."""
-
-NOTES: dict[str, str] = {
-    "alpha-on-white": "transparent parts were laid on white",
-    "cmyk-converted": "CMYK was converted to RGB without its colour profile",
-    "exif-rotated": "turned upright as its EXIF says",
-    "first-frame": "only the first of several frames or pages was read",
-    "grey-16-bit": "16-bit grey was scaled to 8 bits",
-    "icc-ignored": "the colour profile was not applied",
-    "metadata-unreadable": "broken metadata was left out",
-}
-"""Code in ``DecodedImage.notes`` → what was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +46,9 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+_ORIENTATION = ExifTags.Base.Orientation
+_XMP = ("xmp", "XML:com.adobe.xmp")
 
 
 def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> DecodedImage:
@@ -90,16 +66,19 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> DecodedImage:
 
 
 def _decode(data: bytes, limits: Limits) -> DecodedImage:
-    image = _READERS[_format_of(data)](io.BytesIO(data))
+    name = format_of(data)
+    if name == "TIFF":
+        check_first_page(data)
+    image = _READERS[name](io.BytesIO(data))
     _check_size(image.size, limits)
     _check_pixel_type(image)
-    # Pillow turns TIFFs itself while loading and drops the tag, so it is looked at before.
-    turned = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.Orientation) in _UPRIGHT
+    # Pillow turns TIFFs itself while loading, and forgets why; a PNG may keep its EXIF behind the pixels.
+    early = _orientation(image) if name == "TIFF" else None
     rgb, notes = _pixels(image, data)
-    orientation, more = _metadata(image)
-    if orientation in _UPRIGHT:
-        rgb, turned = np.ascontiguousarray(_UPRIGHT[orientation](rgb)), True
-    notes += more + ["exif-rotated"] * turned
+    orientation, turned = early or _orientation(image)
+    if early is None and orientation in _UPRIGHT:
+        rgb = np.ascontiguousarray(_UPRIGHT[orientation](rgb))
+    notes += turned + ["icc-ignored"] * ("icc_profile" in image.info) + ["first-frame"] * _has_more(image)
     height, width = rgb.shape[:2]
     return DecodedImage(rgb, width, height, str(image.format), tuple(sorted(notes)))
 
@@ -118,64 +97,16 @@ _READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
 }
 # The readers are called without Image.open, which warns about large images where rd refuses them.
 
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),
-    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (b"\x00\x00\x00\x0cJXL ", "JXL"),
-    (b"\xff\x0a", "JXL"),
-)
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1"), "HEIC")
-_CONVERTERS = {"HEIC": "pillow-heif", "JXL": "pillow-jxl-plugin"}
-_LOOKALIKES = (
-    (b"<!doctype html", "a web page"),
-    (b"<html", "a web page"),
-    (b"<svg", "an SVG drawing"),
-    (b"<?xml", "an XML text"),
-    (b"%pdf", "a PDF"),
-    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with git lfs pull"),
-)
-
-
-def _format_of(data: bytes) -> str:
-    name = _sniff(data)
-    if name in _READERS:
-        return name
-    if name in _CONVERTERS:
-        hint = f"Convert it to PNG first, for instance with {_CONVERTERS[name]}."
-        raise _refusal("format-not-supported", name, hint=hint)
-    start = data[:64].lstrip().lower()
-    kind = next((kind for prefix, kind in _LOOKALIKES if start.startswith(prefix)), "")
-    detail = kind if data else "the file is empty"
-    raise _refusal("not-an-image", detail, hint=f"rd reads {', '.join(_READERS)}.")
-
-
-def _sniff(data: bytes) -> str:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[4:8] == b"ftyp":  # the brand, a version, then compatible brands; mif1 alone means little
-        found = {_BRANDS[brand] for i in (8, *range(16, 48, 4)) if (brand := data[i : i + 4]) in _BRANDS}
-        return "AVIF" if "AVIF" in found else next(iter(found), "")
-    return next((name for signature, name in _SIGNATURES if data.startswith(signature)), "")
-
 
 def _check_size(size: tuple[int, int], limits: Limits) -> None:
     width, height = size
     shape = f"{width} × {height}"
     if min(size) < max(limits.min_side, 1):
-        raise _refusal("too-small", f"{shape}, the least is {limits.min_side} on each side")
+        raise refusal("too-small", f"{shape}, the least is {limits.min_side} on each side")
     if width * height > limits.max_pixels:
-        raise _refusal("too-many-pixels", f"{shape}, the limit is {limits.max_pixels:,} pixels")
+        raise refusal("too-many-pixels", f"{shape}, the limit is {limits.max_pixels:,} pixels")
     if max(size) > limits.max_aspect * min(size):
-        raise _refusal("too-elongated", f"{shape}, the limit is {limits.max_aspect:g} to 1")
+        raise refusal("too-elongated", f"{shape}, the limit is {limits.max_aspect:g} to 1")
 
 
 def _check_pixel_type(image: ImageFile) -> None:
@@ -185,38 +116,32 @@ def _check_pixel_type(image: ImageFile) -> None:
         if (bits, photometric) != ((16,), 1):  # 1: black is zero
             kind = "12-bit or inverted grey"
     if kind:
-        raise _refusal("pixel-type", kind, hint="Convert it to 8 bits per channel first.")
+        raise refusal("pixel-type", kind, hint="Convert it to 8 bits per channel first.")
 
 
 # ---------------------------------------------------------------- pixels
 
 
 def _pixels(image: ImageFile, data: bytes) -> tuple[UInt8, list[str]]:
-    if image.format == "JPEG" and (rgb := _jpeg(image, data)) is not None:
-        return rgb, []
+    if image.format == "JPEG" and (found := _jpeg(image, data)) is not None:
+        return found
+    stored = image.tile[0].args if image.format == "PNG" and image.tile else None
     image.load()
     if image.mode.startswith("I;16"):
         return _grey_16_bit(image)
+    if isinstance(stored, str) and stored in _LARGEST and "transparency" in image.info:
+        return _without_colour(image, data, stored)
     if image.has_transparency_data:
         return _on_white(image)
     return np.array(image.convert("RGB")), ["cmyk-converted"] * (image.mode == "CMYK")
 
 
-def _jpeg(image: ImageFile, data: bytes) -> UInt8 | None:
-    """The same pixels as Pillow's (both are libjpeg-turbo), but damage is an error and not a grey smear.
-
-    ``None`` is left to Pillow: CMYK, and sampling factors that TurboJPEG does not know.
-    """
-    if simplejpeg is None or image.mode not in ("RGB", "L"):
+def _jpeg(image: ImageFile, data: bytes) -> tuple[UInt8, list[str]] | None:
+    """``None`` is left to Pillow: CMYK, and what the strict decoder is not for."""
+    if image.mode not in ("RGB", "L"):
         return None
-    try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    if (width, height) != image.size:
-        raise _refusal("corrupt", "it states two sizes")
-    rgb: UInt8 = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-    return rgb
+    found = strict_pixels(data, image.size, lambda: np.array(image.convert("RGB")))
+    return None if found is None else (found[0], ["jpeg-mistake"] * found[1])
 
 
 def _grey_16_bit(image: ImageFile) -> tuple[UInt8, list[str]]:
@@ -228,6 +153,25 @@ def _grey_16_bit(image: ImageFile) -> tuple[UInt8, list[str]]:
         notes.append("alpha-on-white")
     eight = ((grey * 255 + 32767) // 65535).astype(np.uint8)
     return np.repeat(eight[:, :, None], 3, axis=2), notes
+
+
+_LARGEST = {"1": 1, "L;2": 3, "L;4": 15, "L": 255, "RGB": 255, "RGB;16B": 65535}
+"""Pillow's name for the samples of a PNG without palette and alpha → the largest value of one."""
+
+
+def _without_colour(image: ImageFile, data: bytes, stored: str) -> tuple[UInt8, list[str]]:
+    """White where samples, as stored, equal the transparent colour; of it the low bits count (PNG, tRNS)."""
+    largest = _LARGEST[stored]
+    key = np.atleast_1d(image.info.pop("transparency")).astype(np.uint16) & largest
+    rgb = np.array(image.convert("RGB"))
+    if stored == "RGB;16B":
+        low = PngImageFile(io.BytesIO(data))
+        low.tile = [low.tile[0]._replace(args="RGB;16L")]  # the bytes of each sample in the other order
+        hidden = (rgb == key >> 8).all(axis=2) & (np.array(low) == key & 255).all(axis=2)
+    else:
+        hidden = (rgb == key * (255 // largest)).all(axis=2)
+    rgb[hidden] = 255
+    return rgb, ["alpha-on-white"] * bool(hidden.any())
 
 
 def _on_white(image: ImageFile) -> tuple[UInt8, list[str]]:
@@ -251,39 +195,48 @@ _UPRIGHT: dict[int, Callable[[UInt8], UInt8]] = {
 }
 
 
-def _metadata(image: ImageFile) -> tuple[int, list[str]]:
-    """EXIF orientation and notes, asked for after the pixels: a PNG may keep its EXIF behind them."""
-    notes = ["icc-ignored"] * ("icc_profile" in image.info)
-    orientation = 1
+def _orientation(image: ImageFile) -> tuple[int, list[str]]:
+    """As EXIF says, else as XMP says, which is what Pillow's ``exif_transpose`` and Windows do; and notes."""
     try:
-        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        notes += ["first-frame"] * bool(getattr(image, "is_animated", False))
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+        if orientation not in _UPRIGHT:
+            return 1, []
+        return orientation, ["exif-rotated" if _stands_in_exif(image) else "xmp-rotated"]
     except Exception:  # noqa: BLE001 - whatever is wrong with the metadata, the picture itself is good
-        notes.append("metadata-unreadable")
-    return orientation, notes
+        return 1, ["metadata-unreadable"]
+
+
+def _stands_in_exif(image: ImageFile) -> bool:
+    if isinstance(image, TiffImageFile):
+        return _ORIENTATION in image.tag_v2
+    without_xmp = Image.new("1", (1, 1))
+    without_xmp.info = {name: value for name, value in image.info.items() if name not in _XMP}
+    return _ORIENTATION in without_xmp.getexif()
+
+
+def _has_more(image: ImageFile) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # noqa: BLE001 - pages behind the first may be broken
+        return False
 
 
 # ---------------------------------------------------------------- errors
-
-
-def _refusal(reason: str, detail: str = "", *, hint: str = "") -> ImageError:
-    message = f"{REASONS[reason]}: {detail}" if detail else REASONS[reason]
-    return ImageError(message, reason=reason, hint=hint)
 
 
 def _explain(error: Exception, data: bytes) -> ImageError:
     """A decoder's exception as a refusal; its own words are kept, for they say where the damage is."""
     words = str(error)
     if isinstance(error, MemoryError):
-        return _refusal("undecodable", "out of memory")
+        return refusal("undecodable", "out of memory")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return _refusal("too-many-pixels", words)
+        return refusal("too-many-pixels", words)
     lowered = words.lower()
     if "truncated" in lowered or "premature end of jpeg" in lowered or _is_cut_webp(data):
-        return _refusal("truncated", words)
+        return refusal("truncated", words)
     if "corrupt" in lowered or "broken" in lowered:
-        return _refusal("corrupt", words)
-    return _refusal("undecodable", words)
+        return refusal("corrupt", words)
+    return refusal("undecodable", words)
 
 
 def _is_cut_webp(data: bytes) -> bool:

@@ -108,7 +108,7 @@ def _content(item: ImageItem) -> bytes | Failure:
     try:
         return content_id(_decoded(item)[0])
     except ImageError as error:
-        return Failure(item.uri, error.reason, error.message)
+        return Failure(item.uri, error.reason, error.in_full)
 
 
 def _first_folder(relative: str) -> str:

@@ -115,7 +115,7 @@ class Teacher:
                 self._decoders.read(item.read())
                 good.append(item)
             except ImageError as error:
-                bad.append(Failure(item.uri, error.reason, error.message))
+                bad.append(Failure(item.uri, error.reason, error.in_full))
         return good, bad
 
 

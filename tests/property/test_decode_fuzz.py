@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval_detect.errors import ImageError
-from retrieval_detect.images.decode import NOTES, REASONS, Limits, decode
+from retrieval_detect.images.codes import NOTES, REASONS
+from retrieval_detect.images.decode import Limits, decode
 
 LIMITS = Limits(max_pixels=1_000_000)
 

@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageOps
 
-from retrieval_detect.images import decode as decode_module
+from retrieval_detect.images import jpeg as jpeg_module
 from retrieval_detect.images.decode import decode
 from tests.copies import saved as encoded
 from tests.scenes import picture, reference
@@ -106,7 +106,7 @@ def test_real_jpegs_equal_pillow():
 def test_without_simplejpeg_the_pixels_are_the_same(mode, monkeypatch):
     data = encoded(picture().convert(mode), "JPEG")
     fast = decode(data)
-    monkeypatch.setattr(decode_module, "simplejpeg", None)
+    monkeypatch.setattr(jpeg_module, "simplejpeg", None)
     slow = decode(data)
     np.testing.assert_array_equal(slow.rgb, fast.rgb)
     assert slow.notes == fast.notes

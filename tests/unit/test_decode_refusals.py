@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from retrieval_detect.errors import ImageError
-from retrieval_detect.images.decode import NOTES, REASONS, Limits, decode
+from retrieval_detect.images.codes import NOTES, REASONS
+from retrieval_detect.images.decode import Limits, decode
 from tests.copies import saved as encoded
 from tests.scenes import picture, reference
 
