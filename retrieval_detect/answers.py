@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from retrieval_detect.images.codes import NOTES
 from retrieval_detect.verdicts import Evidence
 
 if TYPE_CHECKING:
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 
 N_EVIDENCE, N_EACH = 10, 5
 _COLUMNS = ["label", "generator", "source", "uri", "content_id", "added_at"]
-_NOTES = {
-    "alpha-on-white": "transparent areas were put on white",
-    "first-frame": "only the first frame of an animation was judged",
-}
 
 
 def evidence_of(snapshot: Snapshot, ranked: Sequence[tuple[int, float]]) -> tuple[Evidence, ...]:
@@ -95,7 +92,7 @@ def doubts(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec) ->
     size = encoder.preprocessing.size
     if min(embedded.width, embedded.height) < size:
         yield f"{embedded.width}×{embedded.height} is smaller than the encoder's {size}×{size}"
-    yield from (_NOTES[note] for note in embedded.notes if note in _NOTES)
+    yield from (NOTES[note] for note in embedded.notes)
     if any(e.content_id == embedded.content_id.hex() for e in own):
         yield "this very image is a reference of the index; it did not vote"
     elif own:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ class AddReport:
     """What an addition did. ``added`` and ``embedded`` count images, ``views`` laundered copies stored.
 
     ``purged`` : images refused because they were erased for good, before the plan was made or after.
+    ``notes`` : code of ``images.codes.NOTES`` → how many of the embedded images have it.
     """
 
     manifest: Manifest
@@ -50,6 +52,7 @@ class AddReport:
     failures: tuple[Failure, ...]
     views: int = 0
     purged: int = 0
+    notes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -146,7 +149,8 @@ class Index:
                 batch_size=batch_size,
                 workers=workers,
             )
-            failures = list(_embed_into(staging, todo, results, progress))
+            notes = Counter[str]()
+            failures = list(_embed_into(staging, todo, results, progress, notes))
             addition = Addition(
                 wanted.rows({image: (p.item.uri, p.facts) for image, p in given.items()}),
                 (*planned.failures, *failures),
@@ -163,6 +167,7 @@ class Index:
                 (*planned.failures, *failures),
                 len(addition.rows) - addition.n_images,
                 planned.purged + n_purged,
+                notes,
             )
 
     def note(self, failures: Sequence[Failure]) -> None:
@@ -189,10 +194,12 @@ def _embed_into(
     todo: Sequence[Planned],
     results: Iterator[list[Embedded | Failure]],
     progress: Progress,
+    notes: Counter[str],
 ) -> Iterator[Failure]:
-    """Stage what is embedded, yielding what failed. What is done is staged even if it is interrupted.
+    """Stage what is embedded, counting its notes and yielding what failed.
 
-    Of an image all views are staged or none: no view is ever stored without its original.
+    What is done is staged even if it is interrupted. Of an image all views are staged or none: no view
+    is ever stored without its original.
     """
     done: list[Embedded] = []
     try:
@@ -206,6 +213,7 @@ def _embed_into(
                 yield Failure(planned.item.uri, "changed", "the file changed while it was being read")
             else:
                 done += good
+                notes.update(good[0].notes)
             if len(done) >= STAGE_ROWS:
                 batch, done = done, []
                 staging.add(batch)

@@ -173,5 +173,5 @@ def _purged(planned: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]
 
 def _unreadable(item: ImageItem, error: OSError | ImageError) -> Failure:
     if isinstance(error, ImageError):
-        return Failure(item.uri, error.reason, error.message)
+        return Failure(item.uri, error.reason, error.in_full)
     return Failure(item.uri, "unreadable", error.strerror or str(error))

@@ -16,6 +16,7 @@ from retrieval_detect.cli._progress import progress
 from retrieval_detect.config import index_path, is_index
 from retrieval_detect.detector import Detector
 from retrieval_detect.errors import UsageError
+from retrieval_detect.images.codes import NOTES
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.plans import UpdatePlan, plan
@@ -267,6 +268,7 @@ def _finish(
         "repeated": planned.repeated,
         "purged": report.purged,
         "failures": len(report.failures),
+        "notes": dict(sorted(report.notes.items())),
         "references": {label: manifest.live_rows(label) for label in LABELS},
         "generators": manifest.counts("fake"),
         "sources": manifest.counts("real"),
@@ -280,6 +282,9 @@ def _finish(
     if len(report.failures) == planned.n_read:
         added = f"none of {number(planned.n_read, 'image')} could be used: nothing was added"
     lines = [*_state(index, manifest), f"  {added}"]
+    if report.notes:
+        notes = ", ".join(f"{NOTES[note]} ({n:,})" for note, n in sorted(report.notes.items()))
+        lines.append(f"  {notes}")
     lines += _fitted(manifest) if report.changed else []
     lines += _next_steps(report, same_index(run, index.folder))
     run.output.record(record, text=lines, essential=["generation"])
