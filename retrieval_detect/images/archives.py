@@ -1,56 +1,133 @@
-"""Images inside other files: members of a tar archive (WebDataset), rows of a Parquet table.
+"""Members of a tar archive (WebDataset) as images; nothing is ever extracted to disk.
 
-Nothing is ever extracted to disk. An archive that breaks off is listed as far as it goes; then one
-item says so when it is read.
+Archives break: a header is damaged, a download ended early, bytes are missing. Each such place becomes one
+item that says so when it is read, and the next header with a true checksum is looked for: what can still be
+read is read, and nothing is lost in silence.
 """
 
 from __future__ import annotations
 
+import os
+import posixpath
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import BinaryIO
 
-from retrieval_detect.errors import ImageError
-from retrieval_detect.images.items import failed_item, is_image_name, printable, read_slice
+from retrieval_detect.images.items import failed_item, is_image_name, printable, read_slice, suffix_of
 from retrieval_detect.types import ImageItem
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
-"""Column names tried first, in this order and in any case; then any column of struct<bytes, …>."""
+_MAGIC, _MAGIC_AT = b"ustar", 257
+_AT_ONCE_BYTES = 1 << 20
+_MOST_PADDING_BYTES = 1 << 20
+"""Of zeros behind an archive, or between two: tar itself fills up to some kilobytes."""
+_MOST_DAMAGES = 100
+"""Places in one archive; made to be slow, an archive could have a million."""
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK": "ZIP",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "RAR",
+}
+_NO_FILES = (tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE)
 
-_ROW_GROUPS_KEPT = 2
 
+def tar_items(path: Path, folder: str, passed: Counter[str]) -> Iterator[ImageItem]:
+    """The images of an uncompressed tar archive, in its order; ``folder`` goes before their names.
 
-def tar_items(path: Path, folder: str) -> Iterator[ImageItem]:
-    """The images of an uncompressed tar archive, in its order; ``folder`` goes before their names."""
-    found = False
+    Links are the images they lead to; those that lead further on come last. ``passed`` receives how many
+    members of each suffix are no images.
+    """
+    items = _Items(path, folder, passed)
     try:
-        with tarfile.open(path, "r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
-                parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
-                if _is_image_member(member, parts):
-                    found = True
-                    yield _member_item(path, member, parts, folder)
-    except (tarfile.TarError, OSError, ValueError) as error:
-        yield failed_item(str(path), f"the archive cannot be read: {error}")
-    else:
-        if not found:
-            yield failed_item(str(path), "the archive holds no image")
+        with path.open("rb") as stream:
+            for member in _members(stream):
+                item = failed_item(str(path), member) if isinstance(member, str) else items.of(member)
+                if item is not None:
+                    yield item
+    except OSError as error:
+        yield failed_item(str(path), f"the archive cannot be read: {error.strerror or error}")
+    yield from map(items.linked, items.leading_on)
 
 
-def _is_image_member(member: tarfile.TarInfo, parts: list[str]) -> bool:
-    hidden = any(part.startswith(".") for part in parts)
-    return member.isreg() and not member.issparse() and not hidden and is_image_name(parts[-1])
+# ---------------------------------------------------------------- members as items
 
 
-def _member_item(path: Path, member: tarfile.TarInfo, parts: list[str], folder: str) -> ImageItem:
-    name = "/".join(parts)
-    read = partial(_read_member, path, member.offset_data, member.size)
-    relative = f"{folder}/{name}" if folder else name
-    return ImageItem(printable(f"{path}::{name}"), read, printable(relative))
+class _Items:
+    """Makes items of members, and remembers where the data of each lies, for the links to it."""
+
+    def __init__(self, path: Path, folder: str, passed: Counter[str]) -> None:
+        self._path = path
+        self._folder = folder
+        self._passed = passed
+        self._places: dict[str, tuple[int, int]] = {}
+        self.leading_on: list[tarfile.TarInfo] = []
+
+    def of(self, member: tarfile.TarInfo) -> ImageItem | None:
+        """What a member is: an image, why it cannot be read, or nothing to look at (yet)."""
+        if member.type in _NO_FILES:
+            return None
+        if member.isreg() and not member.issparse():
+            self._places[_key(member.name)] = member.offset_data, member.size
+        parts = _parts(member.name)
+        if not parts:
+            return self._failed(
+                member, f"a member of the archive is called '{member.name}', which is no name"
+            )
+        if any(part.startswith(".") for part in parts) or not is_image_name(parts[-1]):
+            self._passed[suffix_of(parts[-1]) or "no suffix"] += 1
+            return None
+        return self._image(member)
+
+    def _image(self, member: tarfile.TarInfo) -> ImageItem | None:
+        if member.islnk() or member.issym():
+            if _target(member) in self._places:
+                return self.linked(member)
+            self.leading_on.append(member)
+            return None
+        if member.issparse() or not member.isreg():
+            kind = "sparse" if member.issparse() else f"of type {ascii(member.type)[1:]}"
+            return self._failed(member, f"this member is {kind}, which is not read: unpack the archive")
+        return self._reading(member, (member.offset_data, member.size))
+
+    def linked(self, member: tarfile.TarInfo) -> ImageItem:
+        """The image that a link leads to."""
+        place = self._places.get(_target(member))
+        if place is None:
+            return self._failed(member, f"this is a link to '{member.linkname}', which the archive lacks")
+        self._places[_key(member.name)] = place
+        return self._reading(member, place)
+
+    def _reading(self, member: tarfile.TarInfo, place: tuple[int, int]) -> ImageItem:
+        name = "/".join(_parts(member.name))
+        relative = f"{self._folder}/{name}" if self._folder else name
+        read = partial(_read_member, self._path, *place)
+        return ImageItem(printable(f"{self._path}::{name}"), read, printable(relative))
+
+    def _failed(self, member: tarfile.TarInfo, message: str) -> ImageItem:
+        name = "/".join(_parts(member.name)) or member.name
+        return failed_item(f"{self._path}::{name}", printable(message))
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".", "..")]
+
+
+def _key(name: str) -> str:
+    """A member's name as links may spell it, too: below the root of the archive."""
+    return posixpath.normpath("/" + name.lstrip("/"))
+
+
+def _target(member: tarfile.TarInfo) -> str:
+    """Hard links are named from the root of the archive, symbolic ones from where they lie."""
+    if member.islnk():
+        return _key(member.linkname)
+    return _key(posixpath.join(posixpath.dirname(member.name), member.linkname))
 
 
 def _read_member(path: Path, offset: int, size_bytes: int) -> bytes:
@@ -59,79 +136,105 @@ def _read_member(path: Path, offset: int, size_bytes: int) -> bytes:
         return read_slice(stream, size_bytes)
 
 
-def table_items(path: Path, folder: str) -> Iterator[ImageItem]:
-    """One item a row of a Parquet table with an image column; ``folder`` goes before ``row:N``."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+# ---------------------------------------------------------------- headers
 
+
+class _Archive(tarfile.TarFile):
+    """Does not look at the first header while it is opened: that one may be damaged, too."""
+
+    def next(self) -> None:
+        """Nothing: ``_member_at`` reads the headers."""
+
+
+def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo | str]:
+    """Every member that can be found, and in its place what is wrong where one should be."""
+    size = stream.seek(0, os.SEEK_END)
+    archive = _Archive(fileobj=stream)
+    at = resume = damages = 0
+    ended = False
+    while at < size:
+        if damages > _MOST_DAMAGES:
+            yield f"the archive is damaged in more than {_MOST_DAMAGES} places: the rest is not read"
+            return
+        begin = _after_zeros(stream, at)
+        ended = ended or begin > at
+        if begin - at > _MOST_PADDING_BYTES:
+            yield f"{begin - at:,} bytes from byte {at:,} are zero: what the archive held there is lost"
+        at = begin
+        if at >= size:
+            break
+        member = _member_at(archive, at)
+        if member is None:
+            packed = at == 0 and _packing(stream)
+            found = None if packed else _next_header(stream, resume or at + 1, size)
+            yield _damage(stream, at, found)
+            at, ended, damages = found or size, found is None, damages + 1
+            continue
+        yield member
+        # An image whose end is missing takes the headers behind it for its own bytes.
+        resume = member.offset_data if is_image_name(member.name) else 0
+        at, ended = archive.offset, False
+    if not size:
+        yield "the archive cannot be read: it is empty"
+    elif not ended:
+        yield "the archive ends without the mark of its end: what came behind may be cut off"
+
+
+def _member_at(archive: tarfile.TarFile, at: int) -> tarfile.TarInfo | None:
+    """The member whose headers begin at a byte; ``None`` if none does."""
+    archive.offset = at
     try:
-        with pq.ParquetFile(path) as table:
-            schema, metadata = table.schema_arrow, table.metadata
-            rows_of = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
-        yield failed_item(str(path), f"the table cannot be read: {error}")
-        return
-    column = _image_column(schema)
-    if column is None:
-        yield failed_item(str(path), f"the table has no image column, only {', '.join(schema.names)}")
-        return
-    groups, row = _RowGroups(path, column), 0
-    for group, rows in enumerate(rows_of):
-        for position in range(rows):
-            name = f"row:{row}"
-            relative = f"{folder}/{name}" if folder else name
-            yield ImageItem(
-                printable(f"{path}::{name}"), partial(groups.read, group, position), printable(relative)
-            )
-            row += 1
+        archive.fileobj.seek(at)
+        member = tarfile.TarInfo.fromtarfile(archive)
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - headers are hostile: endless chains, sizes of exabytes
+        return None
+    return member if member.size >= 0 and archive.offset > at else None
 
 
-def _image_column(schema: Any) -> str | None:
-    """The Parquet column that holds the files' bytes: ``image`` or, in a struct, ``image.bytes``."""
-    import pyarrow as pa
-
-    def holds_bytes(kind: Any) -> bool:
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    plain = {field.name.lower(): field.name for field in schema if holds_bytes(field.type)}
-    structs = {
-        field.name.lower(): f"{field.name}.bytes"
-        for field in schema
-        if pa.types.is_struct(field.type)
-        and any(f.name == "bytes" and holds_bytes(f.type) for f in field.type)
-    }
-    columns = plain | structs
-    named = [columns[name] for name in IMAGE_COLUMNS if name in columns]
-    return next(iter([*named, *structs.values()]), None)
+def _after_zeros(stream: BinaryIO, at: int) -> int:
+    """The first byte from ``at`` on, in steps of a block, whose block is not all zero; or the end."""
+    stream.seek(at)
+    while chunk := stream.read(_AT_ONCE_BYTES):
+        if rest := chunk.lstrip(b"\0"):
+            return at + (len(chunk) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        at += len(chunk)
+    return at
 
 
-class _RowGroups:
-    """Reads rows of one column. The last row groups stay in memory, since rows are asked for in order."""
+def _next_header(stream: BinaryIO, at: int, size: int) -> int | None:
+    """Where the next header with a true checksum begins: at any byte, for what is missing may be a few."""
+    while at < size:
+        stream.seek(at)
+        chunk = stream.read(_AT_ONCE_BYTES + tarfile.BLOCKSIZE)
+        start = chunk.find(_MAGIC, _MAGIC_AT) - _MAGIC_AT
+        while 0 <= start < _AT_ONCE_BYTES:
+            if _is_header(chunk[start : start + tarfile.BLOCKSIZE]):
+                return at + start
+            start = chunk.find(_MAGIC, start + _MAGIC_AT + 1) - _MAGIC_AT
+        at += _AT_ONCE_BYTES
+    return None
 
-    def __init__(self, path: Path, column: str) -> None:
-        self._path = path
-        self._column = column
-        self._lock = Lock()
-        self._kept: dict[int, Any] = {}
 
-    def read(self, group: int, position: int) -> bytes:
-        """The bytes of one row."""
-        with self._lock:
-            if group not in self._kept:
-                if len(self._kept) == _ROW_GROUPS_KEPT:
-                    del self._kept[next(iter(self._kept))]
-                self._kept[group] = self._load(group)
-            value = self._kept[group][position].as_py()
-        if value is None:
-            raise ImageError("the row holds no image bytes", reason="unreadable")
-        return bytes(value)
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except Exception:  # noqa: BLE001 - bytes that may be anything
+        return False
+    return True
 
-    def _load(self, group: int) -> Any:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        try:
-            with pq.ParquetFile(self._path) as table:
-                return table.read_row_group(group, columns=[self._column]).flatten().column(0)
-        except (pa.ArrowException, OSError) as error:
-            raise ImageError(f"the table cannot be read: {error}", reason="unreadable") from error
+def _packing(stream: BinaryIO) -> str:
+    stream.seek(0)
+    begin = stream.read(8)
+    return next((name for mark, name in _PACKED.items() if begin.startswith(mark)), "")
+
+
+def _damage(stream: BinaryIO, at: int, found: int | None) -> str:
+    if at == 0 and found is None:
+        packing = _packing(stream)
+        what = f"it is packed ({packing}): repack it as a plain .tar" if packing else "it is no tar file"
+        return f"the archive cannot be read: {what}"
+    rest = "nothing behind it can be read" if found is None else f"reading goes on at byte {found:,}"
+    return f"the archive is damaged at byte {at:,}, where a member should begin: {rest}"

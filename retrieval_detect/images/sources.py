@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.images.archives import table_items, tar_items
+from retrieval_detect.images.archives import tar_items
 from retrieval_detect.images.folders import ANY_DEPTH, walk
 from retrieval_detect.images.items import (
     IMAGE_SUFFIXES,
@@ -26,6 +26,7 @@ from retrieval_detect.images.items import (
     printable,
     suffix_of,
 )
+from retrieval_detect.images.tables import table_items
 from retrieval_detect.texts import decoded
 from retrieval_detect.types import ImageItem
 
@@ -50,15 +51,15 @@ def scan(
     ``skipped`` : receives, as the items are taken, how many files of each suffix were passed over.
 
     Raises ``UsageError`` at the call for a path that does not exist or cannot be read, and for a
-    folder or pattern without images. Later troubles (a sub-folder without permission, a broken
-    archive) are items whose ``read`` raises ``ImageError``.
+    folder, pattern, archive or table without images. Later troubles (a sub-folder without permission,
+    a broken archive) are items whose ``read`` raises ``ImageError``.
     """
     if not specs:
         raise UsageError("no image was given", hint=_WHAT_TO_GIVE)
     passed = Counter[str]() if skipped is None else skipped
     prepared = [_prepare(os.fspath(spec), recursive, passed) for spec in specs]
     return chain.from_iterable(
-        _items_in(source, source.name) if isinstance(source, Path) else source for source in prepared
+        _items_in(source, source.name, passed) if isinstance(source, Path) else source for source in prepared
     )
 
 
@@ -88,6 +89,10 @@ def _prepare(spec: str, recursive: bool, skipped: Counter[str]) -> Path | Iterat
     if suffix_of(spec) in _COMPRESSED:
         hint = "Unpack it, or repack it as a plain .tar."
         raise UsageError(f"{_quoted(spec)} is a compressed archive", hint=hint)
+    if list_items := _CONTAINERS.get(suffix_of(path.name)):
+        # Looked into and closed again: of a thousand archives not one stays open until it is its turn.
+        inside = Counter[str]()
+        _not_empty(list_items(path, "", inside), f"{_quoted(spec)} holds no image", inside)
     return path
 
 
@@ -108,7 +113,8 @@ def _not_on_disk(spec: str, recursive: bool, skipped: Counter[str]) -> Iterator[
     container, separator, inside = spec.partition("::")
     if separator and suffix_of(container) in _CONTAINERS and Path(container).is_file():
         uri = printable(f"{Path(container)}::{inside}")
-        found = next((item for item in _items_in(Path(container), "") if item.uri == uri), None)
+        items = _items_in(Path(container), "", Counter())
+        found = next((item for item in items if item.uri == uri), None)
         if found is None:
             raise UsageError(f"{_quoted(container)} holds no image {_quoted(inside)}")
         return iter([found])
@@ -141,17 +147,23 @@ def _items_below(root: Path, pattern: tuple[str, ...], skipped: Counter[str]) ->
         if error is not None:
             yield failed_item(str(path), f"the folder cannot be listed: {_why(error)}")
         elif is_image_name(path.name) or suffix in _CONTAINERS:
-            yield from _items_in(path, relative)
+            yield from _items_in(path, relative, skipped)
         else:
             skipped[suffix or "no suffix"] += 1
 
 
-def _items_in(path: Path, relative: str) -> Iterator[ImageItem]:
+def _items_in(path: Path, relative: str, skipped: Counter[str]) -> Iterator[ImageItem]:
     """A file itself, or the images an archive or table holds: to those it is no folder of its own."""
     list_items = _CONTAINERS.get(suffix_of(path.name))
     if list_items is None:
-        return iter([file_item(path, relative)])
-    return list_items(path, relative.rpartition("/")[0])
+        yield file_item(path, relative)
+        return
+    empty = True
+    for item in list_items(path, relative.rpartition("/")[0], skipped):
+        empty = False
+        yield item
+    if empty:
+        yield failed_item(str(path), "it holds no image")
 
 
 # ---------------------------------------------------------------- words

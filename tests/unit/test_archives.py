@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_detect.errors import ImageError, UsageError
-from retrieval_detect.images import archives
+from retrieval_detect.images import tables
 from retrieval_detect.images.sources import scan
 from tests.listings import fill, relatives, uris
 
@@ -27,6 +28,14 @@ def make_tar(path, members, mode="w"):
 
 def make_table(path, columns, **options):
     pq.write_table(pa.table(columns), path, **options)
+
+
+def outcome(item):
+    """The bytes of an item, or why there are none."""
+    try:
+        return item.read()
+    except ImageError as error:
+        return error.message
 
 
 # ---------------------------------------------------------------- tar
@@ -67,15 +76,64 @@ def test_long_and_foreign_names_in_every_tar_dialect(here, dialect):
     assert (item.relative, item.read()) == (name, b"abc")
 
 
-def test_links_and_folders_in_tar_are_no_images(here):
-    with tarfile.open("a.tar", "w") as archive:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE):
-            info = tarfile.TarInfo("x.jpg")
-            info.type, info.linkname = kind, "/etc/passwd"
+def make_special(path, *members):
+    """Members of (name, type, where a link leads), after those that ``path`` has."""
+    with tarfile.open(path, "a") as archive:
+        for name, kind, target in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
             archive.addfile(info)
-    (item,) = scan(["a.tar"])
-    with pytest.raises(ImageError, match="holds no image"):
-        item.read()
+
+
+def test_folders_and_pipes_in_tar_are_no_images(here):
+    make_special("a.tar", ("x.jpg", tarfile.DIRTYPE, ""), ("y.jpg", tarfile.FIFOTYPE, ""))
+    with pytest.raises(UsageError, match=r"'a\.tar' holds no image"):
+        scan(["a.tar"])
+
+
+def test_links_in_tar_are_what_they_lead_to_and_never_leave_it(here):
+    make_special("a.tar", ("b/early.jpg", tarfile.SYMTYPE, "../a/1.jpg"))
+    with tarfile.open("a.tar", "a") as archive:
+        for name in ("./a/1.jpg", "blob"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(name[-3:].encode()))
+    links = [
+        ("hard.jpg", tarfile.LNKTYPE, "a/1.jpg"),
+        ("a/soft.jpg", tarfile.SYMTYPE, "1.jpg"),
+        ("twice.jpg", tarfile.LNKTYPE, "hard.jpg"),
+        ("other.jpg", tarfile.LNKTYPE, "blob"),
+        ("out.jpg", tarfile.SYMTYPE, "/etc/passwd"),
+        ("up.jpg", tarfile.LNKTYPE, "../../etc/passwd"),
+    ]
+    make_special("a.tar", *links)
+    found = {item.uri: outcome(item) for item in scan(["a.tar"])}
+    assert found == {
+        "a.tar::a/1.jpg": b"jpg",
+        "a.tar::hard.jpg": b"jpg",
+        "a.tar::a/soft.jpg": b"jpg",
+        "a.tar::twice.jpg": b"jpg",
+        "a.tar::other.jpg": b"lob",
+        "a.tar::b/early.jpg": b"jpg",
+        "a.tar::out.jpg": "this is a link to '/etc/passwd', which the archive lacks",
+        "a.tar::up.jpg": "this is a link to '../../etc/passwd', which the archive lacks",
+    }
+    for uri in ("a.tar::hard.jpg", "a.tar::b/early.jpg"):
+        assert [item.read() for item in scan([uri])] == [b"jpg"]
+
+
+def test_a_member_without_a_name_or_of_another_kind_is_one_failure(here):
+    make_tar("a.tar", [("1.jpg", b"1"), (".", b"2"), ("../..", b"3"), ("4.jpg", b"4")])
+    make_special("a.tar", ("5.jpg", b"M", ""), ("6.jpg", tarfile.GNUTYPE_SPARSE, ""))
+    found = {item.uri: outcome(item) for item in scan(["a.tar"])}
+    assert found == {
+        "a.tar::1.jpg": b"1",
+        "a.tar::.": "a member of the archive is called '.', which is no name",
+        "a.tar::../..": "a member of the archive is called '../..', which is no name",
+        "a.tar::4.jpg": b"4",
+        "a.tar::5.jpg": "this member is of type 'M', which is not read: unpack the archive",
+        "a.tar::6.jpg": "this member is sparse, which is not read: unpack the archive",
+    }
 
 
 def test_a_broken_tar_is_one_failure_and_stops_nothing(here):
@@ -102,11 +160,17 @@ def test_a_cut_tar_is_listed_as_far_as_it_goes(here):
     assert "truncated" in reasons
 
 
-def test_a_compressed_tar_under_a_plain_name(here):
-    make_tar("a.tar", [("1.jpg", b"1")], mode="w:gz")
+@pytest.mark.parametrize(
+    ("mode", "packing"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz"), ("zip", "ZIP")]
+)
+def test_a_packed_archive_under_a_plain_name(here, mode, packing):
+    if mode == "zip":
+        with zipfile.ZipFile("a.tar", "w") as archive:
+            archive.writestr("1.jpg", b"1")
+    else:
+        make_tar("a.tar", [("1.jpg", b"1")], mode=mode)
     (item,) = scan(["a.tar"])
-    with pytest.raises(ImageError, match="cannot be read"):
-        item.read()
+    assert outcome(item) == f"the archive cannot be read: it is packed ({packing}): repack it as a plain .tar"
 
 
 # ---------------------------------------------------------------- Parquet
@@ -152,7 +216,7 @@ def test_a_table_without_images_and_a_broken_one(here):
     make_table("t.parquet", {"text": ["x"], "n": [1]})
     fill(here, "broken.parquet")
     for name, message in [
-        ("t.parquet", "no image column, only text, n"),
+        ("t.parquet", r"no image column, only text \(string\), n \(int64\)"),
         ("broken.parquet", "cannot be read"),
     ]:
         (item,) = scan([name])
@@ -164,8 +228,8 @@ def test_a_table_without_images_and_a_broken_one(here):
 def test_row_groups_are_read_once_in_order_and_few_are_kept(here, monkeypatch):
     make_table("t.parquet", {"image": images(*(b"%d" % n for n in range(40)))}, row_group_size=8)
     loaded = []
-    real = archives._RowGroups._load
-    monkeypatch.setattr(archives._RowGroups, "_load", lambda s, g: loaded.append(g) or real(s, g))
+    real = tables._RowGroups._load
+    monkeypatch.setattr(tables._RowGroups, "_load", lambda s, g: loaded.append(g) or real(s, g))
     found = list(scan(["t.parquet"]))
     assert loaded == []
     with ThreadPoolExecutor(4) as pool:
