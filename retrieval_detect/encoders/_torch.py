@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -15,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retrieval_detect import pools
 from retrieval_detect.encoders.base import check_call
 from retrieval_detect.encoders.preprocess import prepare
 from retrieval_detect.errors import EncoderError, UsageError
@@ -106,11 +104,11 @@ class TorchEncoder:
     def _side_by_side(
         self, work: Callable[[UInt8], dict[str, Float32]], batch: UInt8
     ) -> list[dict[str, Float32]]:
-        cores = torch.get_num_threads()
+        cores = pools.given()
         if self._spec.device != "cpu" or len(batch) < max(2, cores):
             return [work(batch)]
         parts = np.array_split(batch, cores * ceil(len(batch) / (cores * self.part)))
-        return list(_pool(cores).map(work, parts))
+        return list(pools.pool("rd-network", cores).map(work, parts))
 
     @torch.inference_mode()
     def _passed(self, part: UInt8, layers: Sequence[str], taken: Taken) -> dict[str, Float32]:
@@ -144,22 +142,6 @@ class TorchEncoder:
         std = torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
         pixels = squares.permute(0, 3, 1, 2).float().div_(255)
         return pixels.sub_(mean).div_(std).to(self._dtype)
-
-
-@cache
-def _pool(cores: int) -> ThreadPoolExecutor:
-    """Threads that work alone, and last: what a thread has prepared for a network is lost with it."""
-    given, all_there = torch.get_num_threads(), threading.Barrier(cores)
-    pool = ThreadPoolExecutor(cores, "rd-network", initializer=torch.set_num_threads, initargs=(1,))
-    for started in [pool.submit(all_there.wait) for _ in range(cores)]:
-        started.result()
-    torch.set_num_threads(given)  # what threads to come will start with
-    return pool
-
-
-if hasattr(os, "register_at_fork"):
-    # A forked process has the pool but not its threads.
-    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 class Taken(threading.local):

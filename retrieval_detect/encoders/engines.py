@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retrieval_detect import pools
 from retrieval_detect.encoders._torch import TorchEncoder, tapped, too_little_memory
 from retrieval_detect.encoders.base import check_call
 from retrieval_detect.errors import EncoderError, UsageError
@@ -134,7 +135,7 @@ def _openvino() -> Any:
 
 def _by_openvino(encoder: TorchEncoder, spec: EncoderSpec, layers: Sequence[str]) -> Run:
     """One stream a core, as ``TorchEncoder`` does it, and for the same reasons."""
-    openvino, size, cores = _openvino(), spec.preprocessing.size, torch.get_num_threads()
+    openvino, size, cores = _openvino(), spec.preprocessing.size, pools.given()
     model = openvino.convert_model(traced(encoder, layers))
     model.reshape([-1, size, size, 3])
     asked = {

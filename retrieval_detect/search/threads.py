@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from threading import Barrier
 from typing import TypeVar
 
+from retrieval_detect import pools
 from retrieval_detect.search._faiss import faiss
 
 _Job = TypeVar("_Job")
@@ -23,15 +23,13 @@ _Done = TypeVar("_Done")
 
 def count() -> int:
     """How many there are: what torch was given, by OMP_NUM_THREADS or in words, holds here too."""
-    import torch
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(torch.get_num_threads(), cores)
+    return min(pools.given(), cores)
 
 
 def shared_out(work: Callable[[_Job], _Done], jobs: Iterable[_Job]) -> list[_Done]:
     """``work`` done on each of ``jobs``, in their order."""
-    return list(_pool(count()).map(work, jobs))
+    return list(pools.pool("rd-search", count(), _one_thread_of_faiss).map(work, jobs))
 
 
 def drained(work: Callable[[Iterator[_Job]], _Done], jobs: Iterable[_Job]) -> list[_Done]:
@@ -61,27 +59,10 @@ def _askers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="rd-ask")
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    import torch
-
-    given, all_there = torch.get_num_threads(), Barrier(threads)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="rd-search", initializer=_work_alone)
-    for started in [pool.submit(all_there.wait) for _ in range(threads)]:
-        started.result()
-    # The number holds for the thread that sets it, and for threads yet to come: those are not ours.
-    torch.set_num_threads(given)
-    return pool
-
-
-def _work_alone() -> None:
-    import torch
-
-    faiss().omp_set_num_threads(1)
-    torch.set_num_threads(1)
+def _one_thread_of_faiss() -> None:
+    faiss().omp_set_num_threads(1)  # it holds for the thread that sets it
 
 
 if hasattr(os, "register_at_fork"):
-    # A forked process has the pools but not their threads.
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    # A forked process has the pool but not its threads.
     os.register_at_fork(after_in_child=_askers.cache_clear)

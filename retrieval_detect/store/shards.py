@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from retrieval_detect.files import DigestCache
     from retrieval_detect.types import Bool, Float16, Int64, UInt64
+
+T = TypeVar("T")
 
 SMALL_ROWS = 4096
 """Shards below this are merged, so that many small additions do not become many files."""
@@ -44,13 +47,17 @@ def layer_file(layer: str) -> str:
 
 
 class Shard:
-    """One shard, opened lazily: arrays are memory maps, columns are read when asked for."""
+    """One shard, opened lazily: arrays are memory maps, columns are read when asked for.
+
+    Any number of threads may read it.
+    """
 
     def __init__(self, folder: Path, record: ShardRecord) -> None:
         self.record = record
         self._folder = folder
         self._vectors: dict[str, Float16] = {}
         self._kept_group = lru_cache(_GROUPS_KEPT)(self._group)
+        self._one_at_a_time = Lock()
 
     def path(self, suffix: str) -> Path:
         """Where one of the shard's files lies."""
@@ -94,29 +101,30 @@ class Shard:
 
     @cached_property
     def _rows(self) -> pq.ParquetFile:
+        return pq.ParquetFile(pa.memory_map(str(self.path(ROWS))))
+
+    def _read(self, read: Callable[[pq.ParquetFile], T]) -> T:
+        """What ``read`` makes of the rows file. Two threads within one reader of Arrow corrupt memory."""
         try:
-            return pq.ParquetFile(pa.memory_map(str(self.path(ROWS))))
+            with self._one_at_a_time:
+                return read(self._rows)
         except (OSError, pa.ArrowInvalid) as error:
             raise damaged(self.path(ROWS)) from error
 
     def hold(self, layers: Sequence[str]) -> None:
         """Map every file now, so that the shard stays readable after a writer has swept it."""
-        _ = self.row_ids, self.phashes, self.keys, self.near, self._rows
+        _ = self.row_ids, self.phashes, self.keys, self.near, self.names
         for layer in layers:
             self.vectors(layer)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The columns of the rows file."""
-        found: list[str] = self._rows.schema_arrow.names
-        return found
+        return self._read(lambda rows: list(rows.schema_arrow.names))
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Columns of the rows file."""
-        try:
-            return self._rows.read(columns=list(names))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise damaged(self.path(ROWS)) from error
+        return self._read(lambda rows: rows.read(columns=list(names)))
 
     def take(self, positions: Int64, names: Sequence[str]) -> pa.Table:
         """Some rows, reading only the row groups they lie in. ``positions`` : int64 (m,)."""
@@ -127,10 +135,7 @@ class Shard:
         return table.take(np.searchsorted(groups, numbers) * _ROW_GROUP + positions % _ROW_GROUP)
 
     def _group(self, number: int, names: tuple[str, ...]) -> pa.Table:
-        try:
-            return self._rows.read_row_group(number, columns=list(names))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise damaged(self.path(ROWS)) from error
+        return self._read(lambda rows: rows.read_row_group(number, columns=list(names)))
 
     def check(self, digests: DigestCache) -> None:
         """Compare every file with its record; raises ``IndexCorrupt`` naming the first that differs."""

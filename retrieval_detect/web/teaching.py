@@ -101,8 +101,9 @@ class Teacher:
 
     def _sweep(self, now: float | None = None) -> None:
         now = time.monotonic() if now is None else now
-        for key in [key for key, kept in self._plans.items() if kept.until < now]:
-            shutil.rmtree(self._plans.pop(key).files)
+        for key, kept in list(self._plans.items()):
+            if kept.until < now and self._plans.pop(key, None) is kept:  # else another thread has it
+                shutil.rmtree(kept.files)
 
     def _kept(self, item: ImageItem, path: Path) -> ImageItem:
         path.write_bytes(item.read())

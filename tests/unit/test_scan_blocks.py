@@ -250,9 +250,9 @@ def test_a_forked_process_can_search_too():
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_searching_leaves_torch_its_threads():
+def test_searching_leaves_torch_its_threads(monkeypatch):
     before = torch.get_num_threads()
-    threads._pool.cache_clear()
+    monkeypatch.setattr(threads, "count", lambda: 5)  # a pool that no test had before
     bank_of(shards_of(spread_out()), [BlockScan(coarse=False)]).search(queries_near(spread_out()), 3)
     later = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
     assert (torch.get_num_threads(), later) == (before, before)
