@@ -32,8 +32,9 @@ _FLOPS_A_VISIT = 4
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
     parser = parser_of("training", __doc__)
-    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--rows", type=int, default=ROWS, help="Another number only tries the code.")
     options = parser.parse_args(arguments)
+    options.quick = options.rows != ROWS
     carry_out("training", options, lambda: rounded(measure(options.rows)), table)
 
 
@@ -125,21 +126,21 @@ def _prompt(n: int, clock: Clock) -> dict[str, Any]:
         text = _text_tower(Path(folder))
     rows = _rows(n, D_PROMPT)
     epoch = {"epochs": 1, "warmup": 0, "patience": 0}
-    few = rows.take(np.arange(COOP_STEPS * COOP_BATCH))
-    PromptHead(batch=COOP_BATCH, **epoch).fit(rows.take(np.arange(10 * COOP_BATCH)), text=text)
+    few = rows.take(np.arange(min(n, COOP_STEPS * COOP_BATCH)))
+    PromptHead(batch=COOP_BATCH, **epoch).fit(rows.take(np.arange(min(n, 10 * COOP_BATCH))), text=text)
     large, small = [], []
     for number in range(ROUNDS):
         clock.say(f"prompt, round {number + 1} of {ROUNDS}")
         large.append(_timed(lambda: PromptHead(batch=LARGE_BATCH, **epoch).fit(rows, text=text))[0])
         small.append(_timed(lambda: PromptHead(batch=COOP_BATCH, **epoch).fit(few, text=text))[0])
-    steps = -(-n // COOP_BATCH)
-    coop_s = median(small) / COOP_STEPS * steps
+    timed, steps = (-(-count // COOP_BATCH) for count in (len(few), n))
+    coop_s = median(small) / timed * steps
     return {
         "model": MODEL,
         "batch": LARGE_BATCH,
         "epoch_s": median(large),
         "coop_batch": COOP_BATCH,
-        "coop_steps_timed": COOP_STEPS,
+        "coop_steps_timed": timed,
         "coop_epoch_s_extrapolated": coop_s,
         "share": median(large) / coop_s,
         "rounds": {"large": large, "coop": small},
