@@ -25,6 +25,8 @@ _GENERATOR_FACTS = frozenset({"family", "released_at"})
 class ReferenceSet:
     """Images of one label. Names that ``facts`` leaves open come from sub-folders.
 
+    With ``category_folders`` the folders below these (the first, where the name is given) say what images
+    show.
     ``paths`` are whatever ``images.sources.scan`` takes. ``family`` and ``released_at``
     (YYYY-MM-DD) describe the generator.
     """
@@ -33,6 +35,14 @@ class ReferenceSet:
     facts: Facts
     family: str = ""
     released_at: str = ""
+    category_folders: bool = False
+
+    def __post_init__(self) -> None:
+        if self.category_folders and self.facts.category:
+            raise ConfigError(
+                f"all images show {self.facts.category!r}, and folders are to say what they show",
+                hint="Give the category, or leave it to the folders.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +145,7 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
 def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: this must be a table")
-    known = _FACTS | _GENERATOR_FACTS | {"paths"}
+    known = _FACTS | _GENERATOR_FACTS | {"paths", "category_folders"}
     for key in table:
         if key not in known:
             raise unknown_key(key, known, where=where)
@@ -146,8 +156,13 @@ def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
     if facts.label == "real" and (facts.generator or table.get("family") or table.get("released_at")):
         raise ConfigError(f"{where}: a photograph has no generator, family or released_at")
     released = check_date(_text(table, "released_at", where), where=f"{where}, released_at")
+    by_folder = table.get("category_folders", False)
+    if not isinstance(by_folder, bool):
+        raise ConfigError(f"{where}: category_folders must be true or false, not {by_folder!r}")
+    if by_folder and facts.category:
+        raise ConfigError(f"{where}: give category, or category_folders, not both")
     return ReferenceSet(
-        tuple(str(root / path) for path in paths), facts, _text(table, "family", where), released
+        tuple(str(root / path) for path in paths), facts, _text(table, "family", where), released, by_folder
     )
 
 

@@ -172,6 +172,11 @@ def computing_options(command: F) -> F:
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+category_folders_option = click.option(
+    "--category-folders",
+    is_flag=True,
+    help="Folders below those of generators and sources name what images show.",
+)
 views_option = click.option(
     "--views",
     metavar="LIST",

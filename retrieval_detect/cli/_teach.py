@@ -51,15 +51,24 @@ def recipe_of(
     layers: str | None,
     views: str | None,
     root: str,
+    category: str = "",
+    category_folders: bool = False,
 ) -> Recipe:
-    """The recipe that was named, or the one that --real and --fake amount to."""
-    if name is not None and (real or fake):
-        raise UsageError("a recipe already says what the references are", hint="Leave out --real and --fake.")
+    """The recipe that was named, or the one that --real, --fake and what they show amount to."""
+    if name is not None and (real or fake or category or category_folders):
+        raise UsageError(
+            "a recipe already says what the references are",
+            hint="Leave out --real, --fake and the options of categories.",
+        )
     if name is not None:
         recipe = read_recipe(find_recipe(name), root=Path(root))
     elif real or fake:
         given = [("real", real), ("fake", fake)]
-        sets = [ReferenceSet(tuple(paths), Facts(label)) for label, paths in given if paths]  # type: ignore[arg-type]
+        sets = [
+            ReferenceSet(tuple(paths), Facts(label, category=category), category_folders=category_folders)  # type: ignore[arg-type]
+            for label, paths in given
+            if paths
+        ]
         recipe = Recipe(tuple(sets))
     else:
         raise UsageError(
@@ -129,9 +138,11 @@ def _inputs(reference_set: ReferenceSet, *, thumbnails: bool) -> Iterator[tuple[
     column = "generator" if reference_set.facts.label == "fake" else "source"
     kept = thumbnail if thumbnails else None
     for item in scan([str(Path(path).absolute()) for path in reference_set.paths]):
-        facts = reference_set.facts
-        if not getattr(facts, column) and "/" in item.relative:
-            facts = _named(facts, item.relative.split("/", 1)[0])
+        facts, folders = reference_set.facts, item.relative.split("/")[:-1]
+        if not getattr(facts, column) and folders:
+            facts = _named(facts, folders.pop(0))
+        if reference_set.category_folders and folders:
+            facts = replace(facts, category=folders[0])
         yield replace(item, thumbnail=kept), facts
 
 
@@ -145,7 +156,7 @@ def _generators(recipe: Recipe, planned: UpdatePlan) -> dict[str, GeneratorFacts
     found = {}
     for facts in {p.facts for p in planned.new if p.facts.label == "fake" and p.facts.generator}:
         for given, reference_set in described.items():
-            if replace(given, generator=facts.generator) == facts:
+            if replace(given, generator=facts.generator, category=facts.category) == facts:
                 found[facts.generator] = GeneratorFacts(reference_set.family, reference_set.released_at)
     return found
 

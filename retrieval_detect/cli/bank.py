@@ -10,6 +10,7 @@ import click
 from retrieval_detect.cli._params import (
     Group,
     Run,
+    category_folders_option,
     computing_options,
     dry_run_option,
     thumbnails_option,
@@ -64,6 +65,7 @@ def _index(run: Run) -> Index:
 @click.option("--released-at", default="", metavar="DATE", help="When it was released, YYYY-MM-DD.")
 @click.option("--source", default="", help="The dataset or site they came from (default: sub-folders).")
 @click.option("--category", default="", help="What they show.")
+@category_folders_option
 @click.option("--licence", default="", help="Under what terms they may be used.")
 @click.option("--contributor", default="", help="Who gave them.")
 @click.option("--batch", default="", help="A name for this delivery; a batch never outweighs one generator.")
@@ -91,6 +93,7 @@ def add(
     family: str,
     released_at: str,
     views: str | None,
+    category_folders: bool,
     fpr_budget: float,
     accept_unmeasured: bool,
     **facts: Any,
@@ -111,7 +114,11 @@ def add(
     if facts["label"] == "real" and (facts["generator"] or family or released_at):
         raise click.UsageError("a photograph has no generator: --generator goes with --label fake.")
     reference_set = ReferenceSet(
-        paths, Facts(**facts), printable(family), check_date(released_at, where="--released-at")
+        paths,
+        Facts(**facts),
+        printable(family),
+        check_date(released_at, where="--released-at"),
+        category_folders,
     )
     review = Reviewer(budget=fpr_budget, accept_unmeasured=accept_unmeasured, device=run.settings.device)
     recipe = Recipe((reference_set,), views=parse_views(views or ""))

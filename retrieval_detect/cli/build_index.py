@@ -7,6 +7,7 @@ import click
 from retrieval_detect.cli._params import (
     Command,
     Run,
+    category_folders_option,
     computing_options,
     dry_run_option,
     encoder_option,
@@ -23,6 +24,7 @@ from retrieval_detect.cli._params import (
         rd build-index --real photos/ --fake generated/
         rd build-index --real photos/ --fake generated/ --encoder efficientnet-lite0 --index trial
         rd build-index --real photos/ --fake generated/ --views jpeg,crops
+        rd build-index --real lsun/cat/ --fake progan/cat/ --category cat
         rd build-index default
     """,
 )
@@ -32,6 +34,8 @@ from retrieval_detect.cli._params import (
 @click.option(
     "--layers", metavar="LIST", help="Vectors to keep an image: proj, pre, blockNN (default: proj)."
 )
+@click.option("--category", default="", metavar="NAME", help="What all these images show, if one thing.")
+@category_folders_option
 @views_option
 @setting(
     "--plain",
@@ -55,6 +59,8 @@ def command(
     views: str | None,
     root: str,
     dry_run: bool,
+    category: str,
+    category_folders: bool,
 ) -> int | None:
     """Embed and store references of both labels.
 
@@ -64,5 +70,14 @@ def command(
     """
     from retrieval_detect.cli._teach import recipe_of, teach
 
-    wanted = recipe_of(recipe, real=real, fake=fake, layers=layers, views=views, root=root)
+    wanted = recipe_of(
+        recipe,
+        real=real,
+        fake=fake,
+        layers=layers,
+        views=views,
+        root=root,
+        category=category,
+        category_folders=category_folders,
+    )
     return teach(run, wanted, dry_run=dry_run)
