@@ -4,6 +4,7 @@
 
     RdError                       message + hint + exit_code
     ├── UsageError                the call cannot be meant as written
+    │   └── BadName               a name that is none
     ├── ConfigError               rd.toml, an RD_* variable or a recipe is wrong
     ├── ImageError                one input cannot be used; carries a reason code
     ├── EncoderError
@@ -54,6 +55,10 @@ class UsageError(RdError, ValueError):
     """The call or command cannot be meant as written."""
 
     exit_code = 2
+
+
+class BadName(UsageError):
+    """A name that is none: too long, or with characters that nobody sees."""
 
 
 class ConfigError(RdError, ValueError):

@@ -10,6 +10,7 @@ from retrieval_detect.errors import ImageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.labelled import refuse_both_labels
 from retrieval_detect.images.laundering import CROPS, MAX_CROPS, stored_views
+from retrieval_detect.names import named
 from retrieval_detect.progress import quiet
 from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.purge import keyed_digest
@@ -100,13 +101,14 @@ def plan(
     """Hash every input and compare with what is stored (``snapshot=None``: nothing yet).
 
     ``views`` : kinds of ``types.VIEW_KINDS``, to be stored beside each image. Raises ``LabelConflict``
-    if an image is given, or given and stored, under both labels.
+    if an image is given, or given and stored, under both labels, and ``BadName`` for facts that are none.
     """
     first: dict[bytes, Planned] = {}
     failures: list[Failure] = []
     conflicts: list[str] = []
     repeated = 0
-    for item, facts in inputs:
+    for item, given in inputs:
+        facts = named(given)
         progress(1)
         try:
             identity = content_id(item.read())

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_detect.config import unknown_key
-from retrieval_detect.errors import ConfigError
+from retrieval_detect.errors import BadName, ConfigError
+from retrieval_detect.names import checked, named
 from retrieval_detect.texts import read_toml
 from retrieval_detect.types import LABELS, VIEW_KINDS, Facts
 
@@ -152,8 +153,12 @@ def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
     if table.get("label") not in LABELS:
         raise ConfigError(f"{where}: label must be real or fake, not {table.get('label')!r}")
     paths = _texts(table.get("paths"), "paths", where)
-    facts = Facts(**{key: _text(table, key, where) for key in _FACTS if key in table})  # type: ignore[arg-type]
-    if facts.label == "real" and (facts.generator or table.get("family") or table.get("released_at")):
+    texts = {key: _text(table, key, where) for key in _FACTS if key in table}
+    try:
+        facts, family = named(Facts(**texts)), checked(_text(table, "family", where), "family")  # type: ignore[arg-type]
+    except BadName as error:
+        raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
+    if facts.label == "real" and (facts.generator or family or table.get("released_at")):
         raise ConfigError(f"{where}: a photograph has no generator, family or released_at")
     released = check_date(_text(table, "released_at", where), where=f"{where}, released_at")
     by_folder = table.get("category_folders", False)
@@ -161,9 +166,7 @@ def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
         raise ConfigError(f"{where}: category_folders must be true or false, not {by_folder!r}")
     if by_folder and facts.category:
         raise ConfigError(f"{where}: give category, or category_folders, not both")
-    return ReferenceSet(
-        tuple(str(root / path) for path in paths), facts, _text(table, "family", where), released, by_folder
-    )
+    return ReferenceSet(tuple(str(root / path) for path in paths), facts, family, released, by_folder)
 
 
 def _views(document: Mapping[str, Any], where: str) -> tuple[str, ...]:

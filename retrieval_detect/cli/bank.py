@@ -104,21 +104,17 @@ def add(
     It is refused, and nothing is added, where false alarms would rise by more than --fpr-budget.
     """
     from retrieval_detect.cli._teach import teach
-    from retrieval_detect.images.items import printable
+    from retrieval_detect.names import checked, named
     from retrieval_detect.recipes import Recipe, ReferenceSet, check_date, parse_views
     from retrieval_detect.regression import Reviewer
     from retrieval_detect.types import Facts
 
     _index(run)
-    facts = {name: printable(value) for name, value in facts.items()}
     if facts["label"] == "real" and (facts["generator"] or family or released_at):
         raise click.UsageError("a photograph has no generator: --generator goes with --label fake.")
+    released = check_date(released_at, where="--released-at")
     reference_set = ReferenceSet(
-        paths,
-        Facts(**facts),
-        printable(family),
-        check_date(released_at, where="--released-at"),
-        category_folders,
+        paths, named(Facts(**facts)), checked(family, "family"), released, category_folders
     )
     review = Reviewer(budget=fpr_budget, accept_unmeasured=accept_unmeasured, device=run.settings.device)
     recipe = Recipe((reference_set,), views=parse_views(views or ""))
@@ -167,13 +163,13 @@ def remove(
     All conditions must hold. The vectors stay on disk, so that rd bank rollback can undo it, until
     rd bank compact --purge erases them.
     """
-    from retrieval_detect.images.items import printable
+    from retrieval_detect.names import printable, spelling
     from retrieval_detect.report.words import name_of, number
     from retrieval_detect.store.select import select_rows
 
     index = _index(run)
     listed = _digests(from_file) if from_file else []
-    conditions = {name: printable(value) for name, value in where.items() if value is not None}
+    conditions = {name: spelling(value) for name, value in where.items() if value is not None}
     wanted = select_rows(index.snapshot(), content_ids=[*ids, *listed], row_ids=rows, **conditions)
     names = [*map(name_of, conditions.values()), *(["chosen images"] if ids or rows or listed else [])]
     what = f"{number(len(wanted), 'reference')} ({', '.join(names)})"

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.items import file_item
 from retrieval_detect.images.sources import is_image_name, scan
+from retrieval_detect.names import spelling
 from retrieval_detect.texts import read_csv
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
-    from retrieval_detect.types import ImageItem, Label
+    from retrieval_detect.names import spelling
+from retrieval_detect.types import ImageItem, Label
 
 EVERY = ""
 """Column of photographs that all columns share."""
@@ -177,7 +179,7 @@ def _tree(folder: Path) -> Dataset:
         if not (folder / label).is_dir():
             raise UsageError(f"'{folder}' has no folder {label}/", hint=_WHAT_TO_GIVE)
         for item in scan([folder / label]):
-            name = item.relative.partition("/")[0] if "/" in item.relative else ""
+            name = spelling(item.relative.partition("/")[0]) if "/" in item.relative else ""
             samples.append(Sample(item, label, name, (name or "fake") if label == "fake" else EVERY))
     return _complete(folder.resolve().name, samples, _columns_of(samples))
 
@@ -307,13 +309,13 @@ def _listed(path: Path, number: int, row: _Row) -> Sample:
     if released:
         _check_date(path, number, released)
     fake = label == "fake"
-    name = row.get("generator" if fake else "source", "")
+    name = spelling(row.get("generator" if fake else "source", ""))
     return Sample(
         file_item(path.parent / row["path"], row["path"]),
         "fake" if fake else "real",
         name,
         (name or "fake") if fake else EVERY,
-        row.get("family", "") if fake else "",
+        spelling(row.get("family", "")) if fake else "",
         released if fake else "",
     )
 

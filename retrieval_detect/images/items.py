@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, NoReturn
 
 from retrieval_detect.errors import ImageError
+from retrieval_detect.names import printable as printable  # noqa: PLC0414 - others import it from here
 from retrieval_detect.types import ImageItem
 
 IMAGE_SUFFIXES = frozenset(
@@ -29,11 +30,6 @@ def suffix_of(name: str) -> str:
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image when a folder or an archive is scanned."""
     return suffix_of(name) in IMAGE_SUFFIXES
-
-
-def printable(name: str) -> str:
-    r"""A file name as valid Unicode: bytes that are not UTF-8 become ``\xNN``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def from_bytes(data: bytes, uri: str) -> ImageItem:

@@ -10,6 +10,7 @@ import numpy as np
 from retrieval_detect.errors import ImageError, LabelConflict
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.decode import decode
+from retrieval_detect.names import spelling
 from retrieval_detect.types import Failure
 
 if TYPE_CHECKING:
@@ -113,4 +114,4 @@ def _content(item: ImageItem) -> bytes | Failure:
 
 def _first_folder(relative: str) -> str:
     folder, slash, _ = relative.partition("/")
-    return folder if slash else ""
+    return spelling(folder) if slash else ""

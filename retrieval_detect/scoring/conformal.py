@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.errors import UsageError
+from retrieval_detect.names import spelling
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -93,10 +94,11 @@ class Conformal:
     def _photographs(self, source: str | None) -> list[Float64]:
         if source is None:
             return list(self.real.values())
-        if source not in self.real:
+        found = [scores for name, scores in self.real.items() if spelling(name) == spelling(source)]
+        if not found:
             hint = f"Sources that have some: {', '.join(sorted(self.real))}"
             raise UsageError(f"there are no calibration photographs of source {source!r}", hint=hint)
-        return [self.real[source]]
+        return found
 
     def compared(
         self, alpha: float, *, within: str | None, source: str | None, traits: Mapping[str, str]

@@ -69,7 +69,7 @@ def exported_files(manifest: Manifest) -> dict[str, FileRecord]:
 def _handed_on(manifest: Manifest, shards: list[ShardRecord]) -> Manifest:
     """Without history, what was removed, the key of what was purged, and searches tuned for other files."""
     return replace(
-        manifest,
+        manifest.of_live_rows(),
         parent=None,
         operation=Operation("export"),
         shards=tuple(shards),

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, UsageError
 from retrieval_detect.files import TEMPORARY, sync_folder, write_bytes
+from retrieval_detect.names import NAMED, checked
 from retrieval_detect.store.export import EXPORT_FORMAT, EXPORT_VERSION, HEAD, exported_files
 from retrieval_detect.store.layout import CANARIES, MANIFESTS, SHARDS, TOMBSTONES
 from retrieval_detect.store.manifest import (
@@ -139,6 +140,11 @@ def _require_plain(manifest: Manifest) -> None:
         raise ValueError("a shard has other files, or another size")
     if len({s.id for s in manifest.shards}) != len(manifest.shards):
         raise ValueError("a shard is there twice")
+    for stratum in manifest.strata:
+        checked(stratum.name, "generator" if stratum.label == "fake" else "source")
+    for name, facts in manifest.generators.items():
+        checked(name, "generator")
+        checked(facts.family, "family")
     if not all(_is_count(f.bytes) and _is_digest(f.sha256) for f in files.values()):
         raise ValueError("a record has no size or no checksum")
     counts = [n for s in manifest.strata for n in (s.bank, s.calib, s.groups)]
@@ -244,8 +250,11 @@ def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
         raise ValueError(f"column {field.name} has empty values")
     for chunk in column.chunks if pa.types.is_dictionary(column.type) else ():
         chunk.validate(full=True)
-        if any(len(text) > _TEXT_CHARS for text in chunk.dictionary.to_pylist()):
-            raise ValueError(f"column {field.name} has a text of more than {_TEXT_CHARS:,} characters")
+        for text in chunk.dictionary.to_pylist():
+            if len(text) > _TEXT_CHARS:
+                raise ValueError(f"column {field.name} has a text of more than {_TEXT_CHARS:,} characters")
+            if field.name in NAMED:
+                checked(text, field.name)
     return column.cast(field.type)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -172,6 +172,13 @@ class Manifest:
     def counts(self, label: Label) -> dict[str, int]:
         """Live references of each generator or source that has some, by name."""
         return {s.name: s.bank + s.calib for s in self.strata if s.label == label and s.bank + s.calib}
+
+    def of_live_rows(self) -> Manifest:
+        """Without the generators and sources that no live row has."""
+        strata = tuple(s for s in self.strata if s.bank + s.calib)
+        named = {s.name for s in strata if s.label == "fake"}
+        known = {name: facts for name, facts in self.generators.items() if name in named}
+        return replace(self, strata=strata, generators=known)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

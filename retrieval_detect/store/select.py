@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_detect.errors import UsageError
+from retrieval_detect.names import spelling
 from retrieval_detect.store.manifest import Manifest, manifest_path, read_manifest
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.sweep import kept_generations
@@ -38,9 +39,9 @@ def select_rows(
 ) -> list[int]:
     """Row ids of the live references that meet every condition given; views go with their original.
 
-    ``content_ids`` : hex sha256 of the files; ``columns`` : exact values of label, generator,
-    source, batch or contributor, where an empty generator means fakes without one, an empty source
-    photographs without one. Raises ``UsageError`` without a condition, for a digest that is
+    ``content_ids`` : hex sha256 of the files; ``columns`` : values of label, generator, source, batch or
+    contributor, in any spelling (``names.spelling``), where an empty generator means fakes without one,
+    an empty source photographs without one. Raises ``UsageError`` without a condition, for a digest that is
     none, and for images or rows that are not there.
     """
     if not (content_ids or row_ids or columns):
@@ -50,13 +51,21 @@ def select_rows(
     table = snapshot.scan(list({"row_id", "label", "content_id", "view", *columns}))
     keep = np.ones(len(table), dtype=bool)
     for name, value in columns.items():
-        keep &= pc.equal(table[name].cast(pa.string()), value).to_numpy() & _could_have(table, name)
+        keep &= _is_called(table[name], value) & _could_have(table, name)
     if content_ids or row_ids:
         stored = table["row_id"].to_numpy()
         keep &= np.isin(stored, [*_rows_of_images(snapshot, content_ids), *_known_rows(stored, row_ids)])
     images = table["content_id"].filter(pa.array(keep)).combine_chunks()
     chosen = pc.and_(_originals(table), pc.is_in(table["content_id"], value_set=images))
     return sorted(table["row_id"].filter(chosen).to_pylist())
+
+
+def _is_called(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Which rows have a name, however it is spelt."""
+    texts = column.cast(pa.string())
+    spelt = [text for text in texts.unique().to_pylist() if spelling(text) == spelling(name)]
+    found: np.ndarray = pc.is_in(texts, value_set=pa.array(spelt, pa.string())).to_numpy()
+    return found
 
 
 def _originals(table: pa.Table) -> pa.ChunkedArray:

@@ -159,14 +159,7 @@ class Writer:
     def _purge(self, review: Review | None) -> Manifest:
         purged = self._purged_digests()
         manifest = self._compacted("purge", purge=True)
-        strata = tuple(s for s in manifest.strata if s.bank + s.calib)
-        named = {s.name for s in strata if s.label == "fake"}
-        manifest = replace(
-            manifest,
-            purge=replace(purged, floor=manifest.generation),
-            strata=strata,
-            generators={name: facts for name, facts in manifest.generators.items() if name in named},
-        )
+        manifest = replace(manifest.of_live_rows(), purge=replace(purged, floor=manifest.generation))
         if review is not None:
             fitted = with_records(manifest.fitted, review(Snapshot(self.folder, manifest)))
             manifest = replace(manifest, fitted=fitted)

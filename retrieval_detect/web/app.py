@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 
 from retrieval_detect import __version__
 from retrieval_detect.errors import (
+    BadName,
     EmptyBank,
     ImageError,
     IndexLocked,
@@ -26,7 +27,7 @@ from retrieval_detect.errors import (
     RdError,
     UsageError,
 )
-from retrieval_detect.images.items import printable
+from retrieval_detect.names import named, printable
 from retrieval_detect.report.html.write import STYLE, evidence_fragment, map_fragment
 from retrieval_detect.report.json import failure_json, verdict_json
 from retrieval_detect.store.select import count_by, kept_history
@@ -50,6 +51,7 @@ _STATUS: Sequence[tuple[type[RdError], int]] = (
     (LabelConflict, 409),
     (EmptyBank, 409),
     (ImageError, 422),
+    (BadName, 422),
     (UsageError, 400),
 )
 _PAGES = files("retrieval_detect.web").joinpath("pages")
@@ -76,21 +78,21 @@ class Asked(BaseModel):
 
 
 class Described(BaseModel):
-    """What is known about references to add; see ``types.Facts``."""
+    """What is known about references to add; see ``types.Facts``. What a name may be, ``names`` decides."""
 
     label: Label
-    generator: str = Field("", max_length=_LONGEST_NAME)
-    source: str = Field("", max_length=_LONGEST_NAME)
-    category: str = Field("", max_length=_LONGEST_NAME)
-    licence: str = Field("", max_length=_LONGEST_NAME)
-    contributor: str = Field("", max_length=_LONGEST_NAME)
-    batch: str = Field("", max_length=_LONGEST_NAME)
+    generator: str = ""
+    source: str = ""
+    category: str = ""
+    licence: str = ""
+    contributor: str = ""
+    batch: str = ""
 
     def facts(self) -> Facts:
         """The same for the index; a photograph has no generator."""
         if self.label == "real" and self.generator:
             raise UsageError("a photograph has no generator", hint="Name its source.")
-        return Facts(**self.model_dump())
+        return named(Facts(**self.model_dump()))
 
 
 class Back(BaseModel):

@@ -259,6 +259,38 @@ def test_names_that_are_not_unicode(index, run_rd):
     assert read_current(index).counts("fake") == {"flux": 5, "sdxl": 6}
 
 
+NFC, NFD = "g\u00e9n\u00e9", "ge\u0301ne\u0301"
+
+
+def test_names_have_one_spelling_at_every_door(index, pictures, run_rd):
+    for name, seeds in ((NFD, range(300, 302)), (f"{NFC} ", range(302, 304))):
+        write_pictures(pictures / "named" / name, seeds, fake=True)
+    done(run_rd, "bank", "add", "named", "--label", "fake")
+    write_pictures(pictures / "more", range(304, 306), fake=True)
+    done(run_rd, "bank", "add", "more", "--label", "fake", "--generator", f" {NFD}", "--family", f"{NFD} ")
+    manifest = read_current(index)
+    assert manifest.counts("fake")[NFC] == 6 and manifest.generators[NFC].family == NFC
+    assert done(run_rd, "bank", "remove", "--generator", NFD, "--yes")["removed"] == 6
+
+
+@pytest.mark.parametrize("option", ["--generator", "--family", "--source", "--batch", "--tags", "--licence"])
+@pytest.mark.parametrize("bad", ["two\nlines", "\x1b[31mred", "x" * 201])
+def test_a_name_that_is_none_changes_nothing(index, run_rd, contents, option, bad):
+    before = contents(index)
+    result = run_rd("bank", "add", "new", "--label", "fake", option, bad)
+    assert result.exit_code == 2 and result.stderr.count("Error: ") == 1
+    assert f"Error: {option[2:]} " in result.stderr and "\x1b" not in result.stderr
+    assert contents(index) == before
+
+
+def test_a_folder_that_can_name_no_generator(index, pictures, run_rd, contents):
+    write_pictures(pictures / "named" / "two\nlines", range(300, 301), fake=True)
+    before = contents(index)
+    result = run_rd("bank", "add", "named", "--label", "fake")
+    assert result.exit_code == 2 and "invisible character U+000A" in result.stderr
+    assert contents(index) == before
+
+
 # ---------------------------------------------------------------- look
 
 

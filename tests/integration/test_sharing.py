@@ -96,6 +96,16 @@ def test_nothing_private_and_nothing_removed_is_in_it(exported):
     assert all(m.name.endswith((".json", ".rows.parquet", ".npy")) for m in members)
 
 
+def test_generators_that_were_removed_are_not_named(tmp_path):
+    store = new_store(tmp_path / "idx")
+    add(store, names("a", 3), "fake", "secret-generator")
+    add(store, names("b", 3), "real", "camera")
+    with store.writer() as writer:
+        writer.remove([0, 1, 2], reason="", detail={})
+    export_index(store.snapshot(), tmp_path / "a.tar")
+    assert b"secret-generator" not in (tmp_path / "a.tar").read_bytes()
+
+
 def test_what_is_asked_for_goes_along(store, tmp_path):
     export_index(store.snapshot(), tmp_path / "a.tar", keep=("uri", "contributor"))
     data = (tmp_path / "a.tar").read_bytes()
@@ -214,6 +224,10 @@ HEADS = {
     "removed": lambda h: h["manifest"]["tombstones"].append(
         {"id": "0" * 16, "rows": 1, "file": {"bytes": 1, "sha256": "0" * 64}}
     ),
+    "hidden source": lambda h: h["manifest"]["strata"][0].update(name="came\nra"),
+    "hidden family": lambda h: h["manifest"]["generators"].update(
+        sdxl={"family": "\x1b[2J", "released_at": ""}
+    ),
     "no manifest": lambda h: h.pop("manifest"),
     "nothing": lambda h: h.clear(),
 }
@@ -285,6 +299,8 @@ FORGERIES = {
     "empty": ("rows.parquet", with_column("width", lambda c: pa.nulls(len(c), pa.int32()))),
     "other type": ("rows.parquet", with_column("phash", lambda c: pa.array(["x"] * len(c)))),
     "long text": ("rows.parquet", with_column("uri", lambda c: pa.array(["x" * 5000] * len(c)))),
+    "hidden name": ("rows.parquet", with_column("batch", lambda c: pa.array(["a\nb"] * len(c)))),
+    "hidden pair": ("rows.parquet", with_column("pair_id", lambda c: pa.array(["\x1b[2J"] * len(c)))),
     "other label": ("rows.parquet", with_column("label", lambda c: pa.array(["maybe"] * len(c)))),
     "norm": ("rows.parquet", with_column("norm_proj", lambda c: pa.array([0.0] * len(c), pa.float32()))),
     "one row id": ("rows.parquet", with_column("row_id", lambda c: pa.array([5] * len(c), pa.int64()))),

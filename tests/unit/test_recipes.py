@@ -34,6 +34,15 @@ def read(tmp_path, text, **options):
     return read_recipe(path, **options)
 
 
+def test_names_are_those_of_every_other_door(tmp_path):
+    told = WHOLE.replace("latent diffusion", " latent  diffusion").replace('"sdxl"', '"sdxl\u0065\u0301 "')
+    fake = read(tmp_path, told).references[1]
+    assert (fake.facts.generator, fake.family) == ("sdxlé", "latent diffusion")
+    for field in ("sdxl", "latent diffusion", "cats"):
+        with pytest.raises(ConfigError, match=r"references [12]: .* holds the invisible character U\+001B"):
+            read(tmp_path, WHOLE.replace(f'"{field}"', f'"{field}\\u001b[31m"'))
+
+
 def test_everything_it_can_say(tmp_path):
     recipe = read(tmp_path, WHOLE, root=Path("data"))
     assert (recipe.name, recipe.encoder, recipe.layers) == ("mine", "tiny", ("proj", "block01"))

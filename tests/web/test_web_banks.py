@@ -77,6 +77,23 @@ def test_what_cannot_be_added(folder):
         assert web.get("/v1/banks").json()["index"]["generation"] == 4
 
 
+def test_names_are_brought_to_one_spelling_or_refused(folder):
+    with client(folder) as web:
+
+        def planned(seed, **described):
+            files = form(*pictures(1, since=seed, fake=True))
+            return web.post("/v1/banks/references", params=described, files=files, headers=AUTHORIZED)
+
+        for bad in ("two\nlines", "\x1b[31mred", "x" * 201):
+            for field in ("generator", "batch", "contributor"):
+                answer = planned(850, label="fake", **{field: bad})
+                assert answer.status_code == 422, answer.text
+                assert answer.json()["message"].startswith(field) and answer.json()["hint"]
+        key = planned(850, label="fake", generator="  flu\u0308x ", batch=" b  1").json()["plan"]
+        assert web.post(f"/v1/banks/references/{key}", headers=AUTHORIZED).json()["added"] == 1
+        assert Index.open(folder).snapshot().manifest.counts("fake")["flüx"] == 1
+
+
 def test_plans_are_few_and_leave_no_file(folder, tmp_path, monkeypatch):
     (tmp_path / "spool").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spool"))
