@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from retrieval_detect.images.codes import NOTES
-from retrieval_detect.verdicts import Evidence
+from retrieval_detect.verdicts import Attribution, Evidence
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from retrieval_detect.scoring.neighbours import BankNeighbours
     from retrieval_detect.search.banks import Near
     from retrieval_detect.store.snapshot import Snapshot
@@ -85,6 +88,19 @@ def own_rows(
     first = {copy.content_id: copy for copy in reversed(found)}
     images = [copy for copy in found if first[copy.content_id] is copy]  # of an image's views, the nearest
     return tuple(replace(copy, rank=rank) for rank, copy in enumerate(images, start=1))
+
+
+def by_head(
+    nearest: Sequence[Attribution], names: Sequence[str], shares: NDArray[np.float64]
+) -> tuple[Attribution, ...]:
+    """Generators by the shares that a head gives them, float64 (generators,), largest first.
+
+    ``nearest`` : those of the nearest fakes, whose numbers stand beside the shares.
+    """
+    of = {a.generator: a.of_nearest_fakes for a in nearest}
+    share = dict.fromkeys(of, 0.0) | dict(zip(names, shares.tolist(), strict=True))
+    found = [Attribution(name, of.get(name, 0), share[name]) for name in share]
+    return tuple(sorted(found, key=lambda a: (-a.share, a.generator)))
 
 
 def doubts(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec) -> Iterator[str]:

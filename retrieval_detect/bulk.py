@@ -38,7 +38,7 @@ class BulkAnswers:
 
     ``voted`` : bool (q,), whether each bank has somebody to vote; all else is of those alone, (m,):
     ``scores`` : float64, positive = fake. ``typical`` : float64, see ``methods.Answer``. ``nearest`` : bank
-    → float64, the highest similarity. ``generators`` : int64, the nearest fakes' generator of the largest
+    → float64, the highest similarity. ``generators`` : int64, the generator of the largest
     share, codes into ``names``. ``missing`` : the bank without voters, for each that did not vote.
     """
 
@@ -72,17 +72,26 @@ class BulkMethods:
         if missing:
             near = {label: bank.take(voted) for label, bank in near.items()}
             vectors = {layer: x[voted] for layer, x in vectors.items()}
-        names = self._banks.references("fake").names
-        temperature = self._banks.projection.temperature
+        names, generators = self._attributed(vectors, near["fake"])
         return BulkAnswers(
             voted,
             self._scores(self._question.method, self._k, vectors, near),
             typicality_of(near["fake"], near["real"]),
             {label: near[label].similarities[:, 0] for label in LABELS},
-            top_names(near["fake"].first(ATTRIBUTION_K), names=names, temperature=temperature),
+            generators,
             names,
             missing,
         )
+
+    def _attributed(
+        self, vectors: Mapping[str, Float32], fakes: NearestImages
+    ) -> tuple[tuple[str, ...], Int64]:
+        """What ``Detector`` names first: by a head that tells generators apart, or by the nearest fakes."""
+        if len(fakes.n) and (told := self._methods.attribution(self._question, vectors)):
+            by_name = np.argsort(np.array(told[0]))
+            return tuple(told[0]), by_name[told[1][:, by_name].argmax(axis=1)]
+        names, temperature = self._banks.references("fake").names, self._banks.projection.temperature
+        return names, top_names(fakes.first(ATTRIBUTION_K), names=names, temperature=temperature)
 
     def _scores(
         self, method: str, k: int, vectors: Mapping[str, Float32], near: Mapping[Label, NearestImages]

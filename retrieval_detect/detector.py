@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect import influence, regions, stability
-from retrieval_detect.answers import N_EVIDENCE, doubts, own_rows, shown_with
+from retrieval_detect.answers import N_EVIDENCE, by_head, doubts, own_rows, shown_with
 from retrieval_detect.bulk import Together
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError
 from retrieval_detect.images.laundering import CROPS, drawn_views, kind_of, stored_views
@@ -209,6 +209,9 @@ class Detector:
         stored, answer = together.ask(embedded)
         groups = {group for _, group in stored}
         verdict = self._verdict(embedded, answer, own_rows(self.snapshot, answer.near, stored), question)
+        if told := self.methods.attribution(question, embedded.vectors):
+            shares = by_head(verdict.attribution, told[0], told[1][0])
+            verdict = replace(verdict, attribution=shares, attributed_by=question.method)
         verdict = self._calibrated(verdict, answer, question, embedded)
         if question.influence:
             asked = (self.methods, embedded, embedded.vectors, question)

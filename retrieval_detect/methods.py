@@ -232,6 +232,17 @@ class Methods:
             temperature=banks.projection.temperature,
         )
 
+    def attribution(
+        self, question: Question, vectors: Mapping[str, Float32]
+    ) -> tuple[list[str], Float64] | None:
+        """See ``Head.attribution``; ``None`` for a vote, and for a head that tells no generators apart.
+
+        ``vectors`` : layer → float32 (d,) or (n, d), as the network gave them.
+        """
+        if question.method in METHODS or (head := self.head(question.method)).members:
+            return None
+        return head.attribution({layer: as_stored(vectors[layer]) for layer in head.layers})
+
     def _head_score(
         self,
         name: str,

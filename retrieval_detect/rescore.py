@@ -62,7 +62,7 @@ SCHEMA = pa.schema(
 )
 """A row an image, in the order of the input. What is not known is null: all but ``error`` where it failed,
 p-values and ratios without a calibration. ``score`` : positive = fake. ``top_generator`` : of the nearest
-fakes, by share of the density; the true tool may be absent."""
+fakes, by share of the density, or of those that the head asked tells apart; the true tool may be absent."""
 BEFORE = [pa.field("verdict_before", pa.string()), pa.field("score_before", pa.float64())]
 """Beside them, where another generation is compared with."""
 

@@ -32,6 +32,8 @@ class Evidence:
 class Attribution:
     """One generator among the nearest fakes. ``share`` of their density, 0…1, sums to 1 over all.
 
+    By a head that tells generators apart, ``share`` is that head's, and there are those it knows besides.
+
     ``p`` : share of its own calibration images that lie as far from its references, 0…1; ``None`` where
     too few were set aside.
     """
@@ -190,7 +192,8 @@ class Verdict:
     ``verdict`` without a calibration says only which bank is nearer (score > 0 is fake-like).
     Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are ``None``
     where there is none. ``evidence`` : the nearest of both banks together; ``by_bank`` : the nearest of each,
-    for pages that show them side by side. Serialised by ``report.verdict_json``, without ``by_bank``.
+    for pages that show them side by side. ``attributed_by`` : the head whose shares ``attribution`` gives, if
+    not those of the nearest fakes. Serialised by ``report.verdict_json``, without ``by_bank``.
     """
 
     input: str
@@ -221,3 +224,4 @@ class Verdict:
     influence: tuple[Influence, ...] | None = None
     by_bank: Mapping[Label, tuple[Evidence, ...]] = field(default_factory=dict)
     provenance: Provenance | None = None
+    attributed_by: str | None = None

@@ -82,6 +82,13 @@ class Head(ABC):
         ``vectors`` : layer → float32 (n, d), as the network gave them.
         """
 
+    def attribution(self, vectors: Mapping[str, Float32]) -> tuple[list[str], Float64] | None:  # noqa: ARG002
+        """Names of generators, and the share of each should an image be a fake of one of them.
+
+        float64 (n, generators), rows sum to 1; ``None`` : this kind tells no generators apart.
+        """
+        return None
+
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
         """What was learnt, as named arrays."""

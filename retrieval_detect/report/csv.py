@@ -35,7 +35,8 @@ COLUMNS = (
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
     """One image: all of ``COLUMNS``, ``error`` empty.
 
-    ``top_generator`` : of the nearest fakes, by its share of the density; the true tool may be absent.
+    ``top_generator`` : of the nearest fakes, by its share of the density, or of those that the head asked
+    tells apart; the true tool may be absent.
     ``stable`` : the share of re-encodings that agree. ``regions`` : the crops' scores, pooled.
     """
     stability, regions = verdict.stability, verdict.regions

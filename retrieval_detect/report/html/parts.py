@@ -127,7 +127,8 @@ def votes_sentence(verdict: Verdict) -> str:
 def attribution(verdict: Verdict) -> Iterator[Bar]:
     """The generators that the nearest fakes are of, the heaviest first."""
     for found in sorted(verdict.attribution, key=lambda a: -a.share)[:_MOST_BARS]:
-        text = t.ATTRIBUTION_BAR.format(n=found.of_nearest_fakes, share=100 * found.share)
+        by = t.ATTRIBUTION_BAR_OF_HEAD if verdict.attributed_by else t.ATTRIBUTION_BAR
+        text = by.format(n=found.of_nearest_fakes, share=100 * found.share, head=verdict.attributed_by)
         if found.p is not None:
             text += t.ATTRIBUTION_FIT.format(p=100 * found.p)
         yield Bar(words.name_of(found.generator), found.share, text)

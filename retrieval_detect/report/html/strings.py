@@ -118,6 +118,7 @@ VOTES_FAKE, VOTES_ALL = "among the nearest", "among all references"
 VOTES_TEXT = "{share:.0f} % fake"
 ATTRIBUTION_NOTE = "{names}; {absence}."
 ATTRIBUTION_BAR = "{n} of the nearest, {share:.0f} % of the weight"
+ATTRIBUTION_BAR_OF_HEAD = "{n} of the nearest, {share:.0f} % by {head}"
 ATTRIBUTION_FIT = "; {p:.0f} % of its known images lie as far out"
 NO_FAKES_NEAR = "None of the nearest references is a fake"
 DISTRIBUTION_NOTE = (
