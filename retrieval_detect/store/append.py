@@ -15,7 +15,7 @@ import pyarrow as pa
 from retrieval_detect.store.groups import NONE, group_rows
 from retrieval_detect.store.manifest import ShardRecord, Stratum
 from retrieval_detect.store.originals import stored_images
-from retrieval_detect.store.schema import THUMBNAIL, norm_column, rows_table
+from retrieval_detect.store.schema import norm_column, rows_table, with_thumbnails
 from retrieval_detect.store.shards import cut, write_shard
 from retrieval_detect.store.splits import StratumKey, assign_splits
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, SPLITS, Facts
@@ -151,8 +151,6 @@ def _table(
     }
     columns |= {norm_column(layer): facts[norm_column(layer)].to_numpy() for layer in layers}
     columns |= {"uri": [row.uri for row in rows], **given}
-    if THUMBNAIL in facts.column_names and facts[THUMBNAIL].null_count < len(rows):
-        columns[THUMBNAIL] = facts[THUMBNAIL].to_pylist()
     return rows_table(columns, layers)
 
 
@@ -168,7 +166,8 @@ def _write(
                 index = members[piece]
                 wanted = [keys[i] for i in index]
                 vectors = {layer: staging.vectors(wanted, layer) for layer in layers}
-                records.append(write_shard(folder, table.take(pa.array(index)).combine_chunks(), vectors))
+                rows = with_thumbnails(table.take(pa.array(index)), staging.thumbnails(wanted))
+                records.append(write_shard(folder, rows.combine_chunks(), vectors))
     return records
 
 

@@ -57,14 +57,16 @@ def rows_schema(layers: Sequence[str]) -> pa.Schema:
 
 
 def rows_table(columns: Mapping[str, Sequence[object]], layers: Sequence[str]) -> pa.Table:
-    """Columns of equal length → a table of ``rows_schema``; raises ``KeyError`` if one is missing.
-
-    ``THUMBNAIL`` may be among them.
-    """
+    """Columns of equal length → a table of ``rows_schema``; raises ``KeyError`` if one is missing."""
     schema = rows_schema(layers)
-    if THUMBNAIL in columns:
-        schema = schema.append(_THUMBNAIL_FIELD)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def with_thumbnails(table: pa.Table, pictures: Sequence[bytes | None]) -> pa.Table:
+    """Rows with their pictures beside them, if there is any."""
+    if not any(pictures):
+        return table
+    return table.append_column(_THUMBNAIL_FIELD, pa.array(pictures, _THUMBNAIL_FIELD.type))
 
 
 def exact_dictionaries(table: pa.Table) -> pa.Table:

@@ -6,6 +6,7 @@ It is a cache keyed by content id and view: what a reference is called is decide
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -63,7 +64,10 @@ def found_facts(rows: Sequence[Embedded]) -> dict[str, list[Any]]:
 
 
 class Staging:
-    """The staged parts of one index. A part is its vector files plus a Parquet file written last."""
+    """The staged parts of one index. A part is its vector files plus a Parquet file written last.
+
+    Vectors and pictures stay on disk; only what else is known of each view is in memory.
+    """
 
     def __init__(self, folder: Path, *, fingerprint: str, layers: Sequence[str]) -> None:
         self._folder = folder / STAGING
@@ -87,7 +91,8 @@ class Staging:
     def _open(self, path: Path) -> None:
         """Take a part in if it is whole and of this encoder; parts that are not are left to ``clear``."""
         try:
-            table = pq.read_table(path)
+            names = pq.read_schema(path).names
+            table = pq.read_table(path, columns=[name for name in names if name != THUMBNAIL])
         except (OSError, pa.ArrowInvalid):
             return
         facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
@@ -124,7 +129,7 @@ class Staging:
             arrays[THUMBNAIL] = pa.array(kept, pa.binary())
         table = pa.table(arrays).replace_schema_metadata(metadata)
         write_atomically(self._folder / f"{name}.parquet", lambda file: pq.write_table(table, file))
-        self._take_in(name, table)
+        self._take_in(name, table.select([column for column in arrays if column != THUMBNAIL]))
 
     def facts(self, keys: Sequence[Key]) -> pa.Table:
         """What was found out about staged views, in the order asked for; one at least is staged."""
@@ -138,6 +143,20 @@ class Staging:
         parts = [np.load(self._path(name, layer), mmap_mode="r", allow_pickle=False) for name in self._names]
         rows = [parts[part][position] for part, position in map(self._where.__getitem__, keys)]
         return np.stack(rows)
+
+    def thumbnails(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """The pictures staged with some views, in the order asked for; ``None`` where there is none."""
+        found: list[bytes | None] = [None] * len(keys)
+        of_part: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for place, (part, position) in enumerate(map(self._where.__getitem__, keys)):
+            of_part[part].append((place, position))
+        for part, wanted in of_part.items():
+            path = self._folder / f"{self._names[part]}.parquet"
+            if THUMBNAIL in pq.read_schema(path).names:
+                kept = pq.read_table(path, columns=[THUMBNAIL])[THUMBNAIL]
+                for place, position in wanted:
+                    found[place] = kept[position].as_py()
+        return found
 
     def keys(self) -> list[Key]:
         """What is staged."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from retrieval_detect.report.html import strings as t
+from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.schema import THUMBNAIL
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.thumbnails import stored_thumbnail
+from retrieval_detect.store.writer import Addition
+from retrieval_detect.types import Facts
 from tests.building import build
-from tests.factories import write_pictures
+from tests.factories import names, new_store, write_pictures
 
 
 @pytest.fixture
@@ -45,6 +51,26 @@ def test_each_is_small_and_bare(kept):
         assert (image.format, image.size) == ("WEBP", (64, 64)) and not image.getexif()
     rows = [shard.columns(["view", THUMBNAIL]).to_pylist() for shard in Snapshot.open(kept).shards()]
     assert all((row["view"] == "original") == bool(row[THUMBNAIL]) for part in rows for row in part)
+
+
+def test_pictures_wait_for_the_commit_on_disk(tmp_path):
+    """An addition with pictures takes no more memory the longer it is."""
+    store = new_store(tmp_path / "idx")
+    picture = np.random.default_rng(0).bytes(100_000)
+    images = names("a", 200)
+    pictures = {image.content_id: image.content_id + picture for image in images}
+    before = pa.total_allocated_bytes()
+    with store.writer() as writer:
+        staging = writer.staging()
+        for start in range(0, len(images), 20):
+            part = images[start : start + 20]
+            staging.add([replace(image, thumbnail=pictures[image.content_id]) for image in part])
+        again = writer.staging()
+        assert len(again) == 200 and pa.total_allocated_bytes() - before < 2_000_000
+        rows = [NewRow(image.content_id, image.item.uri, Facts("fake", "g")) for image in images[::-1]]
+        writer.add(Addition(rows), again)
+    snapshot = store.snapshot()
+    assert {image: stored_thumbnail(snapshot, image) for image in pictures} == pictures
 
 
 def test_a_report_shows_them_once_the_files_are_gone(kept, run_rd, bare_folder):
