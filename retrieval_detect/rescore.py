@@ -24,6 +24,7 @@ from retrieval_detect.bulk import BulkMethods
 from retrieval_detect.detector import STALE, Detector
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.files import TEMPORARY, DigestCache, sha256_bytes, write_atomically
+from retrieval_detect.images.passed import left_out
 from retrieval_detect.scoring.conformal import size_class
 from retrieval_detect.scoring.vote import nobody_left
 from retrieval_detect.search.bulk import Asked
@@ -331,7 +332,7 @@ def _changed(now: pa.Table, before: pa.Table) -> pa.Table:
 def _paths(source: Path) -> list[Path]:
     if not source.is_dir():
         return [source]
-    found = sorted(source.glob("*.parquet"))
+    found = sorted(path for path in source.glob("*.parquet") if not left_out(path.name))
     if not found:
         raise UsageError(f"there is no .parquet file in {source}", hint="Write some: rd embed DIR --out FILE")
     return found

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TextIO, TypeAlias
@@ -57,6 +58,9 @@ class Output:
     format : one of ``config.FORMATS``.
     color : whether to colour; ``None`` = on terminals, unless ``NO_COLOR`` is set.
     verbosity : -1 silences notes, 1 shows details.
+    passed : what is passed over while images are listed (``images.passed``), which grows meanwhile. One note
+        says it at the end; so does the key ``passed_over`` of a ``record``, or a last entry of what was
+        shown by ``stream``, in json and jsonl.
     """
 
     def __init__(
@@ -65,10 +69,13 @@ class Output:
         *,
         color: bool | None = None,
         verbosity: int = 0,
+        passed: Counter[str] | None = None,
     ) -> None:
         self.format = format
         self.verbosity = -1 if format == "quiet" else verbosity
         self._color = color
+        self._passed = Counter() if passed is None else passed
+        self._streams = False
         self._writer = WRITERS[format](self._echo)
 
     # ------------------------------------------------------------ data, to stdout
@@ -81,12 +88,13 @@ class Output:
         ``text`` is what people see: a string, or lines of which parts may have a style.
         ``essential`` are the keys whose values ``quiet`` prints (default: the first).
         """
-        self._writer.single(Item(record, self._safe(text), essential))
+        self._writer.single(Item({**record, **self._passed_over()}, self._safe(text), essential))
 
     def stream(
         self, record: Record, *, text: str | Sequence[Line] | None = None, essential: Sequence[str] = ()
     ) -> None:
         """Show one of a series, at once. Arguments as in ``record``."""
+        self._streams = True
         self._writer.item(Item(record, self._safe(text), essential))
 
     def table(self, rows: Iterable[Record], columns: Sequence[str | Column], *, title: str = "") -> None:
@@ -105,7 +113,19 @@ class Output:
 
     def close(self) -> None:
         """End the document; called once, by whoever made the sink."""
+        from retrieval_detect.images.passed import sentence
+
+        if self._streams and (last := self._passed_over()):
+            self._writer.item(Item(last))
         self._writer.close()
+        if said := sentence(self._passed):
+            self.note(said)
+
+    def _passed_over(self) -> Record:
+        """For programs that read JSON: the other formats have no place for it, or fixed columns."""
+        if self.format not in ("json", "jsonl") or not self._passed:
+            return {}
+        return {"passed_over": dict(self._passed.most_common())}
 
     # ------------------------------------------------------------ talk, to stderr
 

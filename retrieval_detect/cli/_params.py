@@ -56,9 +56,13 @@ class Run:
     def output(self) -> Output:
         """The sink; closed when the run ends."""
         from retrieval_detect.cli._output import Output
+        from retrieval_detect.images.passed import counted
 
         output = Output(
-            self.settings.format, color=self.flags.get("color"), verbosity=self.flags.get("verbosity", 0)
+            self.settings.format,
+            color=self.flags.get("color"),
+            verbosity=self.flags.get("verbosity", 0),
+            passed=counted(),
         )
         click.get_current_context().find_root().call_on_close(output.close)
         return output

@@ -18,6 +18,7 @@ from retrieval_detect import __version__
 from retrieval_detect.cli._params import EVERYWHERE, Group
 from retrieval_detect.cli._streams import drop_stdout, open_streams
 from retrieval_detect.errors import RdError
+from retrieval_detect.images.passed import counting
 
 NOBODY_READS = 141
 """Exit code where whoever read stdout has gone, as of a program that SIGPIPE ends."""
@@ -280,7 +281,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Pillow warns about broken metadata file by file; what matters of it is in an image's notes.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        result = _run(list(sys.argv[1:] if argv is None else argv))
+        with counting():
+            result = _run(list(sys.argv[1:] if argv is None else argv))
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one catch
         result = _complain(error)
     return _flushed(int(result or 0))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.items import file_item
+from retrieval_detect.images.passed import left_out
 from retrieval_detect.images.sources import is_image_name, scan
 from retrieval_detect.names import spelling
 from retrieval_detect.texts import read_csv
@@ -259,7 +260,9 @@ _Row: TypeAlias = "dict[str, str]"
 def _manifest_in(data: Path) -> Path:
     if data.is_file():
         return data
-    found = sorted(p for p in data.iterdir() if p.suffix.lower() in (".csv", ".parquet"))
+    found = sorted(
+        p for p in data.iterdir() if p.suffix.lower() in (".csv", ".parquet") and not left_out(p.name)
+    )
     if len(found) != 1:
         raise UsageError(
             f"'{data}' holds {len(found)} .csv or .parquet files", hint="Name the manifest itself."
@@ -368,7 +371,7 @@ def _opinions(data: Path) -> Dataset:
             f"{path} does not give opinions",
             hint="Columns wanted: name (or path), and mos_quality (or score).",
         )
-    below = {item.relative.rpartition("/")[2]: item for item in scan([path.parent])}
+    below = {item.relative.rpartition("/")[2]: item for item in scan([path.parent], skipped=Counter())}
     samples, missing = [], []
     for row in rows:
         item = below.get(row[names[0]].replace("\\", "/").rpartition("/")[2])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from retrieval_detect.images.items import failed_item, is_image_name, printable, read_slice, suffix_of
+from retrieval_detect.images.passed import left_out
 from retrieval_detect.types import ImageItem
 
 _MAGIC, _MAGIC_AT = b"ustar", 257
@@ -40,8 +41,8 @@ _NO_FILES = (tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE
 def tar_items(path: Path, folder: str, passed: Counter[str]) -> Iterator[ImageItem]:
     """The images of an uncompressed tar archive, in its order; ``folder`` goes before their names.
 
-    Links are the images they lead to; those that lead further on come last. ``passed`` receives how many
-    members of each suffix are no images.
+    Links are the images they lead to; those that lead further on come last. ``passed`` receives what is no
+    image, as in ``sources.scan``.
     """
     items = _Items(path, folder, passed)
     try:
@@ -79,8 +80,8 @@ class _Items:
             return self._failed(
                 member, f"a member of the archive is called '{member.name}', which is no name"
             )
-        if any(part.startswith(".") for part in parts) or not is_image_name(parts[-1]):
-            self._passed[suffix_of(parts[-1]) or "no suffix"] += 1
+        if kind := _passed_as(parts):
+            self._passed[kind] += 1
             return None
         return self._image(member)
 
@@ -116,6 +117,14 @@ class _Items:
 
 def _parts(name: str) -> list[str]:
     return [part for part in name.split("/") if part not in ("", ".", "..")]
+
+
+def _passed_as(parts: list[str]) -> str:
+    """As what a member is passed over: by a name on its way, or by its suffix; empty if it is an image."""
+    *folders, name = parts
+    by_name = [f"{kind}/" for folder in folders if (kind := left_out(folder))] + [left_out(name)]
+    suffix = "" if is_image_name(name) else suffix_of(name) or "no suffix"
+    return next(filter(None, [*by_name, suffix]), "")
 
 
 def _key(name: str) -> str:

@@ -7,19 +7,25 @@ number of folders. ``("**",)`` is everything below a folder, ``("*",)`` only its
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+from retrieval_detect.images.passed import left_out
+
 ANY_DEPTH = "**"
 
 
-def walk(root: Path, pattern: tuple[str, ...]) -> Iterator[tuple[Path, str, OSError | None]]:
+def walk(
+    root: Path, pattern: tuple[str, ...], passed: Counter[str]
+) -> Iterator[tuple[Path, str, OSError | None]]:
     """Files below ``root`` that match: path, path below the root with ``/``, ``None``.
 
     A folder that cannot be listed comes as its own path and the error. A folder's files come before
-    its sub-folders, each sorted by name. Hidden names and special files are left out; a link that
-    leads nowhere counts as a file, so that reading it says what is wrong.
+    its sub-folders, each sorted by name. Special files are left out, and hidden names and those of
+    ``passed.left_out``, which ``passed`` counts, folders with a ``/``; a link that leads nowhere counts
+    as a file, so that reading it says what is wrong.
     """
     seen: set[tuple[int, int]] = set()
     folders: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
@@ -27,13 +33,14 @@ def walk(root: Path, pattern: tuple[str, ...]) -> Iterator[tuple[Path, str, OSEr
         folder, parts = folders.pop()
         try:
             info = folder.stat()
-            files, subfolders = _list(folder)
+            files, subfolders, names = _list(folder)
         except OSError as error:
             yield folder, "/".join(parts), error
             continue
         if (info.st_dev, info.st_ino) in seen:
             continue
         seen.add((info.st_dev, info.st_ino))
+        passed.update(_left_out(names, parts, pattern))
         for name in files:
             if _matches((*parts, name), pattern):
                 yield folder / name, "/".join((*parts, name)), None
@@ -41,17 +48,27 @@ def walk(root: Path, pattern: tuple[str, ...]) -> Iterator[tuple[Path, str, OSEr
         folders += reversed([entry for entry in inside if _leads_on(entry[1], pattern)])
 
 
-def _list(folder: Path) -> tuple[list[str], list[str]]:
-    files, subfolders = [], []
+def _list(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Files, folders, and what is left out by its name, of that folders with a ``/``."""
+    files, subfolders, names = [], [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
+            if left_out(entry.name):
+                names.append(entry.name + "/" * _is_folder(entry))
+            elif _is_folder(entry):
                 subfolders.append(entry.name)
             elif _is_file(entry):
                 files.append(entry.name)
-    return sorted(files), sorted(subfolders)
+    return sorted(files), sorted(subfolders), names
+
+
+def _left_out(names: list[str], parts: tuple[str, ...], pattern: tuple[str, ...]) -> Iterator[str]:
+    """As what each of the names is left out that the pattern would have reached."""
+    for entry in names:
+        name = entry.removesuffix("/")
+        reached = _leads_on if entry != name else _matches
+        if reached((*parts, name), pattern):
+            yield left_out(name) + "/" * (entry != name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

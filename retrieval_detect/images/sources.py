@@ -26,6 +26,7 @@ from retrieval_detect.images.items import (
     printable,
     suffix_of,
 )
+from retrieval_detect.images.passed import counted, sentence
 from retrieval_detect.images.tables import table_items
 from retrieval_detect.texts import decoded
 from retrieval_detect.types import ImageItem
@@ -44,11 +45,13 @@ def scan(
 
     A spec is a file, a folder, a pattern with ``*``, ``?``, ``[…]`` or ``**``, a ``.tar`` archive, a
     ``.parquet`` table, or the ``uri`` of an item in one of these. In folders only names with an image
-    suffix count (``is_image_name``), hidden ones never; a folder's own files come first, then its
-    sub-folders, each by name; a folder reached twice through links is taken once.
+    suffix count (``is_image_name``), hidden ones and those of ``passed.left_out`` never; a folder's own
+    files come first, then its sub-folders, each by name; a folder reached twice through links is taken
+    once.
 
     ``recursive`` : whether sub-folders, and folders that a pattern matches, are listed as well.
-    ``skipped`` : receives, as the items are taken, how many files of each suffix were passed over.
+    ``skipped`` : receives, as the items are taken, how many files of each suffix were passed over, and
+    how many names left out, those of folders with a ``/`` at their end; else ``passed.counting`` does.
 
     Raises ``UsageError`` at the call for a path that does not exist or cannot be read, and for a
     folder, pattern, archive or table without images. Later troubles (a sub-folder without permission,
@@ -56,7 +59,7 @@ def scan(
     """
     if not specs:
         raise UsageError("no image was given", hint=_WHAT_TO_GIVE)
-    passed = Counter[str]() if skipped is None else skipped
+    passed = counted() if skipped is None else skipped
     prepared = [_prepare(os.fspath(spec), recursive, passed) for spec in specs]
     return chain.from_iterable(
         _items_in(source, source.name, passed) if isinstance(source, Path) else source for source in prepared
@@ -132,7 +135,10 @@ def _not_empty(items: Iterator[ImageItem], complaint: str, skipped: Counter[str]
     before = Counter(skipped)
     first = next(items, None)
     if first is None:
-        raise UsageError(complaint + _passed_over(skipped - before), hint=_WHAT_TO_GIVE)
+        found = sentence(skipped - before)
+        skipped.clear()  # said here, and not a second time
+        skipped.update(before)
+        raise UsageError(printable(f"{complaint}; {found}" if found else complaint), hint=_WHAT_TO_GIVE)
     return chain([first], items)
 
 
@@ -140,7 +146,7 @@ def _not_empty(items: Iterator[ImageItem], complaint: str, skipped: Counter[str]
 
 
 def _items_below(root: Path, pattern: tuple[str, ...], skipped: Counter[str]) -> Iterator[ImageItem]:
-    for path, relative, error in walk(root, pattern):
+    for path, relative, error in walk(root, pattern, skipped):
         suffix = suffix_of(path.name)
         if error is not None and not relative:
             raise UsageError(f"folder {_quoted(str(path))} cannot be listed: {_why(error)}") from error
@@ -175,12 +181,3 @@ def _quoted(spec: str) -> str:
 
 def _why(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _passed_over(skipped: Counter[str]) -> str:
-    """``; 3 files were skipped: .txt 2, .md 1``."""
-    total = sum(skipped.values())
-    if not total:
-        return ""
-    kinds = ", ".join(f"{suffix} {count}" for suffix, count in skipped.most_common(5))
-    return f"; {total:,} {'files were' if total > 1 else 'file was'} skipped: {printable(kinds)}"

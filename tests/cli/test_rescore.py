@@ -48,6 +48,13 @@ def test_the_same_as_asking_about_the_images(vectors, run_rd, embedded):
         assert row["p_real"] is row["log10_lr"] is row["error"] is None
 
 
+def test_what_a_mac_leaves_beside_files_is_no_file_of_a_folder(vectors, run_rd):
+    (vectors.parent / "embedded").mkdir()
+    vectors.rename(vectors.parent / "embedded" / "q.parquet")
+    (vectors.parent / "embedded" / "._q.parquet").write_bytes(b"no table")
+    assert len(json.loads(ask(run_rd, "--json", source="embedded").stdout)) == 7
+
+
 def test_formats(vectors, run_rd):
     lines = [json.loads(line) for line in ask(run_rd, "--format", "jsonl").stdout.splitlines()]
     rows = list(csv.DictReader(io.StringIO(ask(run_rd, "--format", "csv").stdout)))

@@ -128,7 +128,9 @@ def test_discover_for_people(here, run_rd):
 
 
 def test_discover_for_programs(here, run_rd):
+    (here / "known" / "1.dng").write_bytes(b"no picture")
     found = json.loads(done(run_rd("bank", "discover", "inbox", "known", "--json")).stdout)
+    assert found["passed_over"] == {".dng": 1}
     (candidate,) = found["candidates"]
     assert candidate["size"] == len(candidate["images"]) == 8 and candidate["cluster"] == 1
     assert all("inbox/tinted" in uri for uri in candidate["images"])

@@ -172,6 +172,7 @@ def test_layouts_are_as_long_as_their_papers_tables():
 def test_opinions_find_their_images_and_name_the_others(tmp_path):
     touch(tmp_path, "images/a.jpg", "images/b.jpg")
     (tmp_path / "data.csv").write_text("name,mos_quality\na.jpg,3.5\nb.jpg,1\ngone.jpg,2\n")
+    (tmp_path / "._data.csv").write_bytes(b"a Mac's notes on it")
     dataset = load(tmp_path, "agiqa")
     assert [s.quality for s in dataset.samples] == [3.5, 1.0]
     assert dataset.missing == ("gone.jpg",)

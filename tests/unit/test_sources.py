@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.images import items
+from retrieval_detect.images.passed import counting, sentence
 from retrieval_detect.images.sources import IMAGE_SUFFIXES, from_bytes, is_image_name, read_list, scan
 from tests.listings import fill, relatives, uris
 
@@ -43,7 +45,77 @@ def test_hidden_and_other_files_are_passed_over(here):
     fill(here, "f/a.jpg", "f/README.txt", "f/x/y.TXT", "f/LICENSE", "f/.hidden.jpg", "f/.git/b.jpg")
     skipped = Counter()
     assert relatives("f", skipped=skipped) == ["a.jpg"]
-    assert skipped == {".txt": 2, "no suffix": 1}
+    assert skipped == {".txt": 2, "no suffix": 1, "hidden": 1, "hidden/": 1}
+
+
+def test_what_other_programs_leave_in_folders_is_left_out_by_name(here):
+    folders = ["@eaDir", "#recycle", ".thumbnails", "__MACOSX", "$Recycle.bin", "lost+found"]
+    fill(here, "f/a.jpg", *(f"f/x/{folder}/b.jpg" for folder in folders))
+    fill(here, "f/._a.jpg", "f/x/._b.jpg", "f/Thumbs.db", "f/.DS_Store", "f/my@eaDir/c.jpg", "f/raw.DNG")
+    skipped = Counter()
+    assert relatives("f", skipped=skipped) == ["a.jpg", "my@eaDir/c.jpg"]
+    by_name = {f"{folder}/": 1 for folder in folders} | {"._*": 2, "Thumbs.db": 1, ".DS_Store": 1}
+    assert skipped == by_name | {".dng": 1}
+    assert relatives("f/x/@eaDir") == ["b.jpg"]  # whoever names it means it
+
+
+def test_archives_are_counted_alike(here):
+    names = ["a/1.jpg", "a/1.json", "__MACOSX/a/._1.jpg", "a/._1.jpg", "a/Thumbs.db", "README"]
+    with tarfile.open("a.tar", "w") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    skipped = Counter()
+    assert relatives("a.tar", skipped=skipped) == ["a/1.jpg"]
+    assert skipped == {".json": 1, "__MACOSX/": 1, "._*": 1, "Thumbs.db": 1, "no suffix": 1}
+    skipped.clear()
+    assert uris("a.tar::a/1.jpg", skipped=skipped) == ["a.tar::a/1.jpg"] and not skipped
+
+
+def test_a_pattern_counts_what_it_would_have_reached(here):
+    fill(here, "f/1.jpg", "f/._1.jpg", "f/.DS_Store", "f/notes.txt", "f/@eaDir/1.jpg", "g/@eaDir/2.jpg")
+    for pattern, expected in [
+        ("f/*.jpg", {"._*": 1}),
+        ("f/*", {"._*": 1, ".DS_Store": 1, ".txt": 1, "@eaDir/": 1}),
+        ("f/**/1.jpg", {"@eaDir/": 1}),
+    ]:
+        skipped = Counter()
+        assert relatives(pattern, skipped=skipped) == ["1.jpg"]
+        assert skipped == expected
+
+
+def test_counts_reach_whoever_asked_for_them_once(here):
+    fill(here, "f/1.jpg", "f/a.txt", "none/b.txt")
+    with counting() as counts:
+        assert relatives("f") == ["1.jpg"]
+        with pytest.raises(UsageError):  # which says it itself
+            scan(["none"])
+        assert counts == {".txt": 1}
+        relatives("f", skipped=Counter())
+        assert relatives("f") == ["1.jpg"] and counts == {".txt": 2}
+    relatives("f")
+    assert counts == {".txt": 2}
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({}, ""),
+        ({".txt": 1}, "passed over 1 file that is no image: 1 .txt"),
+        ({".txt": 2, ".dng": 3000}, "passed over 3,002 files that are no images: 3,000 .dng, 2 .txt"),
+        ({"@eaDir/": 2, "._*": 3}, "left out by name: 3 ._*, 2 @eaDir/"),
+        (
+            {".txt": 2, "no suffix": 1, "hidden": 1, "LOST+FOUND/": 1},
+            "passed over 3 files that are no images: 2 .txt, 1 no suffix; left out by name: 1 hidden, "
+            "1 LOST+FOUND/",
+        ),
+        (
+            {f".{n}": 9 - n for n in range(8)},
+            "passed over 44 files that are no images: 9 .0, 8 .1, 7 .2, 6 .3, 5 .4, 4 .5, …",
+        ),
+    ],
+)
+def test_what_is_said_of_counts(counts, said):
+    assert sentence(counts) == said
 
 
 def test_suffixes():
@@ -133,7 +205,10 @@ def test_wrong_paths_are_named_at_the_call(here):
         (["good", "gone.jpg"], "'gone.jpg' does not exist"),
         (["good/a.jpg/b.jpg"], "does not exist"),
         (["good", "empty"], "folder 'empty' holds no image$"),
-        (["texts"], r"folder 'texts' holds no image; 3 files were skipped: \.txt 2, \.md 1$"),
+        (
+            ["texts"],
+            r"folder 'texts' holds no image; passed over 3 files that are no images: 2 \.txt, 1 \.md$",
+        ),
         (["good/*.png"], "pattern 'good/\\*.png' matches no image"),
         (["gone/*.png"], "folder 'gone' cannot be listed: No such file"),
         ([""], "empty path"),
