@@ -164,9 +164,9 @@ class EncoderSpec:
 class Claim:
     """Something a file says about where it comes from.
 
-    ``kind`` : where it stands (``"c2pa"``, ``"exif"``, ``"xmp"``, ``"text"``). ``says`` and ``detail`` : in
-    words, values of the file among them, so to be shown as hostile text. ``trusted`` : signed by somebody
-    on a list of trusted signers; everything else can be forged by anybody.
+    ``kind`` : where it stands (``"c2pa"``, ``"exif"``, ``"xmp"``, ``"iptc"``, ``"text"``). ``says`` and
+    ``detail`` : in words, values of the file among them, so to be shown as hostile text. ``trusted`` :
+    signed by somebody on a list of trusted signers; everything else can be forged by anybody.
     """
 
     kind: str
@@ -179,8 +179,9 @@ class Claim:
 class Provenance:
     """What a file says of itself: beside the score, never mixed into it. All values are plain JSON types.
 
-    ``c2pa``, ``exif``, ``xmp``, ``text`` : what was found there, ``None`` where nothing was. ``claims`` :
-    what follows from it, the most telling first. ``damaged`` : what was there and could not be read.
+    ``c2pa``, ``exif``, ``xmp``, ``iptc``, ``text`` : what was found there, ``None`` where nothing was.
+    ``claims`` : what follows from it, the most telling first. ``damaged`` : what was there and could not
+    be read.
     """
 
     c2pa: Mapping[str, Any] | None = None
@@ -189,6 +190,7 @@ class Provenance:
     text: Mapping[str, Any] | None = None
     claims: tuple[Claim, ...] = ()
     damaged: tuple[str, ...] = ()
+    iptc: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

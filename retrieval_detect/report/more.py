@@ -117,4 +117,4 @@ def _where(claim: Claim) -> str:
     return "; ".join([_LANES[claim.kind], *([claim.detail] if claim.detail else [])])
 
 
-_LANES = {"c2pa": "C2PA", "exif": "EXIF", "xmp": "XMP", "text": "text in the file"}
+_LANES = {"c2pa": "C2PA", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC", "text": "text in the file"}

@@ -169,7 +169,8 @@ def test_what_the_file_says_stands_apart():
     assert [fact.name for fact in shown.provenance] == ["exif", "c2pa", "xmp"]
     assert t.SIGNED in shown.provenance[1].value and shown.provenance_note == t.PROVENANCE_NOTE
     assert "&lt;b&gt;100" in evidence_fragment(shown) and "<b>100" not in evidence_fragment(shown)
-    assert viewer().view(FULL).provenance_note == t.NO_PROVENANCE
+    assert viewer().view(replace(FULL, provenance=Provenance())).provenance_note == t.NO_PROVENANCE
+    assert viewer().view(replace(FULL, provenance=None)).provenance_note == t.NOT_LOOKED_FOR
 
 
 # ---------------------------------------------------------------- blind

@@ -1,4 +1,4 @@
-"""What files say of where they come from: C2PA, EXIF, XMP, texts of generator programs.
+"""What files say of where they come from: C2PA, EXIF, XMP, IPTC, texts of generator programs.
 
 Shown beside a score and never mixed into it: every tag can be forged or stripped by anybody. See
 docs/provenance.md.
@@ -9,9 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from retrieval_detect.images.provenance.c2pa import read_manifest
-from retrieval_detect.images.provenance.claims import c2pa_claims, exif_claims, text_claims, xmp_claims
+from retrieval_detect.images.provenance.claims import (
+    c2pa_claims,
+    exif_claims,
+    iptc_claims,
+    text_claims,
+    xmp_claims,
+)
 from retrieval_detect.images.provenance.containers import Blocks, blocks_of
 from retrieval_detect.images.provenance.generators import read_generator
+from retrieval_detect.images.provenance.iptc import read_iptc
 from retrieval_detect.types import Claim, Provenance
 
 __all__ = ["read_provenance"]
@@ -26,6 +33,7 @@ def read_provenance(data: bytes) -> Provenance:
     blocks = blocks_of(data)
     exif = _exif_into(blocks)
     xmp = _xmp_of(blocks)
+    iptc = _iptc_of(blocks)
     texts = blocks.texts | ({"AIGC": xmp["aigc"]} if "aigc" in xmp else {})
     text = read_generator(texts)
     c2pa = read_manifest(data) if blocks.c2pa else None
@@ -33,10 +41,10 @@ def read_provenance(data: bytes) -> Provenance:
     claims += c2pa_claims(c2pa) if c2pa else ()
     claims += text_claims(text) if text else ()
     claims += xmp_claims(xmp)
+    claims += iptc_claims(iptc)
     claims += exif_claims(exif)
-    return Provenance(
-        c2pa, exif or None, xmp or None, text, tuple(claims), tuple(dict.fromkeys(blocks.damaged))
-    )
+    damaged = tuple(dict.fromkeys(blocks.damaged))
+    return Provenance(c2pa, exif or None, xmp or None, text, tuple(claims), damaged, iptc or None)
 
 
 def _exif_into(blocks: Blocks) -> dict[str, Any]:
@@ -52,6 +60,8 @@ def _exif_into(blocks: Blocks) -> dict[str, Any]:
     for keyword, text in exif.texts.items():
         blocks.add_text(keyword, text)
     blocks.xmp = blocks.xmp or blocks.keep("XMP", exif.xmp)
+    blocks.iptc = blocks.iptc or blocks.keep("IPTC", exif.iptc)
+    blocks.c2pa = blocks.c2pa or exif.c2pa
     return exif.facts
 
 
@@ -63,4 +73,11 @@ def _xmp_of(blocks: Blocks) -> dict[str, str]:
     found = read_xmp(blocks.xmp)
     if found is None:
         blocks.damaged.append("XMP: it cannot be read")
+    return found or {}
+
+
+def _iptc_of(blocks: Blocks) -> dict[str, str]:
+    found = read_iptc(blocks.iptc)
+    if found is None:
+        blocks.damaged.append("IPTC: it cannot be read")
     return found or {}

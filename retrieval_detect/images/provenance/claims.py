@@ -58,6 +58,15 @@ def xmp_claims(found: Mapping[str, str]) -> Iterator[Claim]:
 _NAMED = {"ai_system": "AI system", "creator_tool": "program", "credit": "credit"}
 
 
+def iptc_claims(found: Mapping[str, str]) -> Iterator[Claim]:
+    """Of IPTC's records: a program, and whom a picture is credited to."""
+    program = " ".join(found[name] for name in ("program", "version") if name in found)
+    if program:
+        yield Claim("iptc", f"program: {program}", FORGEABLE)
+    if "credit" in found:
+        yield Claim("iptc", f"credit: {found['credit']}", FORGEABLE)
+
+
 def exif_claims(found: Mapping[str, Any]) -> Iterator[Claim]:
     """Of EXIF: a camera, or a program."""
     camera = " ".join(found[name] for name in ("make", "model") if name in found)

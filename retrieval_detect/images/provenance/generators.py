@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from retrieval_detect.images.provenance.comfy import inputs_by_id, positive_prompt
 from retrieval_detect.images.provenance.words import short
 
 Texts: TypeAlias = Mapping[str, str]
@@ -18,7 +19,6 @@ Facts: TypeAlias = dict[str, str]
 
 _COMMENTS = ("UserComment", "comment", "ImageDescription")
 _JOB = re.compile(r"\bJob ID: [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
-_MAX_NODES = 2000
 
 
 def read_generator(texts: Texts) -> Facts | None:
@@ -103,8 +103,7 @@ def _web_ui(texts: Texts) -> dict[str, Any] | None:
         before, steps, settings = f"\n{text}".rpartition("\nSteps: ")
         if not steps or not settings[:1].isdecimal():
             continue
-        pairs = [part.partition(": ") for part in settings.partition("\n")[0][:8192].split(", ")]
-        found = {name: value for name, _, value in reversed(pairs)}  # the first of a name stands
+        found = _settings(settings.partition("\n")[0][:8192])
         version = found.get("Version", "")
         return {
             "tool": "Fooocus" if version.startswith("Fooocus") else "Stable Diffusion web UI or alike",
@@ -117,11 +116,35 @@ def _web_ui(texts: Texts) -> dict[str, Any] | None:
     return None
 
 
+_SETTING = re.compile(r'\s*([^:,"]{1,64}): ("(?:[^"\\]|\\.)*"(?=,|\s*$)|[^,]*)(?:,|$)')
+
+
+def _settings(line: str) -> dict[str, str]:
+    """``Steps: 20, Model: "a, b: c"`` by name; values with commas or colons are in JSON."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(line):
+        match = _SETTING.match(line, at)
+        if match is None:
+            at = (line.find(",", at) + 1) or len(line)
+            continue
+        found.setdefault(match[1], _unquoted(match[2]))  # the first of a name stands
+        at = match.end()
+    return found
+
+
+def _unquoted(value: str) -> str:
+    try:
+        found = json.loads(value) if value.startswith('"') else value
+    except ValueError:
+        return value
+    return found if isinstance(found, str) else value
+
+
 def _comfy(texts: Texts) -> dict[str, Any] | None:
     """The graph that was run: nodes by id, each of a class, with inputs that are values or other nodes."""
-    graph = list(_json(texts.get("prompt")).values())[:_MAX_NODES]
-    nodes = [node for node in graph if isinstance(node, dict) and "class_type" in node]
-    inputs = [node["inputs"] for node in nodes if isinstance(node.get("inputs"), dict)]
+    graph = inputs_by_id(_json(texts.get("prompt")))
+    inputs = list(graph.values())
     if not inputs:
         workflow = _json(texts.get("workflow"))
         return {"tool": "ComfyUI"} if isinstance(workflow.get("nodes"), list) else None
@@ -130,7 +153,7 @@ def _comfy(texts: Texts) -> dict[str, Any] | None:
         "model": _value(inputs, "ckpt_name", "unet_name", "model_name"),
         "sampler": _value(inputs, "sampler_name"),
         "seed": _value(inputs, "seed", "noise_seed"),
-        "prompt": _value(inputs, "text", "prompt"),
+        "prompt": positive_prompt(graph),
     }
 
 

@@ -28,6 +28,8 @@ class _Refused(Exception):
 def read_xmp(packet: bytes) -> dict[str, str] | None:
     """The properties that are wanted and there; ``None`` where the packet cannot be read."""
     reader = _Reader()
+    if packet.startswith((b"\xff\xfe", b"\xfe\xff")):
+        packet = packet.decode("utf-16", "replace").encode()
     parser = expat.ParserCreate("utf-8", namespace_separator=" ")
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end

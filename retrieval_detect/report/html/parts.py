@@ -59,6 +59,13 @@ def provenance(found: Provenance | None) -> Iterator[Fact]:
         yield Fact(damaged, t.DAMAGED)
 
 
+def provenance_note(found: Provenance | None) -> str:
+    """What it is worth, or that there is none, or that nobody looked."""
+    if found is None:
+        return t.NOT_LOOKED_FOR
+    return t.PROVENANCE_NOTE if found.claims or found.damaged else t.NO_PROVENANCE
+
+
 # ---------------------------------------------------------------- the verdict
 
 

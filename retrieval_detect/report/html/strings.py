@@ -147,6 +147,7 @@ INFLUENCE_ROW = "row {row_id} of {name} ({label})"
 NOBODY_LEFT = "nobody would be left to vote"
 SAME_IMAGE_NOTE = "These references are copies or near-copies of the image. They did not vote."
 NO_PROVENANCE = "Nothing was found. Most images that are shared have lost what their files once said."
+NOT_LOOKED_FOR = "Not looked for: a stored embedding was judged, and no file."
 PROVENANCE_NOTE = (
     "Anyone can write or remove such entries: they are shown beside the score and have no part in it."
 )

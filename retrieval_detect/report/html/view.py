@@ -74,7 +74,7 @@ class Viewer:
             picture=self._pictures.query(verdict, image),
             facts=tuple(parts.facts(verdict, picture, image)),
             provenance=provenance,
-            provenance_note=t.PROVENANCE_NOTE if provenance else t.NO_PROVENANCE,
+            provenance_note=parts.provenance_note(verdict.provenance),
             verdict=verdict.verdict,
             headline=parts.plain(words.fits(verdict)),
             strength=parts.strength(verdict),
