@@ -90,7 +90,7 @@ class Methods:
         if record is not None and record.method == QUALITY:
             raise UsageError(
                 f"head {question.method!r} tells how good an image looks, not whether it is fake",
-                hint=f"Ask another method: {', '.join(known)}.",
+                hint=f"rd query alone shows what it predicts. For verdicts: {', '.join(known)}.",
             )
         if question.method not in known:
             near = difflib.get_close_matches(question.method, known, n=1)

@@ -174,11 +174,14 @@ def command(
 
     IMAGE is a file, a folder, a quoted glob, a tar archive or a Parquet file with images; - reads
     one image from stdin. The answer says which bank is nearer, with the references that say so; it
-    is evidence to weigh, not a finding that an image is fake or authentic.
+    is evidence to weigh, not a finding that an image is fake or authentic. With --method of a quality
+    head it is the quality that the head predicts, and nothing else.
     """
+    from retrieval_detect.cli._quality import rate_images
     from retrieval_detect.config import index_path
     from retrieval_detect.detector import Detector
     from retrieval_detect.errors import UsageError
+    from retrieval_detect.ratings import is_quality
 
     keepers = report_of(asked), examination_of(run, asked)
     if tally := _of_vectors(run, images, asked):
@@ -199,6 +202,8 @@ def command(
         device=settings.device,
         offline=settings.offline,
     )
+    if is_quality(detector.snapshot, settings.method):
+        return rate_images(run, detector, chain(ahead, items), single=single)
     started = time.monotonic()
     results = _judged(settings, detector, chain(ahead, items), asked, keepers)
     if heatmap:

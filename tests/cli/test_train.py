@@ -8,6 +8,9 @@ import shutil
 import pytest
 
 from retrieval_detect.cli.main import main
+from retrieval_detect.methods import load_head
+from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.store.training import load_training_set
 from tests.building import one_error
 from tests.cli.layered import build
 from tests.factories import write_pictures
@@ -232,12 +235,48 @@ def test_heads_with_a_text_tower(clip, clip_index, run_rd, bare_folder, kind):
     shown = train(run_rd, kind, "--name", "mine", "--epochs", "1", *args).stdout
     assert f"Head mine ({kind})" in shown and ("Use it" in shown) == (kind != "quality")
     asked = run_rd("query", str(clip / "photos" / "camera" / "0000.png"), "--method", "mine", "--json")
-    if kind == "quality":
-        assert "how good an image looks" in one_error(asked, 2)
-    else:
-        assert json.loads(asked.stdout)["method"] == "mine"
+    told = json.loads(asked.stdout)
+    assert told["method"] == "mine" and ("verdict" in told) == (kind != "quality")
     said = one_error(run_rd("train", "ensemble", "--members", "density,mine"), 2)
     assert f"a {kind} head cannot be trained again" in said
+
+
+def test_a_quality_head_says_how_good_images_look(clip, clip_index, run_rd, bare_folder):
+    """What it predicts of each, as of the vectors that are stored; and no verdict."""
+    folder = (clip / "photos" / "camera").resolve()
+    lines = [f"{path},{i % 7}" for i, path in enumerate(sorted(folder.iterdir()))]
+    (bare_folder / "scores.csv").write_text("\n".join(["image,score", *lines]))
+    train(run_rd, "quality", "--name", "looks", "--epochs", "2", "--scores", "scores.csv")
+    asked = ("query", str(folder), "--method", "looks")
+    told = {rating["input"]: rating["quality"] for rating in json.loads(run_rd(*asked, "--json").stdout)}
+
+    snapshot = Snapshot.open(clip_index)
+    rows = load_training_set(snapshot, ("proj",))
+    uris = [row["uri"] for row in snapshot.take(rows.row_ids.tolist(), ["uri"])]
+    predicted = load_head(snapshot, "looks").decision_function({"proj": rows.as_encoded("proj")})
+    stored = {uri: quality for uri, quality in zip(uris, predicted, strict=True) if uri in told}
+    assert len(stored) > 20 and len(set(stored.values())) > 20
+    assert {uri: told[uri] for uri in stored} == pytest.approx(stored, abs=2e-3)
+
+    (bare_folder / "broken.png").write_text("no image")
+    result = run_rd("query", "broken.png", str(folder / "0003.png"), "--method", "looks")
+    assert result.exit_code == 3 and "broken.png" in result.stderr
+    assert result.stdout.startswith("quality ") and "0003.png" in result.stdout
+    assert "nothing about fakes" in result.stderr and "bank" not in result.stdout
+    table = run_rd(*asked, "--format", "csv").stdout.splitlines()
+    assert table[0] == "input,quality,sha256,index,generation,warnings,error" and len(table) == 31
+
+
+@pytest.mark.parametrize(
+    "option", ["--fpr=0.1", "--exit-code", "--report=p.html", "--stability", "--blind", "-k3"]
+)
+def test_what_is_asked_of_a_verdict_is_not_asked_of_quality(clip, clip_index, run_rd, bare_folder, option):
+    lines = [f"{path.resolve()},{path.stem}" for path in (clip / "photos" / "camera").iterdir()]
+    (bare_folder / "scores.csv").write_text("\n".join(["image,score", *lines]))
+    train(run_rd, "quality", "--name", "looks", "--epochs", "1", "--scores", "scores.csv")
+    asked = ("query", str(clip / "photos" / "camera"), "--method", "looks", option)
+    assert "means nothing for looks" in one_error(run_rd(*asked), 2)
+    assert not (bare_folder / "p.html").exists()
 
 
 def test_a_text_tower_of_another_model(clip, clip_index, run_rd, contents):
