@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval_detect.config import is_index
 from retrieval_detect.detector import Detector
 from retrieval_detect.errors import RdError
 from retrieval_detect.files import sha256_bytes, sha256_file
@@ -66,38 +67,45 @@ def recheck(
     entries: Iterable[Entry],
     *,
     images: Sequence[Path] = (),
+    index: Path | None = None,
     weights: Path | None = None,
     offline: bool = False,
 ) -> Iterator[Finding]:
     """Ask every entry's question again.
 
     ``images`` : files of images that are no longer where they were; they are known by their bytes.
+    ``index`` : where the index lies now; entries of another are not asked. ``None``: where it lay then.
     """
     moved = {sha256_file(path): path for path in images}
 
     @cache
-    def detector(folder: str, generation: int) -> Detector:
-        snapshot = Snapshot(Path(folder), kept_manifest(Path(folder), generation))
+    def detector(folder: Path, generation: int) -> Detector:
+        snapshot = Snapshot(folder, kept_manifest(folder, generation))
         return Detector(snapshot, weights=weights, offline=offline)
 
     for entry in entries:
         finding = Finding(entry["number"], entry["verdict"]["input"], entry["verdict"]["verdict"])
         finding = _with_report(finding, entry)
         try:
-            yield _asked_again(finding, entry, _image(entry, moved), detector)
+            yield _asked_again(finding, entry, _image(entry, moved), detector, index)
         except (RdError, OSError) as error:
             message = error.message if isinstance(error, RdError) else str(error)
             yield replace(finding, notes=(*finding.notes, message))
 
 
 def _asked_again(
-    finding: Finding, entry: Entry, data: bytes, detector: Callable[[str, int], Detector]
+    finding: Finding, entry: Entry, data: bytes, detector: Callable[[Path, int], Detector], named: Path | None
 ) -> Finding:
     index, then = entry["index"], entry["verdict"]
-    folder, generation = index["path"], index["generation"]
+    folder, generation = named or Path(index["path"]), index["generation"]
+    if not is_index(folder):
+        raise RdError(f"there is no index at {folder} (--index NAME|PATH names it elsewhere)")
+    manifest = manifest_path(folder, generation)
+    ours = manifest.exists() and sha256_file(manifest) == index["manifest_sha256"]
+    if named and not ours:
+        raise RdError(f"{folder} is not the index that judged: its generation {generation} is another")
     again = detector(folder, generation).query(data, **_question(entry))
     notes = [*finding.notes, *_differences(then, verdict_json(again))]
-    ours = sha256_file(manifest_path(Path(folder), generation)) == index["manifest_sha256"]
     if not ours:
         notes.append(f"generation {generation} of {folder} is not the one that judged")
     stands = ours and again.verdict == then["verdict"]
@@ -137,12 +145,6 @@ def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[st
         yield f"engine {then['engine']} then, {now['engine']} now"
     if _row_ids(then) != _row_ids(now):
         yield "other references are nearest now"
-
-
-def _moved(before: float | None, after: float | None) -> bool:
-    if before is None or after is None:
-        return before is not after
-    return abs(before - after) > SCORE_TOLERANCE
 
 
 def _row_ids(verdict: Mapping[str, Any]) -> list[int]:

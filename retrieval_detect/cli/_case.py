@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,7 +31,8 @@ _OPTIONS = (
     click.option(
         "--blind",
         is_flag=True,
-        help="Show the evidence first, ask for your own judgement, and only then the verdict.",
+        help="At a terminal: show the evidence, ask for your own judgement, and only then tell the verdict. "
+        "With --report: keep it closed on the page.",
     ),
 )
 
@@ -42,12 +43,15 @@ def case_options(command: F) -> F:
 
 
 class Examination:
-    """What an examiner wants of each verdict: evidence before it, and a line in the log."""
+    """What an examiner wants of each verdict: evidence before it, and a line in the log.
 
-    def __init__(self, run: Run, *, case: Path | None, examiner: str | None, blind: bool) -> None:
+    ``asks`` : for the examiner's own judgement, before the verdict is told.
+    """
+
+    def __init__(self, run: Run, *, case: Path | None, examiner: str | None, asks: bool) -> None:
         from retrieval_detect.cases import Case
 
-        self._run, self._blind = run, blind
+        self._run, self._asks = run, asks
         self._case = Case(case) if case else None
         self._who = examiner or _user()
         if self._case and self._case.exists:
@@ -67,7 +71,7 @@ class Examination:
         entries = []
         for result in results:
             if not isinstance(result, Failure):
-                judgement = self._judgement(result) if self._blind else None
+                judgement = self._judgement(result) if self._asks else None
                 if self._case:
                     entries.append(self._entry(detector, result, question, judgement))
                     if report is None:
@@ -86,13 +90,11 @@ class Examination:
         entry = case_entry(detector, verdict, question)
         return {"who": self._who, "command": sys.argv, "judged_before": judgement, **entry}
 
-    def _judgement(self, verdict: Verdict) -> str | None:
-        """What the examiner makes of the evidence alone; nobody is asked where nobody sits."""
+    def _judgement(self, verdict: Verdict) -> str:
+        """What the examiner makes of the evidence alone."""
         from retrieval_detect.report.words import blind_lines
 
-        if self._run.output.format != "human" or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return None
-        self._run.output.lines(blind_lines(verdict))
+        self._run.output.lines(blind_lines(verdict, "the verdict is shown after your own judgement"))
         question = "Your own judgement, before the verdict is shown"
         return str(click.prompt(question, type=click.Choice(JUDGEMENTS), err=True))
 
@@ -107,8 +109,33 @@ def examination_of(run: Run, asked: dict[str, Any]) -> Examination | None:
     if case and asked["vectors"] is not None:
         raise UsageError("a case is about images, and --vectors opens none", hint="Give images instead.")
     if case or blind:
-        return Examination(run, case=case, examiner=examiner, blind=blind)
+        return Examination(run, case=case, examiner=examiner, asks=blind and _somebody_sits_here())
     return None
+
+
+def require_blind(run: Run, asked: Mapping[str, Any]) -> bool:
+    """Whether verdicts are kept from stdout altogether: only a page, which keeps them closed, is asked for.
+
+    Raises ``UsageError`` where ``--blind`` could not keep its promise.
+    """
+    from retrieval_detect.errors import UsageError
+
+    if not asked["blind"]:
+        return False
+    if asked["vectors"] is not None:
+        raise UsageError("--blind shows evidence first, and --vectors has none", hint="Give images instead.")
+    if run.output.format != "human":
+        raise UsageError(f"--blind is for people, and --format {run.output.format} tells verdicts at once")
+    if not (asked["report"] or _somebody_sits_here()):
+        raise UsageError(
+            "--blind asks for your own judgement, and here is no terminal to ask at",
+            hint="Ask at a terminal, or add --report FILE.html: the page keeps the verdict closed.",
+        )
+    return not _somebody_sits_here()
+
+
+def _somebody_sits_here() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _user() -> str:

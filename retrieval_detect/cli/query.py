@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from retrieval_detect.cli._case import case_options, examination_of
+from retrieval_detect.cli._case import case_options, examination_of, require_blind
 from retrieval_detect.cli._params import (
     SOME_FAILED,
     Command,
@@ -183,6 +183,7 @@ def command(
     from retrieval_detect.errors import UsageError
     from retrieval_detect.ratings import is_quality
 
+    withheld = require_blind(run, asked)
     keepers = report_of(asked), examination_of(run, asked)
     if tally := _of_vectors(run, images, asked):
         return _exit_code(tally.verdicts, tally.failed, asked=exit_code)
@@ -208,8 +209,9 @@ def command(
     results = _judged(settings, detector, chain(ahead, items), asked, keepers)
     if heatmap:
         results = _drawn(results, ahead[0], heatmap)
-    counts, failed = _show(run.output, results, single=single, brief=brief, evidence=evidence)
-    if brief:
+    shown = None if withheld else evidence
+    counts, failed = _show(run.output, results, single=single, brief=brief, evidence=shown)
+    if brief and not withheld:
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
         _sum_up(run, detector, counts, failed, rate=rate, asked=asked)
     return _exit_code(counts, failed, asked=exit_code)
@@ -332,13 +334,16 @@ def _is_the_one_asked_for(images: tuple[str, ...], ahead: Sequence[ImageItem]) -
 
 
 def _show(
-    output: Output, results: Iterator[Verdict | Failure], *, single: bool, brief: bool, evidence: int
+    output: Output, results: Iterator[Verdict | Failure], *, single: bool, brief: bool, evidence: int | None
 ) -> tuple[Counter[str], int]:
-    """Print verdicts as they come; returns how many of each, and how many inputs failed."""
+    """Print verdicts as they come; returns how many of each, and how many inputs failed.
+
+    ``evidence`` : how many references are shown; ``None`` = all that a page shows before its verdict.
+    """
     from retrieval_detect.errors import ImageError
     from retrieval_detect.report.csv import failure_row, verdict_row
     from retrieval_detect.report.json import failure_json, verdict_json
-    from retrieval_detect.report.words import evidence_lines, full, one_line
+    from retrieval_detect.report.words import blind_lines, evidence_lines, full, one_line
     from retrieval_detect.types import Failure
 
     in_csv = output.format == "csv"
@@ -355,6 +360,9 @@ def _show(
             output.warning(f"{result.uri}: {result.message}")
             continue
         counts[result.verdict] += 1
+        if evidence is None:
+            output.lines(blind_lines(result, "the verdict is on the page, behind the evidence"))
+            continue
         lines = [one_line(result)] if brief else full(result)
         more = evidence_lines(result, evidence) if evidence or brief else [_MORE]
         record = verdict_row(result) if in_csv else verdict_json(result)

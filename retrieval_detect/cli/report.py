@@ -57,7 +57,13 @@ def list_(run: Run, case: Path) -> None:
     run.output.table(rows, ["number", "at", "who", "verdict", "index", "generation", "input"])
 
 
-@command.command("verify", examples="rd report verify case-17/\nrd report verify case-17/ --image moved.jpg")
+@command.command(
+    "verify",
+    examples="""
+        rd report verify case-17/
+        rd report verify case-17/ --image moved.jpg --index /mnt/archive/index-2026
+    """,
+)
 @_case
 @click.option(
     "--image",
@@ -75,11 +81,13 @@ def verify(run: Run, case: Path, images: tuple[Path, ...], number: int | None) -
     """Ask everything again, and say whether the verdicts stand.
 
     The log must be as it was written, each report too, and each image judged again by the generation
-    that judged it must come to the same verdict.
+    that judged it must come to the same verdict. --index says where the index lies now; without it,
+    each is looked for where it lay.
 
     Exit code: 0 all stand, 3 some could not be asked again, 4 some do not stand or were changed.
     """
     from retrieval_detect.cases import Case
+    from retrieval_detect.config import index_path
     from retrieval_detect.errors import UsageError
     from retrieval_detect.recheck import recheck
 
@@ -88,9 +96,11 @@ def verify(run: Run, case: Path, images: tuple[Path, ...], number: int | None) -
     if not entries:
         raise UsageError(f"{case} has no entry {number}", hint=f"It has {len(log.entries)}.")
     settings = run.settings
+    # Only the flag: a variable or rd.toml says what is asked next, not where those of a case lie.
+    index = index_path(settings) if settings.origin("index") == "--index" else None
     found = []
     for finding in recheck(
-        entries, images=images, weights=settings.encoder_weights, offline=settings.offline
+        entries, images=images, index=index, weights=settings.encoder_weights, offline=settings.offline
     ):
         found.append(finding)
         run.output.stream(_record(finding), text=_text(finding), essential=("stands", "input"))

@@ -170,9 +170,12 @@ def full(verdict: Verdict) -> list[Line]:
     return lines
 
 
-def blind_lines(verdict: Verdict) -> list[Line]:
-    """What an examiner sees before the verdict: the references, and what the file says about itself."""
-    lines: list[Line] = [[(verdict.input, "strong"), "  the verdict is shown after your own judgement"]]
+def blind_lines(verdict: Verdict, where: str) -> list[Line]:
+    """What an examiner sees before the verdict: the references, and what the file says about itself.
+
+    ``where`` : the sentence that says where the verdict is.
+    """
+    lines: list[Line] = [[(verdict.input, "strong"), f"  {where}"]]
     lines += evidence_lines(verdict, len(verdict.evidence))
     lines += provenance_lines(verdict.provenance)
     return lines + [[("  note     ", "weak"), warning] for warning in verdict.warnings]

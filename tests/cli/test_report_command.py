@@ -49,6 +49,24 @@ def test_an_image_that_is_gone_is_no_finding_against_it(case, run_rd, bare_folde
     assert run_rd("report", "verify", "case", "--image", "moved.png").exit_code == 0
 
 
+def test_an_index_that_was_moved_is_asked_where_it_lies_now(case, run_rd, bare_folder):
+    moved = bare_folder / "archive"
+    case.rename(moved)
+    gone = run_rd("report", "verify", "case")
+    assert gone.exit_code == 3 and "--index" in gone.stdout
+    assert run_rd("report", "verify", "case", "--index", "./archive").exit_code == 0
+
+
+def test_an_entry_is_not_asked_of_another_index(case, run_rd, monkeypatch):
+    other = ("build-index", "--real", "photos", "--fake", "new", "--encoder", "tiny", "--index", "other")
+    assert run_rd(*other).exit_code == 0
+    result = run_rd("report", "verify", "case", "--index", "other")
+    assert result.exit_code == 3 and "is not the index that judged" in result.stdout
+    # Which index is asked next is no word about where this one lies.
+    monkeypatch.setenv("RD_INDEX", "other")
+    assert run_rd("report", "verify", "case").exit_code == 0
+
+
 def test_cases_are_listed(case, run_rd):
     assert run_rd("query", "ask", "--case", "case").exit_code == 0
     rows = json.loads(run_rd("report", "list", "case", "--json").stdout)
@@ -83,6 +101,30 @@ def test_a_blind_page_has_the_verdict_behind_the_evidence(index, run_rd, bare_fo
     blind, plain = ((bare_folder / f"{name}.html").read_text() for name in ("blind", "open"))
     verdict, nearest = "closer to the", "Nearest"
     assert plain.index(verdict) < plain.index(nearest) and blind.index(nearest) < blind.rindex(verdict)
+
+
+def test_what_is_said_beside_a_blind_page_tells_no_verdict(index, run_rd):
+    for asked in (ASK, "ask"):
+        result = run_rd("query", asked, "--blind", "--report", "blind.html")
+        assert result.exit_code == 0 and "behind the evidence" in result.stdout
+        assert "the nearest references" in result.stdout
+        for telling in ("closer to the", "score", "fake-like", "BANK"):
+            assert telling not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("also", "said"),
+    [
+        ([], "here is no terminal to ask at"),
+        (["--case", "case"], "here is no terminal to ask at"),
+        (["--json"], "--format json tells verdicts at once"),
+        (["--report", "blind.html", "-q"], "--format quiet tells verdicts at once"),
+    ],
+)
+def test_blind_is_refused_where_it_would_tell_the_verdict(index, run_rd, bare_folder, also, said, embedded):
+    complaint = one_error(run_rd("query", ASK, "--blind", *also), 2)
+    assert said in complaint
+    assert not embedded and not (bare_folder / "case").exists() and not (bare_folder / "blind.html").exists()
 
 
 def test_blind_on_a_terminal_asks_before_it_tells(index, run_rd, monkeypatch):
