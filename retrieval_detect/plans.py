@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from retrieval_detect.names import named
 from retrieval_detect.progress import quiet
 from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.purge import keyed_digest
+from retrieval_detect.store.staging import Staging
 from retrieval_detect.store.wanted import Wanted
 from retrieval_detect.types import Facts, Failure, ImageItem
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from retrieval_detect.store.manifest import GeneratorFacts
     from retrieval_detect.store.originals import StoredImage
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.store.staging import Staging
     from retrieval_detect.types import Label
 
 
@@ -44,6 +45,8 @@ class UpdatePlan:
     good and are refused. ``generators`` is what is known about those of the new fakes; ``command``
     goes into the history. ``views`` are the kinds of laundered copies to store beside each image;
     ``lacking`` are those of the known that lack some, and ``n_lacking`` how many they lack together.
+    ``kept`` of the new were embedded before, by a run that was interrupted. ``named_otherwise`` :
+    generator or source under which known images are stored, where another was given → how many.
     """
 
     new: tuple[Planned, ...]
@@ -56,6 +59,8 @@ class UpdatePlan:
     views: tuple[str, ...] = ()
     lacking: tuple[Planned, ...] = ()
     n_lacking: int = 0
+    kept: int = 0
+    named_otherwise: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def work(self) -> tuple[Planned, ...]:
@@ -79,11 +84,15 @@ class UpdatePlan:
 
     def summary(self) -> str:
         """One line for people."""
+        kept = [f"{self.kept:,} kept from before", f"{len(self.new) - self.kept:,} to embed"]
         parts = [
             f"{self.n_read:,} image{'s' * (self.n_read != 1)}",
-            f"{len(self.new):,} new",
+            *(kept if self.kept else [f"{len(self.new):,} new"]),
             f"{self.known:,} already known",
         ]
+        parts += [f"{sum(self.named_otherwise.values()):,} of them under other names"] * bool(
+            self.named_otherwise
+        )
         parts += [f"{len(self.lacking):,} of them without some of the views"] * bool(self.lacking)
         parts += [f"{self.repeated:,} given twice"] * bool(self.repeated)
         parts += [f"{self.purged:,} purged and refused"] * bool(self.purged)
@@ -134,7 +143,33 @@ def plan(
         views=tuple(views),
         lacking=tuple(first[image] for image in lacking),
         n_lacking=sum(lacking.values()),
+        kept=_kept([planned.content_id for planned in new], views, snapshot),
+        named_otherwise=_named_otherwise(first, stored, snapshot),
     )
+
+
+def _kept(images: Sequence[bytes], views: Sequence[str], snapshot: Snapshot | None) -> int:
+    """How many of some new images were embedded before, by a run that was interrupted."""
+    if snapshot is None or not images:
+        return 0
+    staging = Staging.of(snapshot)
+    return len(images) - len(wanted_views(images, views, snapshot, staging).to_embed()) if staging else 0
+
+
+def _named_otherwise(
+    given: Mapping[bytes, Planned], stored: Mapping[bytes, StoredImage], snapshot: Snapshot | None
+) -> dict[str, int]:
+    """Generator or source under which images are stored, where another is given → how many."""
+    counts: Counter[str] = Counter()
+    if snapshot is None:
+        return {}
+    rows = snapshot.take([image.row_id for image in stored.values()], ["generator", "source"])
+    for identity, row in zip(stored, rows, strict=True):
+        facts = given[identity].facts
+        column = "generator" if facts.label == "fake" else "source"
+        name = getattr(facts, column)
+        counts[row[column]] += bool(name) and name != row[column]
+    return dict(+counts)
 
 
 def wanted_views(

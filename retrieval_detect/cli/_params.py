@@ -17,6 +17,7 @@ and may return an exit code.
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -228,6 +229,39 @@ class _Shared(click.Command):
 
 class Command(_Shared):
     """A command of rd; ``examples`` are lines a reader can type."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_extra_args = True  # they are refused below, in words that help
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; what is left over is refused."""
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            raise UsageError(
+                f"{ctx.command_path} does not know what {rest[0]!r} is meant to be",
+                hint=_left_over(ctx, rest),
+            )
+        return rest
+
+
+def _left_over(ctx: click.Context, rest: Sequence[str]) -> str:
+    from retrieval_detect.config import is_index
+
+    repeated = [p for p in ctx.command.params if isinstance(p, click.Option) and p.multiple]
+    if given := [max(p.opts, key=len) for p in repeated if ctx.params.get(p.name or "")]:
+        return one_value_each(*given)
+    if is_index(Path(rest[0])):
+        return f"An index is named by an option: {ctx.command_path} --index {shlex.quote(rest[0])}"
+    return f"{ctx.command_path} --help shows how it is used"
+
+
+def one_value_each(*options: str) -> str:
+    """What to say to someone who gave several values at once, or whose shell made several of a pattern."""
+    named = " and ".join(options)
+    one = options[0]
+    takes = "take" if len(options) > 1 else "takes"
+    return f"{named} {takes} one value each time: {one} A {one} B; quote a pattern: {one} 'DIR/*'"
 
 
 class Group(_Shared, click.Group):

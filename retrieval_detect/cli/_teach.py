@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from retrieval_detect.build import AddReport, Index
 from retrieval_detect.cli._again import same_index
 from retrieval_detect.cli._output import human_bytes
-from retrieval_detect.cli._params import SOME_FAILED
+from retrieval_detect.cli._params import SOME_FAILED, one_value_each
 from retrieval_detect.cli._progress import progress
 from retrieval_detect.config import index_path, is_index
 from retrieval_detect.detector import Detector
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.codes import NOTES
+from retrieval_detect.images.items import printable
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.plans import UpdatePlan, plan
@@ -30,7 +31,7 @@ from retrieval_detect.recipes import (
     read_recipe,
 )
 from retrieval_detect.regression import Regression, Reviewer
-from retrieval_detect.report.words import number, regression_lines
+from retrieval_detect.report.words import name_of, number, regression_lines
 from retrieval_detect.store.manifest import GeneratorFacts, Manifest
 from retrieval_detect.store.select import size_on_disk
 from retrieval_detect.types import LABELS, Facts, ImageItem
@@ -56,6 +57,9 @@ def recipe_of(
 ) -> Recipe:
     """The recipe that was named, or the one that --real, --fake and what they show amount to."""
     if name is not None and (real or fake or category or category_folders):
+        if (real or fake) and Path(name).exists() and Path(name).suffix != ".toml":
+            hint = one_value_each(*["--real"] * bool(real), *["--fake"] * bool(fake))
+            raise UsageError(f"{printable(name)!r} stands behind no option that says what it is", hint=hint)
         raise UsageError(
             "a recipe already says what the references are",
             hint="Leave out --real, --fake and the options of categories.",
@@ -99,6 +103,7 @@ def teach(
     run.output.note(f"{'':20}  {planned.summary()}")
     for label in LABELS:
         _name_unnamed(run.output, planned, label, kind)
+    _name_otherwise(run.output, planned)
     if dry_run:
         _show_plan(run.output, planned, folder, exists=known)
         return None
@@ -167,6 +172,16 @@ def _name_unnamed(output: Output, planned: UpdatePlan, label: str, kind: str) ->
     if unnamed:
         way = f"--{column} or sub-folders" if kind == "bank add" else "sub-folders"
         output.note(f"{'':20}  no {column} for {number(unnamed, f'{label} image')}: {way} would name it")
+
+
+def _name_otherwise(output: Output, planned: UpdatePlan) -> None:
+    """Say what known images are called: what is stored keeps its name, whatever is given now."""
+    if named := planned.named_otherwise:
+        called = ", ".join(f"{n:,} as {name_of(name)}" for name, n in sorted(named.items()))
+        output.warning(
+            f"{number(sum(named.values()), 'image')} given under another name than stored ({called}): "
+            "the stored name stays.\n  To rename them, rd bank remove them first, then add them again."
+        )
 
 
 def _encoder(run: Run, recipe: Recipe, index: Index | None) -> Encoder:
@@ -240,7 +255,9 @@ def _show_plan(output: Output, planned: UpdatePlan, folder: Path, *, exists: boo
         "exists": exists,
         "new": {label: planned.count(label) for label in LABELS},
         "views_at_most": planned.views_at_most,
+        "kept": planned.kept,
         "known": planned.known,
+        "named_otherwise": dict(planned.named_otherwise),
         "repeated": planned.repeated,
         "purged": planned.purged,
         "failures": len(planned.failures),
@@ -275,7 +292,9 @@ def _finish(
         "generation": manifest.generation,
         "added": report.added,
         "views": report.views,
+        "kept": planned.kept,
         "known": planned.known,
+        "named_otherwise": dict(planned.named_otherwise),
         "repeated": planned.repeated,
         "purged": report.purged,
         "failures": len(report.failures),

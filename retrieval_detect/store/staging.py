@@ -22,6 +22,7 @@ from retrieval_detect.store.shards import write_array
 from retrieval_detect.types import ORIGINAL_VIEW, Embedded
 
 if TYPE_CHECKING:
+    from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Float16, Float32
 
 Key: TypeAlias = tuple[bytes, str]
@@ -79,6 +80,12 @@ class Staging:
         for path in sorted(self._folder.glob("*.parquet")):
             self._open(path)
 
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Staging:
+        """What is staged beside a generation; to be written to only by who holds the writer lock."""
+        manifest = snapshot.manifest
+        return cls(snapshot.folder, fingerprint=manifest.encoder.fingerprint, layers=manifest.layers)
+
     def __contains__(self, key: Key) -> bool:
         return key in self._where
 
@@ -93,16 +100,19 @@ class Staging:
         try:
             names = pq.read_schema(path).names
             table = pq.read_table(path, columns=[name for name in names if name != THUMBNAIL])
-        except (OSError, pa.ArrowInvalid):
+            whole = self._is_whole(path.stem, table)
+        except (OSError, pa.ArrowInvalid):  # torn, or gone meanwhile: another process has committed it
             return
-        facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        digests = {layer: facts.get(layer) for layer in self._layers}
-        whole = set(_FACTS) <= set(table.column_names) and all(
-            self._path(path.stem, layer).exists() and sha256_file(self._path(path.stem, layer)) == digest
-            for layer, digest in digests.items()
-        )
-        if whole and facts.get("fingerprint") == self._fingerprint:
+        if whole:
             self._take_in(path.stem, table)
+
+    def _is_whole(self, name: str, table: pa.Table) -> bool:
+        facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+        return (
+            facts.get("fingerprint") == self._fingerprint
+            and set(_FACTS) <= set(table.column_names)
+            and all(sha256_file(self._path(name, layer)) == facts.get(layer) for layer in self._layers)
+        )
 
     def _take_in(self, name: str, table: pa.Table) -> None:
         part = len(self._tables)

@@ -83,8 +83,7 @@ class Writer:
 
     def staging(self) -> Staging:
         """Embeddings that are done but not committed."""
-        manifest = self.snapshot.manifest
-        return Staging(self.folder, fingerprint=manifest.encoder.fingerprint, layers=manifest.layers)
+        return Staging.of(self.snapshot)
 
     def add(self, addition: Addition, staging: Staging, *, review: Review | None = None) -> Manifest:
         """Commit ``addition.rows``; they must be staged and not be stored already.

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from retrieval_detect.store.manifest import read_current
+from tests.building import one_error
 from tests.factories import png, write_pictures
 
 NEW = ("bank", "add", "new", "--label", "fake", "--generator", "newgen")
@@ -66,6 +67,25 @@ def test_adding_twice_is_adding_once(index, run_rd, contents, embedded):
     record = done(run_rd, *NEW)
     assert (record["added"], record["known"], record["generation"]) == (0, 4, 2)
     assert contents(index) == before and embedded == []
+
+
+def test_an_index_that_stands_by_no_option(index, run_rd):
+    complaint = one_error(run_rd("bank", "list", str(index)), 2)
+    assert f"rd bank list --index {index}" in complaint
+
+
+def test_known_images_under_another_name_are_told(index, run_rd, contents):
+    before = contents(index)
+    again = ("bank", "add", "generated/sdxl", "--label", "fake", "--generator")
+    assert "another name" not in run_rd(*again, "sdxl").stderr
+    result = run_rd(*again, "newgen")
+    assert result.exit_code == 0
+    assert (
+        "6 images given under another name than stored (6 as sdxl): the stored name stays." in result.stderr
+    )
+    photographs = run_rd("bank", "add", "photos", "--label", "real", "--source", "phone", "--json")
+    assert json.loads(photographs.stdout)["named_otherwise"] == {"camera": 8}
+    assert contents(index) == before
 
 
 def test_sub_folders_name_generators(index, run_rd):

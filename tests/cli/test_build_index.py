@@ -33,6 +33,25 @@ def test_two_folders_become_an_index(pictures, run_rd):
     assert read_current(pictures / "index" / "default").live_rows("real") == 12
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--real", "photos", "generated"], "'generated' stands behind no option"),
+        # What a shell makes of --fake generated/*
+        (
+            ["--real", "photos", "--fake", "generated/flux", "generated/sdxl"],
+            "--real and --fake take one value",
+        ),
+        (["--fake", *["generated/flux"] * 3], "--fake takes one value each time"),
+        (["--real", *["photos/camera"] * 3, "--fake", "generated"], "quote a pattern: --real 'DIR/*'"),
+    ],
+)
+def test_several_paths_behind_one_option(pictures, run_rd, args, said):
+    complaint = one_error(run_rd("build-index", *args, *TINY), 2)
+    assert said in complaint and "recipe" not in complaint
+    assert list((pictures / "index").iterdir()) == []
+
+
 def test_what_people_read(pictures, run_rd):
     result = build(run_rd)
     assert result.stdout.splitlines()[0] == (

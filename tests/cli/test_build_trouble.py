@@ -327,7 +327,11 @@ def test_ctrl_c_and_again(pictures, run_rd, embedded):
     assert "Interrupted. Nothing is left half-written; run the same command again to go on." in rest
     assert "Traceback" not in rest
     assert read_current(pictures / "index" / "default").generation == 0
+    kept = json.loads(build(run_rd, "--json", "--dry-run").stdout)["kept"]
+    assert 0 < kept < 23
     result = build(run_rd, "--json")
+    assert f"23 images, {kept} kept from before, {23 - kept} to embed, 0 already known" in result.stderr
+    assert sum(embedded) == 23 - kept
     assert json.loads(result.stdout)["references"] == {"real": 12, "fake": 11}
     # The batch that was being encoded is lost, and the one before it may not have been taken yet.
     assert 0 < sum(embedded) <= 23 - 2 * (seen - 2)

@@ -256,6 +256,14 @@ def test_a_wrong_setting_is_a_usage_error(run_with):
 # ---------------------------------------------------------------- usage
 
 
+def test_what_is_left_over_is_named(run_rd, run_with, bare_folder):
+    probed = run_with(lambda _run: None, "probe", "what", "ever")
+    assert probed.exit_code == 2
+    assert probed.stderr == (
+        "Error: rd probe does not know what 'what' is meant to be.\n  rd probe --help shows how it is used\n"
+    )
+
+
 def test_an_unknown_option_lists_those_of_the_command(run_with):
     result = run_with(lambda _run: None, "probe", "--devise", "cpu")
     assert result.exit_code == 2
