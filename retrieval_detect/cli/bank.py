@@ -233,18 +233,19 @@ def list_(run: Run, by: str | None) -> None:
 @command.command("history", examples="rd bank history")
 @click.pass_obj
 def history(run: Run) -> None:
-    """List the generations that are kept, oldest first."""
+    """List the generations that are kept, oldest first: what came, what went, what was fitted."""
     from retrieval_detect.cli._output import Column
     from retrieval_detect.config import index_path
+    from retrieval_detect.report.words import changes
     from retrieval_detect.store.manifest import read_current
     from retrieval_detect.store.select import kept_history
     from retrieval_detect.store.snapshot import Snapshot
 
     folder = index_path(run.settings)
     rows = kept_history(Snapshot(folder, read_current(folder)))  # unchecked: it says where to go back to
-    run.output.table(
-        rows, ["generation", Column("created_at", "when"), "operation", "added", "removed", "references"]
-    )
+    numbers = ("added", "removed", "references")
+    when, what = Column("created_at", "when"), Column("changes", "what", changes)
+    run.output.table(rows, ["generation", when, "operation", *numbers, what])
 
 
 # ---------------------------------------------------------------- undo and erase

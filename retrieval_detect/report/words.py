@@ -14,7 +14,7 @@ from retrieval_detect.report.more import (
     stability_lines,
 )
 from retrieval_detect.scoring.conformal import BETA
-from retrieval_detect.types import METHODS, UNNAMED
+from retrieval_detect.types import LABELS, METHODS, UNNAMED
 
 if TYPE_CHECKING:
     from retrieval_detect.regression import Change, Regression
@@ -25,6 +25,7 @@ Part: TypeAlias = str | tuple[str, str]
 Line: TypeAlias = Sequence[Part]
 
 ABSENT = "the true tool may be absent"
+_FITTED = ("fitted", "fitted_anew", "dropped")
 BECAUSE = "Shown because the encoder finds them similar, mostly in subject: neither a source nor proof."
 
 
@@ -41,6 +42,20 @@ def counted(counts: Mapping[str, int]) -> str:
 def name_of(name: str) -> str:
     """A generator's or source's name, or that it has none."""
     return name if name != UNNAMED else "unnamed"
+
+
+def changes(found: Mapping[str, Any] | None, *, most: int = 4) -> str:
+    """``+4 newgen, -5 flux; fitted anew: calibration density`` of ``kept_history``."""
+    if found is None:
+        return ""
+    moved = [(n, name_of(name)) for label in LABELS for name, n in found[label].items()]
+    moved.sort(key=lambda pair: -abs(pair[0]))
+    shown = [f"{n:+,} {name}" for n, name in moved[:most]]
+    shown += [f"and {number(len(moved) - most, 'other')}"] * (len(moved) > most)
+    parts = [", ".join(shown)] * bool(shown)
+    parts += [f"{key.replace('_', ' ')}: {', '.join(found[key])}" for key in _FITTED if found[key]]
+    parts += [f"searched through {found['projection']}"] * bool(found["projection"])
+    return "; ".join(parts)
 
 
 # ---------------------------------------------------------------- one verdict

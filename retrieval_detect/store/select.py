@@ -144,12 +144,17 @@ def list_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
 
 
 def kept_history(snapshot: Snapshot) -> list[dict[str, Any]]:
-    """The generations that can be gone back to, oldest first."""
+    """The generations that can be gone back to, oldest first.
+
+    ``changes`` : what each has that its parent had not, and the other way round; ``None`` where the
+    parent is kept no more.
+    """
     kept = kept_generations(snapshot.folder, snapshot.manifest)
-    return [_history_row(read_manifest(manifest_path(snapshot.folder, generation))) for generation in kept]
+    manifests = [read_manifest(manifest_path(snapshot.folder, generation)) for generation in kept]
+    return [_history_row(then, now) for then, now in zip([None, *manifests], manifests, strict=False)]
 
 
-def _history_row(manifest: Manifest) -> dict[str, Any]:
+def _history_row(then: Manifest | None, manifest: Manifest) -> dict[str, Any]:
     operation = manifest.operation
     return {
         "generation": manifest.generation,
@@ -159,8 +164,29 @@ def _history_row(manifest: Manifest) -> dict[str, Any]:
         "removed": operation.removed,
         "failed": operation.failed,
         "references": sum(manifest.live_rows(label) for label in LABELS),
+        "changes": _changes(then, manifest),
         "detail": dict(operation.detail),
     }
+
+
+def _changes(then: Manifest | None, now: Manifest) -> dict[str, Any] | None:
+    if now.parent is not None and (then is None or then.generation != now.parent):
+        return None
+    changes: dict[str, Any] = {}
+    for label in LABELS:
+        before, after = then.counts(label) if then else {}, now.counts(label)
+        moved = {name: after.get(name, 0) - before.get(name, 0) for name in sorted({*before, *after})}
+        changes[label] = {name: n for name, n in moved.items() if n}
+    old, new = _fitted(then), _fitted(now)
+    changes["fitted"] = sorted(new.keys() - old.keys())
+    changes["fitted_anew"] = sorted(name for name in new.keys() & old.keys() if new[name] != old[name])
+    changes["dropped"] = sorted(old.keys() - new.keys())
+    changes["projection"] = now.projection if then and then.projection != now.projection else None
+    return changes
+
+
+def _fitted(manifest: Manifest | None) -> dict[str, str]:
+    return {f"{record.kind} {record.name}": record.digest for record in (manifest.fitted if manifest else ())}
 
 
 def size_on_disk(folder: Path) -> int:
