@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,10 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAVE = "Save it as UTF-8: Excel calls it CSV UTF-8, PowerShell Out-File -Encoding utf8."
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a cell begins with that a spreadsheet computes (OWASP, CSV injection)."""
 
 
 class Table(NamedTuple):
@@ -76,8 +81,9 @@ def read_csv(path: Path) -> Table:
     """A CSV file with a header. Raises ``UsageError`` that names the line, as where a quote never closes."""
     lines = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="", strict=True)
     try:
-        columns = tuple(lines.fieldnames or ())
-        rows = [{name: value for name, value in row.items() if name} for row in lines]
+        columns = tuple(map(_meant, lines.fieldnames or ()))
+        lines.fieldnames = columns
+        rows = [{name: _meant(value) for name, value in row.items() if name} for row in lines]
     except csv.Error as error:
         raise UsageError(
             f"{path}, line {lines.reader.line_num}: {error}",
@@ -94,3 +100,27 @@ def _looks_like_utf16(data: bytes) -> bool:
     even, odd = data[::2].count(0), data[1::2].count(0)
     wide = max(even, odd) > max(3, len(data) // 3) and 8 * min(even, odd) <= max(even, odd)
     return wide or b"\r\0\n\0" in data or b"\0\r\0\n" in data
+
+
+def csv_text(lines: Iterable[Iterable[object]]) -> str:
+    """Lines of cells as CSV, harmless to a spreadsheet; ``read_csv`` reads them back as they were.
+
+    Names of files and generators are hostile: text that begins like a formula gets an apostrophe before
+    it. Numbers stay as they are, ``None`` is an empty cell.
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([_harmless(cell) for cell in line] for line in lines)
+    return text.getvalue()
+
+
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell
+
+
+def _meant(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def _is_formula(text: str) -> bool:
+    # Behind apostrophes, too: so that what had some of its own is read back with them.
+    return text.lstrip("'").startswith(_FORMULA)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+
+from retrieval_detect.texts import csv_text
 
 Record: TypeAlias = Mapping[str, Any]
 
@@ -155,7 +155,10 @@ class Json(Writer):
 
 
 class Csv(Writer):
-    """A header and rows. Nested values become JSON text; records of a series share their keys."""
+    """A header and rows. Nested values become JSON text; records of a series share their keys.
+
+    Text that a spreadsheet would compute is made harmless (``texts.csv_text``).
+    """
 
     _keys: Sequence[str] = ()
 
@@ -177,18 +180,18 @@ class Csv(Writer):
         self._keys = keys
         self._row(keys)
 
-    def _row(self, cells: Sequence[str]) -> None:
-        buffer = io.StringIO()
-        csv.writer(buffer).writerow(cells)
-        self.echo(buffer.getvalue().removesuffix("\r\n"))
+    def _row(self, cells: Sequence[str | float | None]) -> None:
+        self.echo(csv_text([cells]).removesuffix("\r\n"))
 
     @staticmethod
-    def _cell(value: Any) -> str:
+    def _cell(value: Any) -> str | float | None:
         if value is None:
-            return ""
+            return None
         if isinstance(value, str | Path):
             return escape(str(value)) if sys.stdout.isatty() else str(value)
-        return _json(value)
+        said = _json(value)  # refuses what is no number, too
+        number = value.tolist() if hasattr(value, "tolist") else value
+        return number if isinstance(number, int | float) and not isinstance(number, bool) else said
 
 
 class Quiet(Writer):

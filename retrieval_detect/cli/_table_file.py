@@ -21,16 +21,10 @@ def check_table_file(out: Path | None) -> None:
 
 def write_table_file(out: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write ``rows`` to a file that ``check_table_file`` has passed."""
-    import csv
-    import io
-
     from retrieval_detect.files import write_bytes, write_json
+    from retrieval_detect.texts import csv_text
 
     if out.suffix.lower() == ".json":
         write_json(out, rows)
         return
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(out, text.getvalue().encode())
+    write_bytes(out, csv_text([columns, *([row[name] for name in columns] for row in rows)]).encode())

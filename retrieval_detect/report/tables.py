@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from retrieval_detect.texts import csv_text
 
 if TYPE_CHECKING:
     from retrieval_detect.evaluate.context import Result
@@ -29,15 +29,7 @@ def result_json(result: Result, about: Mapping[str, Any]) -> dict[str, Any]:
 
 def result_csv(result: Result) -> str:
     """The table, a header and a row each, all digits that the result has."""
-    return _csv(result.columns, result.rows)
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([result.columns, *([row.get(name) for name in result.columns] for row in result.rows)])
 
 
 def result_markdown(result: Result, about: Mapping[str, Any]) -> str:

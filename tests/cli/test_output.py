@@ -153,6 +153,18 @@ def test_csv_has_one_header_and_survives_hostile_names(capsys):
     ]
 
 
+def test_csv_gives_spreadsheets_nothing_to_compute(capsys):
+    numbers = {"score": -0.5, "n": np.int64(-3), "s": np.float32(-1.5), "sure": True, "none": None}
+    for name in ("=1+1.png", "+49.png", "-2.png", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=own"):
+        output = Output("csv")
+        output.stream({"name": name, "path": Path(name)} | numbers)
+        _, row = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
+        assert row == [f"'{name}", f"'{name}", "-0.5", "-3", "-1.5", "true", ""]
+    output = Output("csv")
+    output.stream({"=a": "plain-name", "b": "'quoted'", "c": [-1]})
+    assert capsys.readouterr().out == "'=a,b,c\nplain-name,'quoted',[-1]\n"
+
+
 def test_csv_never_drops_a_column_silently():
     output = Output("csv")
     output.stream({"a": 1})

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from retrieval_detect.config import load_settings
 from retrieval_detect.errors import ConfigError, UsageError
 from retrieval_detect.evaluate.datasets import load
 from retrieval_detect.images.sources import read_list
 from retrieval_detect.recipes import read_recipe
-from retrieval_detect.texts import read_csv
+from retrieval_detect.texts import csv_text, read_csv
 
 MARKED = ("utf-8-sig", "utf-16", "utf-32")
 """As Python writes them, with a byte order mark."""
@@ -103,3 +107,21 @@ def test_a_table_of_any_names_gives_no_name_that_ends_the_run(here):
     sample = load(Path("set.parquet")).samples[0]
     with pytest.raises(ImageError, match="no file can have this name"):
         sample.item.read()
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=1))
+@example(["=1", "'=1", "''=1", "'", "''", "'a", "-", "\t", "=a\r\nb"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_tables_are_read_back_as_they_were_and_compute_nothing(names):
+    written = csv_text([["name", "score"], *([name, -0.5] for name in names)])
+    cells = list(csv.reader(io.StringIO(written, newline="")))[1:]
+    assert all(name[0] not in "=+-@\t\r\n＝＋－＠" for name, _ in cells)
+    assert {score for _, score in cells} == {"-0.5"}
+    with TemporaryDirectory() as folder:
+        (path := Path(folder) / "t.csv").write_bytes(written.encode())
+        assert [row["name"] for row in read_csv(path).rows] == names
+
+
+def test_headers_are_read_back_too():
+    Path("t.csv").write_text(csv_text([["=a", "b"], ["-1", "c"]]))
+    assert read_csv(Path("t.csv")) == (("=a", "b"), [{"=a": "-1", "b": "c"}])
