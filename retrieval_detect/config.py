@@ -23,6 +23,7 @@ DEFAULT = "default"
 
 _TABLE = "retrieval-detect"
 _INDEX_MARK = "CURRENT"
+_LARGEST_SIZE = 1 << 20
 _RESERVED_NAMES = frozenset({"recipes"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -78,6 +79,13 @@ def _count(value: Any, _base: Path) -> int:
     raise ValueError("a whole number above 0")
 
 
+def _size(value: Any, base: Path) -> int:
+    size = _count(value, base)
+    if size > _LARGEST_SIZE:
+        raise ValueError(f"at most {_LARGEST_SIZE:,}")
+    return size
+
+
 def _switch(value: Any, _base: Path) -> bool:
     words = {
         "1": True,
@@ -119,8 +127,8 @@ _READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "method": _text,
     "projection": _text,
     "k": _count,
-    "batch_size": _count,
-    "workers": _count,
+    "batch_size": _size,
+    "workers": _size,
     "format": _one_of(*FORMATS),
 }
 

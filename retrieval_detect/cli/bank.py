@@ -185,11 +185,19 @@ def remove(
 
 
 def _digests(file: Path) -> list[str]:
-    """The first word of each line: the output of sha256sum names the file behind it."""
+    """The first word of each line: the output of sha256sum names the file behind it.
+
+    A list of nothing is refused: passed over, it would leave it to the other conditions what goes.
+    """
+    from retrieval_detect.errors import UsageError
+    from retrieval_detect.images.items import printable
     from retrieval_detect.texts import decoded
 
     lines = decoded(file.read_bytes(), str(file), file_names=True).split("\n")
-    return [line.split()[0].removeprefix("\\") for line in lines if line.strip()]
+    found = [line.split()[0].removeprefix("\\") for line in lines if line.strip()]
+    if not found:
+        raise UsageError(f"the list {printable(str(file))} names no image")
+    return found
 
 
 def _declined(run: Run) -> int:

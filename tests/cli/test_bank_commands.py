@@ -227,6 +227,13 @@ def test_sums_as_sha256sum_prints_them(index, pictures, run_rd):
     assert done(run_rd, "bank", "remove", "--from-file", "sums", "--yes")["removed"] == 2
 
 
+def test_a_list_of_nothing_does_not_leave_the_other_conditions_to_choose(index, pictures, run_rd, contents):
+    (pictures / "none").write_text("\n \n")
+    before = contents(index)
+    complaint = one_error(run_rd("bank", "remove", "--generator", "flux", "--from-file", "none", "--yes"), 2)
+    assert "the list none names no image" in complaint and contents(index) == before
+
+
 def test_photographs_do_not_lack_a_generator(index, run_rd):
     """What has no generator because it is a photograph is not what was meant by an empty one."""
     done(run_rd, "bank", "add", "new", "--label", "fake")

@@ -150,6 +150,11 @@ def test_paths_in_a_file_are_relative_to_it(bare_folder, monkeypatch):
         ('format = "xml"', f"format must be one of {', '.join(FORMATS)}, not 'xml'"),
         ("index = 3", "index must be text, not 3"),
         ("batch-size = -1", "batch-size must be a whole number above 0, not -1"),
+        (
+            "batch-size = 99999999999999999999",
+            "batch-size must be at most 1,048,576, not 99999999999999999999",
+        ),
+        ("workers = 1048577", "workers must be at most 1,048,576, not 1048577"),
         ("method = ['mean']", "method must be text, not"),
     ],
 )
