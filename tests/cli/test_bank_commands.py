@@ -12,7 +12,6 @@ import click
 import pytest
 
 from retrieval_detect.store.manifest import read_current
-from tests.building import one_error
 from tests.factories import png, write_pictures
 
 NEW = ("bank", "add", "new", "--label", "fake", "--generator", "newgen")
@@ -67,25 +66,6 @@ def test_adding_twice_is_adding_once(index, run_rd, contents, embedded):
     record = done(run_rd, *NEW)
     assert (record["added"], record["known"], record["generation"]) == (0, 4, 2)
     assert contents(index) == before and embedded == []
-
-
-def test_an_index_that_stands_by_no_option(index, run_rd):
-    complaint = one_error(run_rd("bank", "list", str(index)), 2)
-    assert f"rd bank list --index {index}" in complaint
-
-
-def test_known_images_under_another_name_are_told(index, run_rd, contents):
-    before = contents(index)
-    again = ("bank", "add", "generated/sdxl", "--label", "fake", "--generator")
-    assert "another name" not in run_rd(*again, "sdxl").stderr
-    result = run_rd(*again, "newgen")
-    assert result.exit_code == 0
-    assert (
-        "6 images given under another name than stored (6 as sdxl): the stored name stays." in result.stderr
-    )
-    photographs = run_rd("bank", "add", "photos", "--label", "real", "--source", "phone", "--json")
-    assert json.loads(photographs.stdout)["named_otherwise"] == {"camera": 8}
-    assert contents(index) == before
 
 
 def test_sub_folders_name_generators(index, run_rd):
@@ -225,13 +205,6 @@ def test_sums_as_sha256sum_prints_them(index, pictures, run_rd):
     (pictures / "marked").write_bytes("\r\n".join(lines).encode("utf-16"))
     assert done(run_rd, "bank", "remove", "--from-file", "marked", "--dry-run") == {"would_remove": 2}
     assert done(run_rd, "bank", "remove", "--from-file", "sums", "--yes")["removed"] == 2
-
-
-def test_a_list_of_nothing_does_not_leave_the_other_conditions_to_choose(index, pictures, run_rd, contents):
-    (pictures / "none").write_text("\n \n")
-    before = contents(index)
-    complaint = one_error(run_rd("bank", "remove", "--generator", "flux", "--from-file", "none", "--yes"), 2)
-    assert "the list none names no image" in complaint and contents(index) == before
 
 
 def test_photographs_do_not_lack_a_generator(index, run_rd):
