@@ -167,17 +167,16 @@ def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo | str]:
             return
         begin = _after_zeros(stream, at)
         ended = ended or begin > at
-        if begin - at > _MOST_PADDING_BYTES:
-            yield f"{begin - at:,} bytes from byte {at:,} are zero: what the archive held there is lost"
+        if _is_hole(at, begin, size):
+            yield f"{begin - at:,} bytes from byte {at:,} are zero: members that were there are lost"
         at = begin
         if at >= size:
             break
         member = _member_at(archive, at)
         if member is None:
-            packed = at == 0 and _packing(stream)
-            found = None if packed else _next_header(stream, resume or at + 1, size)
+            found = _next_header(stream, resume or at + 1, at, size)
             yield _damage(stream, at, found)
-            at, ended, damages = found or size, found is None, damages + 1
+            at, resume, ended, damages = found or size, 0, found is None, damages + 1
             continue
         yield member
         # An image whose end is missing takes the headers behind it for its own bytes.
@@ -205,21 +204,38 @@ def _member_at(archive: tarfile.TarFile, at: int) -> tarfile.TarInfo | None:
 def _after_zeros(stream: BinaryIO, at: int) -> int:
     """The first byte from ``at`` on, in steps of a block, whose block is not all zero; or the end."""
     stream.seek(at)
-    while chunk := stream.read(_AT_ONCE_BYTES):
+    n = tarfile.BLOCKSIZE  # behind a member stands the next one, but for the last
+    while chunk := stream.read(n):
         if rest := chunk.lstrip(b"\0"):
             return at + (len(chunk) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
-        at += len(chunk)
+        at, n = at + len(chunk), _AT_ONCE_BYTES
     return at
 
 
-def _next_header(stream: BinaryIO, at: int, size: int) -> int | None:
-    """Where the next header with a true checksum begins: at any byte, for what is missing may be a few."""
+def _is_hole(at: int, begin: int, size: int) -> bool:
+    """Whether zeros are not the mark of an end: two blocks, or filled up to a whole record.
+
+    Behind the last member some programs write one block, or fill up to more.
+    """
+    n, mark = begin - at, 2 * tarfile.BLOCKSIZE
+    if begin >= size or n == 0:
+        return n > _MOST_PADDING_BYTES
+    return n < mark or n > _MOST_PADDING_BYTES or (n > mark and begin % tarfile.RECORDSIZE > 0)
+
+
+def _next_header(stream: BinaryIO, at: int, damaged: int, size: int) -> int | None:
+    """Where the next header with a true checksum begins, but for the one that is damaged all the same.
+
+    At any byte, for what is missing may be a few. Nothing of a packed archive is looked for.
+    """
+    if damaged == 0 and _packing(stream):
+        return None
     while at < size:
         stream.seek(at)
         chunk = stream.read(_AT_ONCE_BYTES + tarfile.BLOCKSIZE)
         start = chunk.find(_MAGIC, _MAGIC_AT) - _MAGIC_AT
         while 0 <= start < _AT_ONCE_BYTES:
-            if _is_header(chunk[start : start + tarfile.BLOCKSIZE]):
+            if at + start != damaged and _is_header(chunk[start : start + tarfile.BLOCKSIZE]):
                 return at + start
             start = chunk.find(_MAGIC, start + _MAGIC_AT + 1) - _MAGIC_AT
         at += _AT_ONCE_BYTES

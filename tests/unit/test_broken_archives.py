@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -77,6 +78,61 @@ def test_a_damaged_long_name_costs_one_member(here, dialect):
     assert len(bad) == 1 and "damaged at byte" in bad[0]
 
 
+@pytest.mark.parametrize("dialect", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_damaged_header_behind_a_good_long_name(here, dialect):
+    """The long name has a true checksum, and leads nowhere: it is no place to go on from, over and over."""
+    images = {f"{'d' * 150}/{name}": data for name, data in IMAGES.items()}
+    data = bytearray(archive(images, dialect))
+    victim = list(images)[2]
+    data[header(victim, bytes(data)) + 1024 + 148] ^= 1
+    good, bad = read(bytes(data))
+    assert good == {name: data for name, data in images.items() if name != victim}
+    assert len(bad) == 1 and "damaged at byte" in bad[0]
+
+
+@pytest.mark.parametrize("length", [512, 1536, 2560])
+def test_a_hole_of_zeros_that_swallows_members(here, length):
+    data = bytearray(archive())
+    start = header("s/1.jpg")
+    data[start : start + length] = bytes(length)
+    good, bad = read(bytes(data))
+    assert "s/1.jpg" not in good and good["s/0.jpg"] == IMAGES["s/0.jpg"] and good["s/5.jpg"]
+    assert bad
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damage_of_any_kind_is_never_silent(here, seed):
+    random = Random(seed)
+    images = {f"{'d' * 120 * (n % 2)}/{n}.jpg": data for n, data in enumerate(IMAGES.values())}
+    data = bytearray(archive(images, random.choice([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])))
+    place = random.randrange(len(data) - 10_240)
+    match seed % 4:
+        case 0:
+            data[place] ^= 1 << random.randrange(8)
+        case 1:
+            del data[place : place + random.choice([1, 100, 512, 2000])]
+        case 2:
+            data[place:place] = random.randbytes(random.choice([1, 100, 512, 3000]))
+        case 3:
+            data[place : place + 2000] = bytes(2000)
+    good, bad = read(bytes(data))
+    assert bad or len(good) == len(images)  # what is within an image is found when it is decoded
+
+
+def test_listing_reads_headers_and_no_images(here):
+    counters = Path("/proc/self/io")
+    if not counters.exists():
+        pytest.skip("this system does not count what is read")
+    Path("a.tar").write_bytes(archive({f"{n}.jpg": b"x" * 400_000 for n in range(50)}))
+
+    def read_so_far():
+        return int(counters.read_text().split()[1])
+
+    before = read_so_far()
+    assert len(list(scan(["a.tar"]))) == 50
+    assert read_so_far() - before < Path("a.tar").stat().st_size / 2
+
+
 def test_wherever_it_is_cut_nothing_is_lost_in_silence(here):
     data = archive()
     mark = header("s/5.jpg") + 512 + 2560  # of the last member 2,200 bytes, in five blocks
@@ -112,6 +168,10 @@ def test_an_archive_cut_and_followed_by_another(here):
 def test_what_follows_the_end(here):
     first, second = archive(without("s/4.jpg", "s/5.jpg")), archive(without(*list(IMAGES)[:4]))
     assert read(first + second) == (IMAGES, [])
+    bare = first.rstrip(b"\0") + bytes(-len(first.rstrip(b"\0")) % 512)
+    assert read(bare + bytes(1024) + second) == (IMAGES, [])  # as bsdtar and Go end an archive
+    good, bad = read(bare + bytes(512) + second)
+    assert good == IMAGES and len(bad) == 1 and "512 bytes from byte" in bad[0]
     good, bad = read(first + b"signature" * 100)
     assert good == without("s/4.jpg", "s/5.jpg")
     assert bad == [
