@@ -72,6 +72,10 @@ def import_(run: Run, file: Path, name: str) -> None:
     manifest = import_index(file, folder, check=require_fitted)
     text = f"{folder}: {_words(manifest)}, by {manifest.encoder.name}. It says what its makers say: rd audit"
     run.output.record(_record(manifest) | {"path": str(folder)}, text=text)
+    if manifest.operation.kind == "rename":
+        run.output.note(
+            "Its names were spelt otherwise; what was fitted by them is stale: rd fit calibration"
+        )
 
 
 def _record(manifest: Manifest) -> dict[str, Any]:

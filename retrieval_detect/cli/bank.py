@@ -17,6 +17,7 @@ from retrieval_detect.cli._params import (
     views_option,
     yes_option,
 )
+from retrieval_detect.cli._rename import rename
 from retrieval_detect.cli._review import check, discover
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def command() -> None:
     """Add, remove and list references; undo."""
 
 
-def _index(run: Run) -> Index:
+def opened(run: Run) -> Index:
+    """The index that is meant."""
     from retrieval_detect.build import Index
     from retrieval_detect.config import index_path
 
@@ -109,7 +111,7 @@ def add(
     from retrieval_detect.regression import Reviewer
     from retrieval_detect.types import Facts
 
-    _index(run)
+    opened(run)
     if facts["label"] == "real" and (facts["generator"] or family or released_at):
         raise click.UsageError("a photograph has no generator: --generator goes with --label fake.")
     released = check_date(released_at, where="--released-at")
@@ -167,7 +169,7 @@ def remove(
     from retrieval_detect.report.words import name_of, number
     from retrieval_detect.store.select import select_rows
 
-    index = _index(run)
+    index = opened(run)
     listed = _digests(from_file) if from_file else []
     conditions = {name: spelling(value) for name, value in where.items() if value is not None}
     wanted = select_rows(index.snapshot(), content_ids=[*ids, *listed], row_ids=rows, **conditions)
@@ -180,7 +182,7 @@ def remove(
         return _declined(run)
     detail = conditions | {"command": "bank remove"}
     manifest = index.remove(wanted, reason=printable(reason), detail=detail)
-    _committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.")
+    committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.")
     return None
 
 
@@ -205,7 +207,8 @@ def _declined(run: Run) -> int:
     return 1
 
 
-def _committed(run: Run, manifest: Manifest, record: dict[str, Any], text: str) -> None:
+def committed(run: Run, manifest: Manifest, record: dict[str, Any], text: str) -> None:
+    """Say what was done, how to undo it, and what is stale by it."""
     from retrieval_detect.cli._again import same_index
     from retrieval_detect.config import index_path
     from retrieval_detect.store.snapshot import Snapshot
@@ -230,7 +233,7 @@ def list_(run: Run, by: str | None) -> None:
     """Say what is in the banks."""
     from retrieval_detect.store.select import count_by, list_rows
 
-    snapshot = _index(run).snapshot()
+    snapshot = opened(run).snapshot()
     if by == "row":
         run.output.table(list_rows(snapshot), ["row_id", "label", "split", "generator", "source", "uri"])
         return
@@ -276,7 +279,7 @@ def rollback(run: Run, generation: int, dry_run: bool) -> None:
         return
     with store.writer(checked=False) as writer:
         manifest = writer.rollback(generation)
-    _committed(
+    committed(
         run, manifest, {"rolled_back_to": generation}, f"Back at the references of generation {generation}."
     )
 
@@ -295,7 +298,7 @@ def compact(run: Run, purge: bool, dry_run: bool, yes: bool) -> int | None:
     """
     from retrieval_detect.report.words import number
 
-    index = _index(run)
+    index = opened(run)
     if purge:
         removed = len(index.store.erasable())
         what = f"{number(removed, 'removed image')} and every older generation for good"
@@ -339,8 +342,9 @@ def _compact(run: Run, index: Index, removed: int, what: str, *, purge: bool) ->
         run.output.record(record | {"generation": manifest.generation}, text=text)
         return
     note = "older generations keep their files until ten changes later" if after >= before else sizes
-    _committed(run, manifest, record, f"Dropped {what}; {note}.")
+    committed(run, manifest, record, f"Dropped {what}; {note}.")
 
 
+command.add_command(rename)
 command.add_command(check)
 command.add_command(discover)

@@ -12,6 +12,7 @@ from retrieval_detect.cli._share import export, import_
 from retrieval_detect.cli._tune import search_line, tune
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from retrieval_detect.store.manifest import FittedKind
@@ -195,12 +196,14 @@ def verify(run: Run, sample: int) -> int | None:
     from retrieval_detect.config import index_path
     from retrieval_detect.report.words import number
     from retrieval_detect.store.manifest import read_current
+    from retrieval_detect.store.renaming import twins
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.verify import verify as examine
 
     folder, settings = index_path(run.settings), run.settings
     snapshot = Snapshot(folder, read_current(folder))
     found = examine(snapshot, sample=sample, weights=settings.encoder_weights, offline=settings.offline)
+    names = {} if found.problems else twins(snapshot)
     n_files = sum(1 for _ in snapshot.files())
     record = {
         "index": str(folder),
@@ -210,6 +213,7 @@ def verify(run: Run, sample: int) -> int | None:
         "compared": found.compared,
         "problems": list(found.problems),
         "left_out": list(found.left_out),
+        "names": names,
     }
     if found.problems:
         lines = [f"{folder}: {number(len(found.problems), 'problem')}"]
@@ -226,5 +230,16 @@ def verify(run: Run, sample: int) -> int | None:
     if found.compared < found.sampled:
         lines.append(f"  {found.sampled - found.compared} could not be: their files are gone or have changed")
     lines += [f"  {what}" for what in found.left_out]
+    lines += _misspelt(names)
     run.output.record(record, text=lines)
     return None
+
+
+def _misspelt(names: dict[str, list[list[str]]]) -> Iterator[str]:
+    """What is one name and spelt in several ways, or in one that rd would not give it."""
+    for column, alike in names.items():
+        for spellings in alike:
+            ways = f"in {len(spellings)} ways" if len(spellings) > 1 else "unusually"
+            yield f"  {column} is spelt {ways}: {', '.join(map(ascii, spellings))}"
+    if names:
+        yield "  Names that look alike are not one until they are spelt alike: rd bank rename"

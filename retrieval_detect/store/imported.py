@@ -35,10 +35,12 @@ from retrieval_detect.store.manifest import (
     commit,
     tool_versions,
 )
+from retrieval_detect.store.renaming import misspelt
 from retrieval_detect.store.schema import norm_column, rows_schema
 from retrieval_detect.store.shards import ROWS, SHARD_ROWS, layer_file, write_shard
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.verify import findings
+from retrieval_detect.store.writer import Writer
 
 if TYPE_CHECKING:
     from retrieval_detect.types import Float16
@@ -66,7 +68,7 @@ def import_index(file: Path, folder: Path, *, check: Callable[[Snapshot], None])
     try:
         received, made = outer / "received", outer / "made"
         head = _unpacked(file, received)
-        manifest = _rebuilt(head, received, made)
+        manifest = _spelt(made, _rebuilt(head, received, made))
         check(Snapshot(made, manifest))
         if folder.exists() or folder.is_symlink():
             raise UsageError(f"{folder} exists already", hint="Give another name: --name NAME")
@@ -200,6 +202,15 @@ def _rebuilt(head: Manifest, received: Path, made: Path) -> Manifest:
         raise IndexCorrupt(f"what was exported is not whole: {problem}", hint="Ask for the file again.")
     commit(made, manifest)
     return manifest
+
+
+def _spelt(made: Path, manifest: Manifest) -> Manifest:
+    """With names in the spelling that they have here, as a generation more where they had another."""
+    snapshot = Snapshot(made, manifest)
+    names = misspelt(snapshot)
+    if not names:
+        return manifest
+    return Writer(made, snapshot).rename(names, detail={"command": "index import"})
 
 
 def _shard(record: ShardRecord, head: Manifest, received: Path, made: Path) -> ShardRecord:

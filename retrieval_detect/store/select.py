@@ -51,7 +51,7 @@ def select_rows(
     table = snapshot.scan(list({"row_id", "label", "content_id", "view", *columns}))
     keep = np.ones(len(table), dtype=bool)
     for name, value in columns.items():
-        keep &= _is_called(table[name], value) & _could_have(table, name)
+        keep &= _is_called(table[name], value) & could_have(table, name)
     if content_ids or row_ids:
         stored = table["row_id"].to_numpy()
         keep &= np.isin(stored, [*_rows_of_images(snapshot, content_ids), *_known_rows(stored, row_ids)])
@@ -72,7 +72,7 @@ def _originals(table: pa.Table) -> pa.ChunkedArray:
     return pc.equal(table["view"].cast(pa.string()), ORIGINAL_VIEW)
 
 
-def _could_have(table: pa.Table, column: str) -> np.ndarray:
+def could_have(table: pa.Table, column: str) -> np.ndarray:
     """Rows that have a value in ``column``, or lack one: a photograph does not lack a generator."""
     owner = _OWNERS.get(column)
     if owner is None:
@@ -122,7 +122,7 @@ def count_by(snapshot: Snapshot, column: str | None) -> list[dict[str, Any]]:
         ]
     table = snapshot.scan(sorted({column, "label", "split", "view"}))
     table = table if column == "view" else table.filter(_originals(table))
-    table = table.filter(pa.array(_could_have(table, column)))
+    table = table.filter(pa.array(could_have(table, column)))
     values = table[column].cast(pa.string()).to_pylist()
     splits = table["split"].cast(pa.string()).to_pylist()
     rows: dict[str, dict[str, Any]] = {}

@@ -41,6 +41,7 @@ from retrieval_detect.store.manifest import (
 )
 from retrieval_detect.store.originals import StoredImage, committed, stored_images
 from retrieval_detect.store.purge import erasable, kept_manifest, keyed_digest
+from retrieval_detect.store.renaming import renamed
 from retrieval_detect.store.shards import keeps_unused_texts, merge_small, rewrite
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.staging import Staging
@@ -48,6 +49,7 @@ from retrieval_detect.store.sweep import sweep
 from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
+    from retrieval_detect.store.renaming import Names
     from retrieval_detect.store.tuned import Tuned
     from retrieval_detect.types import Failure
 
@@ -173,6 +175,22 @@ class Writer:
                 hint="End what reads the index, then run again: rd bank compact --purge",
             )
         return manifest
+
+    def rename(self, names: Names, *, detail: Mapping[str, Any], review: Review | None = None) -> Manifest:
+        """Commit references under other names; names that become one are one. ``review`` : see ``add``."""
+        new = renamed(self.folder, self.snapshot, names)
+        layers = self.snapshot.manifest.layers
+        manifest = self._next(
+            Operation("rename", detail=dict(detail) | {"names": names, "references": new.images}),
+            shards=tuple(merge_small(self.folder, new.shards, layers)),
+            strata=new.strata,
+            generators=new.generators,
+            next_row_id=new.next_row_id,
+        )
+        if review is not None:
+            fitted = with_records(manifest.fitted, review(Snapshot(self.folder, manifest)))
+            manifest = replace(manifest, fitted=fitted)
+        return self._commit_manifest(manifest)
 
     def rollback(self, generation: int) -> Manifest:
         """Commit a copy of an older generation. Row ids and generation numbers go on growing."""

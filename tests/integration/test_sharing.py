@@ -96,6 +96,19 @@ def test_nothing_private_and_nothing_removed_is_in_it(exported):
     assert all(m.name.endswith((".json", ".rows.parquet", ".npy")) for m in members)
 
 
+def test_names_of_an_earlier_version_get_their_one_spelling(tmp_path):
+    store = new_store(tmp_path / "idx")
+    add(store, names("a", 3), "fake", "ge\u0301n", batch=" b")
+    add(store, names("b", 3), "fake", "g\u00e9n")
+    add(store, names("c", 3), "real", "camera")
+    export_index(store.snapshot(), tmp_path / "a.tar")
+    manifest = take_in(tmp_path / "a.tar", tmp_path / "new")
+    snapshot = Store(tmp_path / "new").snapshot()
+    assert snapshot.manifest == manifest and manifest.counts("fake") == {"g\u00e9n": 6}
+    assert set(snapshot.scan(["batch"])["batch"].to_pylist()) == {"", "b"}
+    assert list(findings(snapshot)) == []
+
+
 def test_generators_that_were_removed_are_not_named(tmp_path):
     store = new_store(tmp_path / "idx")
     add(store, names("a", 3), "fake", "secret-generator")
