@@ -172,8 +172,8 @@ class Index:
 
     def note(self, failures: Sequence[Failure]) -> None:
         """List inputs that could not be used, where nothing else is to be written."""
-        with self.store.writer():
-            record_failures(self.folder, failures)
+        with self.store.writer() as writer:
+            record_failures(writer.folder, failures)
 
     def remove(
         self, row_ids: Sequence[int], *, reason: str = "", detail: dict[str, Any] | None = None

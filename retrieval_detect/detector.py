@@ -56,7 +56,7 @@ class Detector:
         self.snapshot = snapshot
         self.layer = grouping_layer(snapshot.manifest.layers)
         self._device = device
-        self._weights = weights
+        self._weights = weights and Path(weights).absolute()
         self._offline = offline
         self._encoder = encoder
         self._agreed = False

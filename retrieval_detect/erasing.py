@@ -51,7 +51,7 @@ def _heads(writer: Writer, new: Snapshot) -> Iterator[FittedRecord]:
     names = {*new.manifest.names("fake"), *new.manifest.names("real")}
     for record in new.manifest.fitted:
         if record.kind == "head":
-            files = {suffix: new.fitted_path(record, suffix).read_bytes() for suffix in record.files}
+            files = {suffix: new.read(new.fitted_path(record, suffix)) for suffix in record.files}
             bare = unnamed(files["json"], names)
             if bare != files["json"]:
                 yield _again(writer, record, files | {"json": bare})

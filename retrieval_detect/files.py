@@ -32,8 +32,10 @@ def require_folder_of(path: Path) -> None:
         raise UsageError(f"there is no folder {path.parent} to write {path.name} to")
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, new: bool = False) -> None:
     """Create or replace ``path`` with what ``write`` puts into the open file, all or nothing.
+
+    ``new`` : replace nothing; ``FileExistsError`` if something lies at ``path`` by the time all is written.
 
     What is no file, such as ``/dev/stdout``, is written to and stays what it is. An ``OSError``
     names ``path`` and has an ``errno`` where the disk is full, whatever library wrote.
@@ -48,6 +50,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            path.open("xb").close()
         temporary.replace(path)
     except BaseException as error:
         told = _told(error, path, temporary)  # before what is deleted makes room again
@@ -69,9 +73,9 @@ def _told(error: BaseException, path: Path, temporary: Path) -> BaseException:
     return error if number is None else OSError(number, os.strerror(number), str(path))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, new: bool = False) -> None:
     """``write_atomically`` for bytes at hand."""
-    write_atomically(path, lambda file: file.write(data))
+    write_atomically(path, lambda file: file.write(data), new=new)
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -292,10 +292,10 @@ def load_head(snapshot: Snapshot, name: str) -> Head:
         raise UsageError(f"there is no head {name!r}", hint="See: rd head list")
     paths = {suffix: snapshot.fitted_path(record, suffix) for suffix in record.files}
     try:
-        files = {suffix: path.read_bytes() for suffix, path in paths.items()}
+        files = {suffix: snapshot.read(path) for suffix, path in paths.items()}
         head = read_head(files)
         fingerprint = json.loads(files["json"])["about"].get("fingerprint")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(next(iter(paths.values()))) from error
     if fingerprint and fingerprint != snapshot.manifest.encoder.fingerprint:
         raise EncoderMismatch(f"head {name!r} was trained for another encoder", hint="Train it: rd train")
@@ -317,8 +317,8 @@ def read_calibration(snapshot: Snapshot, name: str) -> Calibration | None:
         return None
     path = snapshot.fitted_path(record, "json")
     try:
-        return Calibration.from_json(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Calibration.from_json(json.loads(snapshot.read(path)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path) from error
 
 

@@ -15,8 +15,7 @@ from retrieval_detect.files import sha256_bytes, sha256_file
 from retrieval_detect.report.json import verdict_json
 from retrieval_detect.store.manifest import manifest_path, tool_versions
 from retrieval_detect.store.pins import pin
-from retrieval_detect.store.purge import kept_manifest
-from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.store.purge import kept_snapshot
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
@@ -80,8 +79,7 @@ def recheck(
 
     @cache
     def detector(folder: Path, generation: int) -> Detector:
-        snapshot = Snapshot(folder, kept_manifest(folder, generation))
-        return Detector(snapshot, weights=weights, offline=offline)
+        return Detector(kept_snapshot(folder, generation), weights=weights, offline=offline)
 
     for entry in entries:
         finding = Finding(entry["number"], entry["verdict"]["input"], entry["verdict"]["verdict"])

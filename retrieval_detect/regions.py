@@ -162,8 +162,8 @@ def read_regions(snapshot: Snapshot, name: str) -> HighestCrops | None:
         return None
     path = snapshot.fitted_path(record, "json")
     try:
-        return HighestCrops.from_json(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return HighestCrops.from_json(json.loads(snapshot.read(path)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path) from error
 
 

@@ -31,7 +31,7 @@ from retrieval_detect.search.bulk import Asked
 from retrieval_detect.store.exchange import EmbeddingsFile
 from retrieval_detect.store.ledger import Finished, Ledger
 from retrieval_detect.store.manifest import FileRecord
-from retrieval_detect.store.purge import kept_manifest
+from retrieval_detect.store.purge import kept_snapshot
 from retrieval_detect.store.schema import CONTENT_ID_BYTES
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.sweep import kept_generations
@@ -374,9 +374,7 @@ def _detector_of(snapshot: Snapshot, generation: int, *, device: str) -> Detecto
             hint=f"There are {', '.join(map(str, kept[:-1])) or 'none'} (rd bank history). Without "
             "--changed-since all verdicts are written.",
         )
-    before = Snapshot(snapshot.folder, kept_manifest(snapshot.folder, generation))
-    for shard in before.shards():
-        shard.hold(before.manifest.layers)
+    before = kept_snapshot(snapshot.folder, generation)
     for label in LABELS:
         if not before.manifest.live_rows(label, "bank"):
             raise UsageError(f"generation {generation} gave no verdicts: its {label} bank was empty")

@@ -11,13 +11,14 @@ import numpy as np
 
 from retrieval_detect.detector import Detector
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
-from retrieval_detect.errors import RdError
+from retrieval_detect.errors import IndexStateError, RdError
 from retrieval_detect.images.sources import scan
 from retrieval_detect.methods import Methods, read_calibration
 from retrieval_detect.regions import read_regions
 from retrieval_detect.search.approximate import caveat
 from retrieval_detect.search.banks import Banks
 from retrieval_detect.search.fitted import read_projection
+from retrieval_detect.store.manifest import manifest_path
 from retrieval_detect.store.verify import findings
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, ImageItem
 
@@ -52,7 +53,9 @@ def verify(
     """Reread the store, compare FAISS with it, and embed ``sample`` references again."""
     damage = tuple(findings(snapshot))
     if damage:
+        _require_kept(snapshot)
         return Findings(damage)
+    snapshot.hold()
     detector = Detector(snapshot, weights=weights, offline=offline, device="cpu")
     # Approximate banks may answer otherwise; what they measure candidates by is compared all the same.
     banks = Banks(snapshot, device="cpu", exact=True)
@@ -74,6 +77,16 @@ def verify(
     tuned = detector.banks.tuned
     left_out = (f"only exact search was compared; banks use {caveat(tuned)}",) if tuned else ()
     return Findings(tuple(wrong), len(chosen), len(distances), left_out)
+
+
+def _require_kept(snapshot: Snapshot) -> None:
+    """Raise ``IndexStateError`` where files are missing because the generation was swept meanwhile."""
+    generation = snapshot.manifest.generation
+    if not manifest_path(snapshot.folder, generation).exists():
+        raise IndexStateError(
+            f"generation {generation} of {snapshot.folder} has gone while it was verified",
+            hint="Verify the one that is in force now: rd index verify",
+        )
 
 
 def require_fitted(snapshot: Snapshot) -> None:

@@ -86,10 +86,12 @@ def _written(copy: Copy, data: bytes) -> Copy | Failure:
         if path.is_symlink() or path.exists():
             if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
                 return replace(copy, new=False)
-            message = f"{path} is there already with other bytes; it was left as it is"
-            return Failure(copy.uri, EXISTS, message)
+            raise FileExistsError
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
+        write_bytes(path, data, new=True)
+    except FileExistsError:
+        message = f"{path} is there already with other bytes; it was left as it is"
+        return Failure(copy.uri, EXISTS, message)
     except OSError as error:
         return Failure(copy.uri, UNWRITABLE, f"{path} cannot be written: {error.strerror or error}")
     return copy

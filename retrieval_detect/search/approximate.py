@@ -20,7 +20,7 @@ from retrieval_detect.errors import SearchError
 from retrieval_detect.search import threads
 from retrieval_detect.search._faiss import faiss, faiss_errors
 from retrieval_detect.search.bank import Bank, BankFiles
-from retrieval_detect.search.derived import mapped, vouched, write_index
+from retrieval_detect.search.derived import forget_swept, mapped, vouched, write_index
 from retrieval_detect.search.kinds import Kind, kind_of
 from retrieval_detect.search.scan import Part
 from retrieval_detect.search.state import BankState
@@ -193,7 +193,9 @@ def open_bank(
         if files.folder is None:
             bank.build(kind, covered)
         else:
-            bank.load(index_path(files.folder, tuned, label, present), kind, covered)
+            path = index_path(files.folder, tuned, label, present)
+            bank.load(path, kind, covered)
+            forget_swept(path, shards)
     return bank.at(tuned.banks[label].effort)
 
 

@@ -22,6 +22,7 @@ from retrieval_detect.search.projection import query_codes
 from retrieval_detect.search.references import References
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.layout import BANKS
+from retrieval_detect.store.shards import IDS
 from retrieval_detect.types import LABELS, NEAR_HAMMING, Neighbours
 
 if TYPE_CHECKING:
@@ -193,7 +194,10 @@ class Banks:
     def _shards(self, label: Label) -> list[ShardVectors]:
         return [
             ShardVectors(
-                s.record.id, s.row_ids, _joined([s.vectors(layer) for layer in self.projection.layers])
+                s.record.id,
+                s.row_ids,
+                _joined([s.vectors(layer) for layer in self.projection.layers]),
+                s.path(IDS),
             )
             for s in self._snapshot.shards(label, "bank")
         ]

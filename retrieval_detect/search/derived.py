@@ -90,8 +90,9 @@ class BankFiles:
         built = self._build(shard)
         try:
             self._write(path, shard, built)
+            forget_swept(path, [shard])
             return self._read(path, shard)
-        except (SearchError, OSError) as error:
+        except (SearchError, OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("%s cannot be kept (%s): searching from memory", path.name, error)
             return built
 
@@ -153,6 +154,16 @@ def write_index(path: Path, index: Any, facts: dict[str, Any]) -> None:
     facts = facts | {"faiss": faiss().__version__, "sha256": hashlib.sha256(data).hexdigest()}
     files.write_atomically(path, lambda file: _write_all(file, data))
     files.write_json(path.with_suffix(".json"), {"facts": facts, "sha256": _digest(facts)})
+
+
+def forget_swept(path: Path, shards: Sequence[ShardVectors]) -> None:
+    """Delete a derived file again if a shard behind it has been swept: what was erased must not come back.
+
+    Whoever sweeps deletes shards before derived files, so that one of the two is seen to.
+    """
+    if not all(shard.source is None or shard.source.exists() for shard in shards):
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _spread(codes: Float16, shard: ShardVectors, start: int) -> float:

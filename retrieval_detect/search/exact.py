@@ -20,6 +20,8 @@ from retrieval_detect.search.projection import query_codes, row_codes
 from retrieval_detect.types import Neighbours
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retrieval_detect.search.projection import Float64, Projection
     from retrieval_detect.types import Float16, Float32, Int64
 
@@ -50,12 +52,14 @@ class ShardVectors:
     """Rows of one label and one split, for the layers of a projection.
 
     ``row_ids`` : int64 (n,), strictly increasing. ``vectors`` : float16 (n, d), unit norm up to
-    rounding, or several layers' ``SideBySide``; may be memory maps. ``shard_id`` names derived files.
+    rounding, or several layers' ``SideBySide``; may be memory maps. ``shard_id`` names derived files, which
+    are not kept once ``source``, a file, has gone: what was erased must not come back.
     """
 
     shard_id: str
     row_ids: Int64
     vectors: Float16 | SideBySide
+    source: Path | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float16:

@@ -41,8 +41,8 @@ def read_fitted(snapshot: Snapshot, name: str) -> Affine:
         )
     path = snapshot.fitted_path(record, "safetensors")
     try:
-        projection = Affine.from_bytes(path.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        projection = Affine.from_bytes(snapshot.read(path))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path) from error
     require_layers_stored(snapshot, projection.layers)
     return projection

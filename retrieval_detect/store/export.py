@@ -41,8 +41,9 @@ def export_index(snapshot: Snapshot, out: Path, *, keep: Collection[str] = ()) -
     ``keep`` : which of ``PRIVATE`` go along. Returns the manifest that is in the file. Needs the room of the
     vectors beside ``out`` for as long as it takes.
     """
+    taken = UsageError(f"{out} exists already", hint="Give the name of a new file.")
     if out.exists() or out.is_symlink():
-        raise UsageError(f"{out} exists already", hint="Give the name of a new file.")
+        raise taken
     require_folder_of(out)
     with TemporaryDirectory(prefix=".rd-export-", dir=out.parent) as name:
         folder = Path(name)
@@ -51,8 +52,15 @@ def export_index(snapshot: Snapshot, out: Path, *, keep: Collection[str] = ()) -
         manifest = _handed_on(snapshot.manifest, shards)
         head = {"format": EXPORT_FORMAT, "version": EXPORT_VERSION, "manifest": manifest.to_json()}
         write_json(folder / HEAD, head)
-        files = [(HEAD, folder / HEAD), *_members(manifest, folder, snapshot)]
-        write_atomically(out, lambda file: _pack(file, files))
+        for path, _ in _small(manifest, snapshot.folder):
+            copy = folder / path.relative_to(snapshot.folder)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(snapshot.read(path))  # its own file may have been swept by now
+        files = [(part, folder / part) for part in (HEAD, *exported_files(manifest))]
+        try:
+            write_atomically(out, lambda file: _pack(file, files), new=True)
+        except FileExistsError:
+            raise taken from None
     return manifest
 
 
@@ -63,7 +71,8 @@ def exported_files(manifest: Manifest) -> dict[str, FileRecord]:
         for shard in manifest.shards
         for suffix, record in shard.files.items()
     }
-    return files | {str(path): record for path, record in _small(manifest, Path())}
+    root = Path("/")
+    return files | {str(path.relative_to(root)): record for path, record in _small(manifest, root)}
 
 
 def _handed_on(manifest: Manifest, shards: list[ShardRecord]) -> Manifest:
@@ -82,11 +91,6 @@ def _handed_on(manifest: Manifest, shards: list[ShardRecord]) -> Manifest:
 def _small(manifest: Manifest, folder: Path) -> Iterator[tuple[Path, FileRecord]]:
     """Canaries and what was fitted."""
     yield from Snapshot(folder, replace(manifest, shards=())).files()
-
-
-def _members(manifest: Manifest, folder: Path, snapshot: Snapshot) -> Iterator[tuple[str, Path]]:
-    for name in exported_files(manifest):
-        yield name, (folder if name.startswith(f"{SHARDS}/") else snapshot.folder) / name
 
 
 def _shard(folder: Path, snapshot: Snapshot, shard: Shard, keep: Collection[str]) -> ShardRecord | None:

@@ -59,11 +59,12 @@ def import_index(file: Path, folder: Path, *, check: Callable[[Snapshot], None])
     ``UsageError`` where something lies at ``folder`` already, ``IndexCorrupt`` or ``FormatUnsupported`` for a
     file that is not what it should be.
     """
+    taken = UsageError(f"{folder} exists already", hint="Give another name: --name NAME")
     if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder} exists already", hint="Give another name: --name NAME")
+        raise taken
     folder.parent.mkdir(parents=True, exist_ok=True)
     # One folder deeper than indexes are looked for: what a crash leaves is never taken for one.
-    outer = folder.parent / f"{TEMPORARY}import-{secrets.token_hex(8)}"
+    outer = folder.parent.absolute() / f"{TEMPORARY}import-{secrets.token_hex(8)}"
     outer.mkdir()
     try:
         received, made = outer / "received", outer / "made"
@@ -71,8 +72,11 @@ def import_index(file: Path, folder: Path, *, check: Callable[[Snapshot], None])
         manifest = _spelt(made, _rebuilt(head, received, made))
         check(Snapshot(made, manifest))
         if folder.exists() or folder.is_symlink():
-            raise UsageError(f"{folder} exists already", hint="Give another name: --name NAME")
-        made.rename(folder)
+            raise taken
+        try:
+            made.rename(folder)
+        except OSError as error:  # nothing that holds something is renamed over
+            raise taken if folder.exists() else error from None
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(outer, ignore_errors=True)

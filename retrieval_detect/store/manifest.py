@@ -299,6 +299,17 @@ def read_current(folder: Path) -> Manifest:
     Raises ``IndexNotFound`` where there is no index and ``IndexCorrupt`` where CURRENT or its
     manifest is damaged.
     """
+    while True:
+        line = _current(folder)
+        try:
+            return read_manifest(folder / MANIFESTS / line[0], sha256=line[1])
+        except IndexCorrupt:
+            if _current(folder) == line:  # else it was swept meanwhile: another is in force
+                raise
+
+
+def _current(folder: Path) -> list[str]:
+    """The name of the manifest in force, and its digest."""
     try:
         line = (folder / CURRENT).read_text(encoding="ascii").split()
     except (FileNotFoundError, NotADirectoryError):
@@ -310,7 +321,7 @@ def read_current(folder: Path) -> Manifest:
         line = []
     if len(line) != 2 or not re.fullmatch(r"\d{8}\.json", line[0]):
         raise _damaged(folder / CURRENT)
-    return read_manifest(folder / MANIFESTS / line[0], sha256=line[1])
+    return line
 
 
 def read_manifest(path: Path, *, sha256: str | None = None) -> Manifest:

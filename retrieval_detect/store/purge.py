@@ -8,33 +8,38 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_detect.errors import UsageError
+from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.files import DigestCache
-from retrieval_detect.store.manifest import Manifest, manifest_path, read_current, read_manifest
+from retrieval_detect.store.manifest import manifest_path, read_current, read_manifest
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.sweep import KEPT_GENERATIONS, kept_generations
+from retrieval_detect.store.sweep import KEPT_GENERATIONS, kept_generations, kept_manifests
 
 
-def kept_manifest(folder: Path, generation: int) -> Manifest:
-    """A generation that can be gone back to, its files checked.
+def kept_snapshot(folder: Path, generation: int) -> Snapshot:
+    """A generation that can be gone back to, checked and held.
 
     Raises ``UsageError`` where it is not kept and ``IndexCorrupt`` where it is damaged.
     """
-    if generation not in kept_generations(folder, read_current(folder)):
-        raise UsageError(
-            f"there is no generation {generation} to go back to",
-            hint=f"See which are kept (the last {KEPT_GENERATIONS}): rd bank history",
-        )
-    manifest = read_manifest(manifest_path(folder, generation))
-    Snapshot(folder, manifest).check(DigestCache.for_user())
-    return manifest
+    try:
+        if generation in kept_generations(folder, read_current(folder)):
+            snapshot = Snapshot(folder, read_manifest(manifest_path(folder, generation)))
+            snapshot.check(DigestCache.for_user())
+            snapshot.hold()
+            return snapshot
+    except IndexCorrupt:
+        if generation in kept_generations(folder, read_current(folder)):  # else it was swept meanwhile
+            raise
+    raise UsageError(
+        f"there is no generation {generation} to go back to",
+        hint=f"See which are kept (the last {KEPT_GENERATIONS}): rd bank history",
+    )
 
 
 def erasable(snapshot: Snapshot) -> set[bytes]:
     """Content ids that some kept generation calls removed and that have no live row now."""
     removed: set[bytes] = set()
-    for generation in kept_generations(snapshot.folder, snapshot.manifest):
-        then = Snapshot(snapshot.folder, read_manifest(manifest_path(snapshot.folder, generation)))
+    for manifest in kept_manifests(snapshot.folder, snapshot.manifest):
+        then = Snapshot(snapshot.folder, manifest)
         dead = np.concatenate([np.empty(0, np.int64), *(s.row_ids[~then.live(s)] for s in then.shards())])
         removed |= {row["content_id"] for row in then.take(dead.tolist(), ["content_id"])}
     content_ids = sorted(removed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import pyarrow.compute as pc
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.names import spelling
-from retrieval_detect.store.manifest import Manifest, manifest_path, read_manifest
+from retrieval_detect.store.manifest import Manifest
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.sweep import kept_generations
+from retrieval_detect.store.sweep import kept_manifests
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, UNNAMED
 
 _OWNERS = {"generator": "fake", "source": "real"}
@@ -149,8 +150,7 @@ def kept_history(snapshot: Snapshot) -> list[dict[str, Any]]:
     ``changes`` : what each has that its parent had not, and the other way round; ``None`` where the
     parent is kept no more.
     """
-    kept = kept_generations(snapshot.folder, snapshot.manifest)
-    manifests = [read_manifest(manifest_path(snapshot.folder, generation)) for generation in kept]
+    manifests = list(kept_manifests(snapshot.folder, snapshot.manifest))
     return [_history_row(then, now) for then, now in zip([None, *manifests], manifests, strict=False)]
 
 
@@ -191,4 +191,12 @@ def _fitted(manifest: Manifest | None) -> dict[str, str]:
 
 def size_on_disk(folder: Path) -> int:
     """Bytes of all files of an index."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(map(_size, folder.rglob("*")))
+
+
+def _size(path: Path) -> int:
+    try:
+        info = path.stat()
+    except FileNotFoundError:  # swept since it was listed
+        return 0
+    return info.st_size if S_ISREG(info.st_mode) else 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retrieval_detect.errors import IndexCorrupt
 from retrieval_detect.files import DigestCache
 from retrieval_detect.store.layout import CANARIES, TOMBSTONES
 from retrieval_detect.store.manifest import (
     ALL_ROWS,
     GROWTH,
+    FileRecord,
     FittedKind,
     FittedRecord,
     Manifest,
@@ -37,43 +41,72 @@ class Snapshot:
 
     Opening checks that every file is what the manifest says (by size always, by sha256 once per
     version of the file, see ``DigestCache``) and maps it, so that the generation stays readable
-    however many follow.
+    however many follow, and wherever the process goes.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()
         self.manifest = manifest
-        self._shards = [Shard(folder, record) for record in manifest.shards]
+        self._shards = [Shard(self.folder, record) for record in manifest.shards]
+        self._mapped: dict[Path, mmap] = {}
 
     @classmethod
     def open(cls, folder: Path, *, digests: DigestCache | None = None) -> Snapshot:
         """The generation in force; raises ``IndexNotFound``, ``IndexCorrupt`` or ``FormatUnsupported``."""
-        snapshot = cls(folder, read_current(folder))
         digests = digests or DigestCache.for_user()
-        snapshot.check(digests)
-        digests.save()
-        for shard in snapshot.shards():
-            shard.hold(snapshot.manifest.layers)
-        _ = snapshot.dead
-        return snapshot
+        while True:
+            snapshot = cls(folder, read_current(folder))
+            try:
+                snapshot.check(digests)
+                snapshot.hold()
+            except IndexCorrupt:
+                if read_current(folder) == snapshot.manifest:
+                    raise
+                continue  # it was swept meanwhile: another is in force
+            digests.save()
+            return snapshot
+
+    def hold(self) -> None:
+        """Map every file now, so that all stays readable after a writer has swept it."""
+        for shard in self._shards:
+            shard.hold(self.manifest.layers)
+        for path, _ in self._small_files():
+            self._map(path)
+        _ = self.dead
 
     def check(self, digests: DigestCache) -> None:
         """Raise ``IndexCorrupt`` for the first file that is not what the manifest says."""
         for path, record in self.files():
             check_file(path, record, digests)
 
-    def files(self) -> Iterator[tuple[Path, Any]]:
+    def files(self) -> Iterator[tuple[Path, FileRecord]]:
         """Every file this generation needs, with its record."""
         for shard in self._shards:
             for suffix, record in shard.record.files.items():
                 yield shard.path(suffix), record
         for tombstone in self.manifest.tombstones:
             yield self.tombstone_path(tombstone), tombstone.file
+        yield from self._small_files()
+
+    def _small_files(self) -> Iterator[tuple[Path, FileRecord]]:
         for layer, record in self.manifest.canaries.items():
             yield self.canary_path(layer), record
         for fitted in self.manifest.fitted:
             for suffix, record in fitted.files.items():
                 yield self.fitted_path(fitted, suffix), record
+
+    def read(self, path: Path) -> bytes:
+        """A canary file, or one of something fitted, as it was when it was first read or held."""
+        return self._map(path)[:]
+
+    def _map(self, path: Path) -> mmap:
+        if path not in self._mapped:
+            try:
+                with path.open("rb") as file:
+                    self._mapped[path] = mmap(file.fileno(), 0, access=ACCESS_READ)
+            except (OSError, ValueError) as error:  # an empty file is a ValueError
+                raise damaged(path) from error
+        return self._mapped[path]
 
     def tombstone_path(self, record: TombstoneRecord) -> Path:
         """Where the row ids of one removal lie."""
@@ -126,7 +159,8 @@ class Snapshot:
     def canaries(self) -> dict[str, np.ndarray]:
         """Layer → float32 (16, d), not unit norm."""
         return {
-            layer: np.load(self.canary_path(layer), allow_pickle=False) for layer in self.manifest.canaries
+            layer: np.load(io.BytesIO(self.read(self.canary_path(layer))), allow_pickle=False)
+            for layer in self.manifest.canaries
         }
 
     # ------------------------------------------------------------ rows

@@ -31,7 +31,7 @@ from retrieval_detect.store.manifest import (
     read_current,
     tool_versions,
 )
-from retrieval_detect.store.purge import erasable, kept_manifest
+from retrieval_detect.store.purge import erasable, kept_snapshot
 from retrieval_detect.store.shards import write_array
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.sweep import sweep
@@ -51,7 +51,7 @@ class Store:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self._place = folder, folder.absolute()
 
     @classmethod
     def create(cls, folder: Path, spec: EncoderSpec, *, canaries: Mapping[str, Float32]) -> Store:
@@ -60,17 +60,12 @@ class Store:
         ``canaries`` : layer → float32 (16, d), the canary images' vectors; its keys are the layers
         that every reference will have. Raises ``UsageError`` where something else lies already.
         """
-        if (folder / CURRENT).exists():
-            raise UsageError(
-                f"{folder} is an index already", hint="Add to it: rd bank add, or choose another name."
-            )
-        if folder.exists() and not (
-            folder.is_dir() and all(_is_ours(path.name) for path in folder.iterdir())
-        ):
-            raise UsageError(f"{folder} exists and is not an index", hint="Give a new or empty folder.")
-        for name in (MANIFESTS, SHARDS, TOMBSTONES, CANARIES):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        _require_free(folder)  # no lock file in somebody else's folder
+        folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
+            _require_free(folder)  # another may have been faster
+            for name in (MANIFESTS, SHARDS, TOMBSTONES, CANARIES):
+                (folder / name).mkdir(exist_ok=True)
             records = {layer: _write_canaries(folder, layer, vectors) for layer, vectors in canaries.items()}
             operation = Operation("create")
             empty = Manifest(
@@ -89,11 +84,11 @@ class Store:
 
     def snapshot(self, *, digests: DigestCache | None = None) -> Snapshot:
         """The generation in force, checked; see ``Snapshot.open``."""
-        return Snapshot.open(self.folder, digests=digests)
+        return Snapshot.open(self._place, digests=digests)
 
-    def kept(self, generation: int) -> Manifest:
-        """A generation that can be gone back to; see ``purge.kept_manifest``."""
-        return kept_manifest(self.folder, generation)
+    def kept(self, generation: int) -> Snapshot:
+        """A generation that can be gone back to; see ``purge.kept_snapshot``."""
+        return kept_snapshot(self._place, generation)
 
     def erasable(self) -> set[bytes]:
         """Images that a purge would erase; see ``purge.erasable``."""
@@ -105,11 +100,20 @@ class Store:
 
         ``checked=False`` opens an index whose files are damaged, to go back to when they were not.
         """
-        read_current(self.folder)  # no lock file where there is no index
-        with _locked(self.folder):
-            snapshot = self.snapshot() if checked else Snapshot(self.folder, read_current(self.folder))
-            sweep(self.folder, snapshot.manifest)
-            yield Writer(self.folder, snapshot)
+        read_current(self._place)  # no lock file where there is no index
+        with _locked(self._place):
+            snapshot = self.snapshot() if checked else Snapshot(self._place, read_current(self._place))
+            sweep(self._place, snapshot.manifest)
+            yield Writer(self._place, snapshot)
+
+
+def _require_free(folder: Path) -> None:
+    if (folder / CURRENT).exists():
+        raise UsageError(
+            f"{folder} is an index already", hint="Add to it: rd bank add, or choose another name."
+        )
+    if folder.exists() and not (folder.is_dir() and all(_is_ours(path.name) for path in folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not an index", hint="Give a new or empty folder.")
 
 
 def _is_ours(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval_detect.errors import RdError
+from retrieval_detect.errors import IndexCorrupt, RdError
 from retrieval_detect.files import TEMPORARY
 from retrieval_detect.store.layout import (
     BANKS,
@@ -33,11 +33,23 @@ def kept_generations(folder: Path, current: Manifest) -> list[int]:
     return [g for g in there if g in keep]
 
 
+def kept_manifests(folder: Path, current: Manifest) -> Iterator[Manifest]:
+    """Those of ``kept_generations``, oldest first; what is swept meanwhile is left out."""
+    for generation in kept_generations(folder, current):
+        path = manifest_path(folder, generation)
+        try:
+            yield read_manifest(path)
+        except IndexCorrupt:
+            if path.exists():
+                raise
+
+
 def sweep(folder: Path, current: Manifest) -> list[Path]:
     """Delete leftovers of crashed writers, generations past keeping, and what derives from neither.
 
     Returns what could not be deleted, as on a system that locks open files: the next sweep tries again.
     """
+    folder = folder.absolute()  # as the paths of a snapshot are, which are compared with
     left: list[Path] = []
     keep: set[Path] = set()
     derived: set[tuple[str, str]] = set()

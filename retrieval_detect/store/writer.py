@@ -40,7 +40,7 @@ from retrieval_detect.store.manifest import (
     tool_versions,
 )
 from retrieval_detect.store.originals import StoredImage, committed, stored_images
-from retrieval_detect.store.purge import erasable, kept_manifest, keyed_digest
+from retrieval_detect.store.purge import erasable, kept_snapshot, keyed_digest
 from retrieval_detect.store.renaming import renamed
 from retrieval_detect.store.shards import keeps_unused_texts, merge_small, rewrite
 from retrieval_detect.store.snapshot import Snapshot
@@ -194,7 +194,7 @@ class Writer:
 
     def rollback(self, generation: int) -> Manifest:
         """Commit a copy of an older generation. Row ids and generation numbers go on growing."""
-        back = kept_manifest(self.folder, generation)
+        back = kept_snapshot(self.folder, generation).manifest
         return self._commit(
             Operation("rollback", detail={"to": generation}),
             shards=back.shards,
