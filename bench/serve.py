@@ -32,6 +32,7 @@ from retrieval_detect.detector import Detector
 from retrieval_detect.images.sources import scan
 
 IMAGES, SECONDS, CLIENTS, PORT = 200, 20.0, 32, 8399
+ADDRESS = f"http://127.0.0.1:{PORT}"
 SCORE_TOLERANCE = 0.02
 """Passes of another size add up in another order; a bfloat16 network gives that much."""
 
@@ -70,7 +71,7 @@ def measure(index: Path, options: argparse.Namespace) -> dict[str, Any]:
         ("together", (), CLIENTS),
         ("four times too much", ("--max-queue", str(CLIENTS)), 4 * CLIENTS),
     ):
-        with _server(index, *flags) as pid:
+        with server(index, *flags) as pid:
             found = asyncio.run(_load(pictures, expected, clients=clients, seconds=options.seconds))
             runs[name] = found.summary() | {"clients": clients, "peak_bytes": _peak_bytes(pid)}
     return {
@@ -109,7 +110,7 @@ def _questions(index: Path, folders: Sequence[Path], n: int) -> tuple[list[bytes
 
 
 @contextmanager
-def _server(index: Path, *flags: str) -> Iterator[int]:
+def server(index: Path, *flags: str) -> Iterator[int]:
     """A server in a process of its own; gives its process id."""
     command = [sys.executable, "-m", "retrieval_detect", "serve", "--index", str(index), "--offline"]
     env = {key: value for key, value in os.environ.items() if not key.startswith("RD_") or key == "RD_CACHE"}
@@ -127,7 +128,7 @@ def _server(index: Path, *flags: str) -> Iterator[int]:
 def _wait_for(running: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
         try:
-            httpx.get(f"http://127.0.0.1:{PORT}/healthz", timeout=1)
+            httpx.get(f"{ADDRESS}/healthz", timeout=1)
             return
         except httpx.TransportError:
             if running.poll() is not None:
@@ -174,7 +175,7 @@ async def _load(
     """So many clients, each asking again as soon as it has its answer."""
     found = Found()
     limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=120, limits=limits) as http:
+    async with httpx.AsyncClient(base_url=ADDRESS, timeout=120, limits=limits) as http:
         for i in range(4):  # the first pass of a network takes longer
             await http.post("/v1/query", files={"images": (f"{i}.jpg", pictures[i])})
         started = time.perf_counter()

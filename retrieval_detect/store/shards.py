@@ -56,8 +56,8 @@ class Shard:
         self.record = record
         self._folder = folder
         self._vectors: dict[str, Float16] = {}
-        self._kept_group = lru_cache(_GROUPS_KEPT)(self._group)
-        self._one_at_a_time = Lock()
+        self._rows = _Rows(self.path(ROWS))
+        self._kept_group = lru_cache(_GROUPS_KEPT)(self._rows.group)
 
     def path(self, suffix: str) -> Path:
         """Where one of the shard's files lies."""
@@ -99,48 +99,71 @@ class Shard:
             self._vectors[layer] = self._array(layer_file(layer))
         return self._vectors[layer]
 
-    @cached_property
-    def _rows(self) -> pq.ParquetFile:
-        return pq.ParquetFile(pa.memory_map(str(self.path(ROWS))))
-
-    def _read(self, read: Callable[[pq.ParquetFile], T]) -> T:
-        """What ``read`` makes of the rows file. Two threads within one reader of Arrow corrupt memory."""
-        try:
-            with self._one_at_a_time:
-                return read(self._rows)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise damaged(self.path(ROWS)) from error
-
     def hold(self, layers: Sequence[str]) -> None:
         """Map every file now, so that the shard stays readable after a writer has swept it."""
         _ = self.row_ids, self.phashes, self.keys, self.near, self.names
         for layer in layers:
             self.vectors(layer)
 
-    @cached_property
+    @property
     def names(self) -> list[str]:
         """The columns of the rows file."""
-        return self._read(lambda rows: list(rows.schema_arrow.names))
+        return self._rows.names
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Columns of the rows file."""
-        return self._read(lambda rows: rows.read(columns=list(names)))
+        return self._rows.columns(names)
 
     def take(self, positions: Int64, names: Sequence[str]) -> pa.Table:
         """Some rows, reading only the row groups they lie in. ``positions`` : int64 (m,)."""
         numbers = positions // _ROW_GROUP
         groups = np.unique(numbers)
-        read = self._group if THUMBNAIL in names else self._kept_group  # pictures would fill the memory
+        # Pictures would fill the memory.
+        read = self._rows.group if THUMBNAIL in names else self._kept_group
         table = pa.concat_tables([read(int(number), tuple(names)) for number in groups])
         return table.take(np.searchsorted(groups, numbers) * _ROW_GROUP + positions % _ROW_GROUP)
-
-    def _group(self, number: int, names: tuple[str, ...]) -> pa.Table:
-        return self._read(lambda rows: rows.read_row_group(number, columns=list(names)))
 
     def check(self, digests: DigestCache) -> None:
         """Compare every file with its record; raises ``IndexCorrupt`` naming the first that differs."""
         for suffix, record in self.record.files.items():
             check_file(self.path(suffix), record, digests)
+
+
+class _Rows:
+    """The rows file of a shard, opened when first read.
+
+    Its shard is not known here: what refers to one another stays, with all that it maps, until the garbage is
+    collected, and a server takes up one generation after another.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._one_at_a_time = Lock()
+
+    @cached_property
+    def _file(self) -> pq.ParquetFile:
+        return pq.ParquetFile(pa.memory_map(str(self._path)))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All columns."""
+        return self._read(lambda file: list(file.schema_arrow.names))
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns of all rows."""
+        return self._read(lambda file: file.read(columns=list(names)))
+
+    def group(self, number: int, names: tuple[str, ...]) -> pa.Table:
+        """Some columns of one row group."""
+        return self._read(lambda file: file.read_row_group(number, columns=list(names)))
+
+    def _read(self, read: Callable[[pq.ParquetFile], T]) -> T:
+        """What ``read`` makes of the file. Two threads within one reader of Arrow corrupt memory."""
+        try:
+            with self._one_at_a_time:
+                return read(self._file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damaged(self._path) from error
 
 
 def check_file(path: Path, record: FileRecord, digests: DigestCache) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -108,6 +110,19 @@ def test_what_was_erased_does_not_come_back_as_a_derived_file(store):
     answers(detector)
     kept = {shard.record.id for shard in store.snapshot().shards()}
     assert {path.name.split(".")[0] for path in (store.folder / "banks").iterdir()} <= kept
+
+
+def test_a_generation_that_nobody_asks_any_more_lets_go_of_its_files_at_once(store):
+    """A server takes up one after another: its open files and memory must not wait for the collector."""
+    gc.disable()
+    try:
+        detector = Detector.load(store.folder)
+        answers(detector)
+        seen = [weakref.ref(shard) for shard in detector.snapshot.shards()]
+        del detector
+        assert [shard() for shard in seen] == [None] * len(seen)
+    finally:
+        gc.enable()
 
 
 def test_an_export_of_a_generation_that_is_swept_meanwhile(store, tmp_path):
