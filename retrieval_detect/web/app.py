@@ -3,57 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, File, Path, Query, Request, UploadFile
-from fastapi.exceptions import RequestValidationError
+from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.routing import APIRouter
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from retrieval_detect import __version__
-from retrieval_detect.errors import (
-    BadName,
-    EmptyBank,
-    ImageError,
-    IndexLocked,
-    LabelConflict,
-    RdError,
-    UsageError,
-)
+from retrieval_detect.errors import UsageError
 from retrieval_detect.names import named, printable
 from retrieval_detect.report.html.write import STYLE, evidence_fragment, map_fragment
 from retrieval_detect.report.json import failure_json, verdict_json
 from retrieval_detect.store.select import count_by, kept_history
-from retrieval_detect.types import Facts, Failure, Label
+from retrieval_detect.types import Facts, Failure, ImageItem, Label
 from retrieval_detect.verdicts import Question
+from retrieval_detect.web.errors import Refused, add_handlers, body
 from retrieval_detect.web.safety import Guard
-from retrieval_detect.web.service import Busy, Service
+from retrieval_detect.web.service import Service
 from retrieval_detect.web.teaching import Teacher
 from retrieval_detect.web.thumbnails import thumbnail
+from retrieval_detect.web.uploads import FIELD, LONGEST_NAME, Upload, items, uploads
 
 if TYPE_CHECKING:
-    from retrieval_detect.types import ImageItem
     from retrieval_detect.verdicts import Verdict
     from retrieval_detect.web.generations import Serving
 
-_LONGEST_NAME = 200
 _LARGEST_ID = 2**63 - 1
-_STATUS: Sequence[tuple[type[RdError], int]] = (
-    (Busy, 429),
-    (IndexLocked, 409),
-    (LabelConflict, 409),
-    (EmptyBank, 409),
-    (ImageError, 422),
-    (BadName, 422),
-    (UsageError, 400),
-)
 _PAGES = files("retrieval_detect.web").joinpath("pages")
 
 
@@ -65,7 +47,7 @@ class Asked(BaseModel):
     projection: str | None = Field(None, max_length=64)
     fpr: float | None = Field(None, gt=0, lt=1)
     confidence: float | None = Field(None, gt=0, lt=1)
-    source: str | None = Field(None, max_length=_LONGEST_NAME)
+    source: str | None = Field(None, max_length=LONGEST_NAME)
     within: Literal["source", "format", "size"] | None = None
     prior: float | None = Field(None, gt=0, lt=1)
     stability: int | None = Field(None, ge=1, le=32)
@@ -98,6 +80,7 @@ class Described(BaseModel):
 class Back(BaseModel):
     """Which generation to go back to."""
 
+    model_config = ConfigDict(extra="forbid")
     generation: int = Field(ge=0, le=_LARGEST_ID)
 
 
@@ -110,50 +93,98 @@ def create_app(service: Service, teacher: Teacher) -> FastAPI:
         try:
             yield
         finally:
+            await teacher.close()
             await service.stop()
-            teacher.close()
 
     # Its pages of documentation would load scripts from elsewhere; /openapi.json stays.
     app = FastAPI(title="rd", version=__version__, docs_url=None, redoc_url=None, lifespan=life)
     app.state.service, app.state.teacher = service, teacher
     app.include_router(_router)
+    app.include_router(_v1)
     app.mount("/static", StaticFiles(packages=[("retrieval_detect.web", "pages/static")]))
     app.add_middleware(Guard, settings=service.settings)
-    app.add_exception_handler(RdError, _explain)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    add_handlers(app)
     return app
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _teacher(request: Request) -> Teacher:
+async def _teacher(request: Request) -> Teacher:
     teacher: Teacher = request.app.state.teacher
     return teacher
 
 
 _Service = Annotated[Service, Depends(_service)]
 _Teacher = Annotated[Teacher, Depends(_teacher)]
+
+
+async def _known(request: Request) -> None:
+    """What a route does not know may be a slip of the pen, and must not be passed over in silence."""
+    path, method = request.scope["route"].path, request.method.lower()
+    listed = request.app.openapi()["paths"][path].get(method, {}).get("parameters", ())
+    known = [one["name"] for one in listed if one["in"] == "query"]
+    hint = f"There are: {', '.join(known)}" if known else "This address takes none."
+    for name in request.query_params:
+        shown = printable(name)[:LONGEST_NAME]
+        if name not in known:
+            raise Refused(422, "invalid", f"there is no parameter {shown!r} here", hint=hint)
+        if len(request.query_params.getlist(name)) > 1:
+            raise Refused(422, "invalid", f"the parameter {shown!r} is given twice", hint="Give it once.")
+
+
+async def _asked_about(request: Request, service: _Service) -> list[ImageItem]:
+    service.require_room()  # before megabytes are received that would be turned away
+    return _items(await uploads(request, service.settings), service)
+
+
+async def _to_learn(request: Request, service: _Service, teacher: _Teacher) -> list[ImageItem]:
+    teacher.require_room()
+    return _items(await uploads(request, service.settings), service)
+
+
+def _items(given: list[Upload], service: Service) -> list[ImageItem]:
+    return items(given, service.decoders, service.settings)
+
+
 _router = APIRouter()
+_v1 = APIRouter(dependencies=[Depends(_known)])
+_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "additionalProperties": False,
+                    "properties": {
+                        FIELD: {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+"""The form that ``uploads`` reads, as OpenAPI describes it."""
 
-# ---------------------------------------------------------------- errors
+
+class Wrong(BaseModel):
+    """What every answer holds that is an error: a code for programs, a sentence, what can be done."""
+
+    error: str
+    message: str
+    hint: str
 
 
-async def _explain(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RdError)  # noqa: S101 - registered for no other
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    body = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else None
-    return JSONResponse(body, status, headers)
-
-
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    """Which field is wrong and why, without what was sent: that may be anything."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for no other
-    wrong = [f"{'.'.join(map(str, e['loc'][1:])) or 'request'}: {e['msg']}" for e in error.errors()]
-    return JSONResponse({"error": "invalid", "message": printable("; ".join(wrong)[:1000]), "hint": ""}, 422)
+def _wrong(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Wrong} for status in (*statuses, 422, 500, 503)}
 
 
 # ---------------------------------------------------------------- page
@@ -171,11 +202,20 @@ async def style() -> Response:
     return Response(STYLE, media_type="text/css")
 
 
-@_router.get("/healthz")
-async def health(service: _Service) -> dict[str, Any]:
-    """Whether the server answers, and by which generation."""
-    trouble = bool(service.generations.trouble)
-    return {"status": "stale" if trouble else "ok", "generation": service.generations.serving.generation}
+@_router.get("/healthz", responses={503: {"model": Wrong}})
+async def health(service: _Service, teacher: _Teacher) -> JSONResponse:
+    """Whether the server answers, and by which generation.
+
+    ``stale``: a newer generation cannot be used, the one named answers. ``stuck`` (503): threads or processes
+    that answer are gone, or have been at one thing for too long; the message names them.
+    """
+    generation = service.generations.serving.generation
+    wrong = [*service.trouble(), *filter(None, [teacher.trouble(service.settings.stuck_s)])]
+    if wrong:
+        said = body("stuck", "; ".join(wrong), "Start the server anew; its log may say why.")
+        return JSONResponse({"status": "stuck", "generation": generation, **said}, 503)
+    status = "stale" if service.generations.trouble else "ok"
+    return JSONResponse({"status": status, "generation": generation})
 
 
 @_router.get("/metrics", response_class=Response)
@@ -188,51 +228,28 @@ async def metrics(service: _Service) -> Response:
 # ---------------------------------------------------------------- asking
 
 
-@_router.post(
-    "/v1/query", responses={400: {}, 422: {"description": "No image could be used."}, 413: {}, 429: {}}
-)
+@_v1.post("/v1/query", openapi_extra=_FORM, responses=_wrong(400, 408, 413, 429))
 async def query(
-    service: _Service, images: Annotated[list[UploadFile], File()], asked: Annotated[Asked, Query()]
+    service: _Service,
+    images: Annotated[list[ImageItem], Depends(_asked_about)],
+    asked: Annotated[Asked, Query()],
 ) -> JSONResponse:
     """Judge one or many images by their nearest references.
 
     ``results`` holds, in the order of the images, what ``rd query --json`` prints: a verdict, or why there
-    is none.
+    is none. Where no image could be used the status is 422, and ``results`` says why.
     """
-    items = _items(images, service)
     question = asked.question(service.settings.question)
-    serving, results = await service.ask(items, question)
-    body: dict[str, Any] = {"results": [_as_json(result) for result in results]}
+    serving, results = await service.ask(images, question)
+    answer: dict[str, Any] = {"results": [_as_json(result) for result in results]}
     if asked.evidence:
-        body["evidence"] = [
+        answer["evidence"] = [
             None
             if isinstance(result, Failure)
             else await service.show(partial(_fragment, serving, result, item, question))
-            for result, item in zip(results, items, strict=True)
+            for result, item in zip(results, images, strict=True)
         ]
-    return JSONResponse(body, 422 if all(isinstance(result, Failure) for result in results) else 200)
-
-
-def _items(images: Sequence[UploadFile], service: Service) -> list[ImageItem]:
-    if len(images) > service.settings.files:
-        raise UsageError(f"{len(images)} images at once, the limit is {service.settings.files}")
-    most = service.settings.file_bytes
-    return [service.decoders.item(_name(u.filename), partial(_read, u, most)) for u in images]
-
-
-def _name(given: str | None) -> str:
-    """The last part of a file's name, short and printable."""
-    last = (given or "").replace("\\", "/").rpartition("/")[2]
-    return "".join(c if c.isprintable() else "�" for c in printable(last))[:_LONGEST_NAME] or "image"
-
-
-def _read(upload: UploadFile, most_bytes: int) -> bytes:
-    upload.file.seek(0)
-    data = upload.file.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        message = f"the file is too large: the limit is {most_bytes:,} bytes"
-        raise ImageError(message, reason="too-many-bytes")
-    return data
+    return JSONResponse(answer, 422 if all(isinstance(result, Failure) for result in results) else 200)
 
 
 def _as_json(result: Verdict | Failure) -> dict[str, Any]:
@@ -243,26 +260,27 @@ def _fragment(serving: Serving, verdict: Verdict, item: ImageItem, question: Que
     return evidence_fragment(serving.viewer.view(verdict, item.read(), question=question))
 
 
-@_router.get("/v1/references/{row_id}/thumbnail", response_class=Response, responses={404: {}})
+@_v1.get("/v1/references/{row_id}/thumbnail", response_class=Response, responses=_wrong(404))
 async def reference(service: _Service, row_id: Annotated[int, Path(ge=0, le=_LARGEST_ID)]) -> Response:
-    """A small picture of a reference (WebP), where its file is still at hand."""
+    """A small picture of a reference (WebP), where its file is still at hand or the index keeps one."""
     snapshot = service.generations.serving.detector.snapshot
     found = await service.decode(partial(thumbnail, snapshot, row_id, service.decoders))
     if found is None:
-        return JSONResponse({"error": "not-found", "message": "there is no picture of this reference"}, 404)
+        hint = "Its file has gone or changed, and the index keeps none (see --thumbnails)."
+        raise Refused(404, "not-found", "there is no picture of this reference", hint=hint)
     return Response(found, media_type="image/webp", headers={"Cache-Control": "private, max-age=3600"})
 
 
 # ---------------------------------------------------------------- banks
 
 
-@_router.get("/v1/banks")
+@_v1.get("/v1/banks", responses=_wrong())
 async def banks(service: _Service) -> dict[str, Any]:
     """What is in the banks, and what can be gone back to."""
     return await asyncio.to_thread(_banks, service.generations.serving)
 
 
-@_router.get("/v1/banks/map")
+@_v1.get("/v1/banks/map", responses=_wrong())
 async def bank_map(service: _Service) -> dict[str, str]:
     """The banks in two dimensions, as HTML."""
     viewer = service.generations.serving.viewer
@@ -284,30 +302,38 @@ def _banks(serving: Serving) -> dict[str, Any]:
     }
 
 
-@_router.post("/v1/banks/references", responses={400: {}, 401: {}, 409: {}})
+@_v1.post("/v1/banks/references", openapi_extra=_FORM, responses=_wrong(400, 401, 408, 409, 413, 429))
 async def plan_references(
-    service: _Service,
     teacher: _Teacher,
-    images: Annotated[list[UploadFile], File()],
+    images: Annotated[list[ImageItem], Depends(_to_learn)],
     described: Annotated[Described, Query()],
 ) -> dict[str, Any]:
     """Say what adding these images would do. Nothing is written; ``plan`` is what to confirm."""
-    return await asyncio.to_thread(teacher.plan, _items(images, service), described.facts())
+    return await teacher.plan(images, described.facts())
 
 
-@_router.post("/v1/banks/references/{plan}", responses={400: {}, 401: {}, 409: {}})
+@_v1.post("/v1/banks/references/{plan}", responses=_wrong(400, 401, 409))
 async def add_references(
     service: _Service, teacher: _Teacher, plan: Annotated[str, Path(max_length=64)]
 ) -> dict[str, Any]:
-    """Add what a plan says, as one generation, unless false alarms would rise too far."""
-    report = await asyncio.to_thread(teacher.apply, plan)
+    """Add what a plan says, as one generation, unless false alarms would rise too far.
+
+    While something else writes to the index the status is 409, and the plan can be tried again.
+    """
+    report = await teacher.apply(plan)
     await service.generations.refresh()
     return report
 
 
-@_router.post("/v1/banks/rollback", responses={400: {}, 401: {}, 409: {}})
+@_v1.post("/v1/banks/rollback", responses=_wrong(400, 401, 409))
 async def rollback(service: _Service, teacher: _Teacher, back: Back) -> dict[str, Any]:
     """Go back to an older generation, as a new one."""
-    manifest = await asyncio.to_thread(teacher.rollback, back.generation)
+    manifest = await teacher.rollback(back.generation)
     await service.generations.refresh()
     return {"generation": manifest.generation, "rolled_back_to": back.generation}
+
+
+@_v1.get("/v1/token", responses=_wrong(401))
+async def token() -> dict[str, bool]:
+    """Whether the token that is sent is the server's: if not, the status is 401."""
+    return {"valid": True}

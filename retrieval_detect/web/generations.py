@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from retrieval_detect.errors import EncoderMismatch, RdError
 from retrieval_detect.report.html.view import Viewer
 from retrieval_detect.store.manifest import read_current
+from retrieval_detect.web.errors import whereabouts
 
 if TYPE_CHECKING:
     from retrieval_detect.detector import Detector
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 Load = Callable[["Encoder | None"], "Detector"]
 Decode = Callable[[bytes], "DecodedImage"]
 _LOG = logging.getLogger(__name__)
+_AGAIN_S = 60.0
+"""After so long a generation that could not be used is tried again: memory or files may have been short."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +52,8 @@ class Generations:
         self._load, self._decode, self._poll_s = load, decode, poll_s
         self.serving = self._ready(load(None))
         self.trouble = ""
-        self._seen = self.serving.generation
+        self._seen = self.serving.detector.snapshot.manifest
+        self._again = 0.0
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -66,16 +71,23 @@ class Generations:
         """Take up the generation in force, if it is another; the one that answers stays until then."""
         async with self._one_at_a_time:
             try:
-                generation = (await asyncio.to_thread(read_current, self.folder)).generation
-                if generation != self._seen:
-                    self._seen = generation  # one that cannot be used is not tried every second
+                current = await asyncio.to_thread(read_current, self.folder)
+                # Not by its number alone: an index that is built anew counts from the beginning.
+                if current == self.serving.detector.snapshot.manifest:
+                    self.trouble = ""
+                elif current != self._seen or time.monotonic() >= self._again:
+                    self._seen, self._again = current, time.monotonic() + _AGAIN_S
                     self.serving = await asyncio.to_thread(self._next)
                     self.trouble = ""
                     _LOG.info("generation %d answers now", self.serving.generation)
-            except (RdError, OSError) as error:
-                if str(error) != self.trouble:
-                    _LOG.warning("the newest generation cannot be used: %s", error)
-                self.trouble = str(error)
+            except Exception as error:  # noqa: BLE001 - the generation that answers goes on, and so does the watch
+                self._troubled(error)
+
+    def _troubled(self, error: Exception) -> None:
+        said = str(error) if isinstance(error, RdError | OSError) else whereabouts(error)
+        if said != self.trouble:
+            _LOG.warning("the newest generation cannot be used: %s", said)
+        self.trouble = said
 
     def _next(self) -> Serving:
         try:

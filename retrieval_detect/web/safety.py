@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-import json
 import logging
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 
 from retrieval_detect.errors import UsageError
+from retrieval_detect.web.errors import FAILED, Busy, Refused, encoded, whereabouts
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,6 +45,8 @@ HEADERS = {
 }
 _READS = {"GET", "HEAD", "OPTIONS"}
 _OPEN = ("/healthz", "/static/")
+_REQUESTS_AN_IMAGE = 8
+"""Requests at once for each place in the queue: enough to tell the others politely that it is full."""
 
 
 def require_safe(settings: ServeSettings) -> None:
@@ -67,25 +70,19 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-class _Refused(Exception):
-    """Ends a request: status, code, sentence."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-
 class Guard:
     """ASGI middleware around everything else.
 
     A server on another address than loopback asks for the token wherever it answers about an index or an
-    image; on loopback only where something is written.
+    image; on loopback only where something is written. Requests that are answered at once, and the bodies
+    held for them, are limited; whatever fails below ends its own request alone.
     """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self._app, self._settings = app, settings
         self._all_need_token = not is_loopback(settings.host)
         self._names = {"localhost", settings.host.lower(), *(name.lower() for name in settings.hosts)}
+        self._requests = self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, limit, answer, log."""
@@ -94,12 +91,21 @@ class Guard:
             return
         answer = _Answer(send)
         started = time.perf_counter()
+        self._requests += 1
+        held: list[int] = []
         try:
             self._check(scope)
-            await self._app(scope, self._limited(receive, answer), answer)
-        except _Refused as refused:
+            await self._app(scope, self._limited(receive, answer, held), answer)
+        except Refused as refused:
             await answer.refuse(refused)
+        except ClientDisconnect:
+            pass  # gone, or refused while it was sending
+        except Exception as error:  # noqa: BLE001 - it ends this request alone
+            _LOG.error("%s %s failed: %s", scope["method"], _shown(scope), whereabouts(error))
+            await answer.refuse(FAILED)
         finally:
+            self._requests -= 1
+            self._held_bytes -= sum(held)
             elapsed_s = time.perf_counter() - started
             _LOG.info("%s %s %d %.3fs", scope["method"], _shown(scope), answer.status, elapsed_s)
 
@@ -107,11 +113,13 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
+        if self._requests > _REQUESTS_AN_IMAGE * self._settings.queue_images and scope["path"] != "/healthz":
+            raise _too_many()
         self._check_host(headers.get("host", ""))
         if scope["method"] not in _READS:
             _check_origin(headers)
         if self._needs_token(scope["path"], scope["method"]) and not self._has_token(headers):
-            raise _Refused(401, "token", "this needs the token of the server")
+            raise self._no_token(headers)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._settings.body_bytes:
             raise self._too_large()
@@ -120,24 +128,32 @@ class Guard:
         """A name that is not ours was made to point here by somebody else's page (DNS rebinding)."""
         name = (urlsplit(f"//{host}").hostname or "") if host.isprintable() else ""
         if name not in self._names and not _is_address(name):
-            raise _Refused(421, "host", "the server is not known by this name (see --allow-host)")
+            message, hint = "the server is not known by this name", "Make it known: --allow-host NAME"
+            raise Refused(421, "host", message, hint=hint)
 
     def _needs_token(self, path: str, method: str) -> bool:
-        if path.startswith("/v1/banks/") and method not in _READS:
+        if path == "/v1/token" or (path.startswith("/v1/banks/") and method not in _READS):
             return True
         return self._all_need_token and path != "/" and not path.startswith(_OPEN)
 
     def _has_token(self, headers: Headers) -> bool:
-        kind, _, given = headers.get("authorization", "").partition(" ")
         expected = self._settings.token
-        if expected is None or kind.lower() != "bearer":
-            return False
-        return hmac.compare_digest(given.strip().encode(), expected.encode())
+        return expected is not None and hmac.compare_digest(_bearer(headers).encode(), expected.encode())
+
+    def _no_token(self, headers: Headers) -> Refused:
+        if self._settings.token is None:
+            message = "this server was started without a token, so nobody may change its banks"
+            hint = "Start it with one: --token-file FILE or RD_TOKEN."
+        elif _bearer(headers):
+            message, hint = "this is not the token of the server", "Ask whoever started it for the token."
+        else:
+            message, hint = "this needs the token of the server", "Send it: Authorization: Bearer TOKEN"
+        return Refused(401, "token", message, hint=hint, headers={"WWW-Authenticate": "Bearer"})
 
     # ------------------------------------------------------------ while it is received
 
-    def _limited(self, receive: Receive, answer: _Answer) -> Receive:
-        """``receive`` that counts, and waits for a slow sender only so long.
+    def _limited(self, receive: Receive, answer: _Answer, held: list[int]) -> Receive:
+        """``receive`` that counts into ``held``, and waits for a slow sender only so long.
 
         A refusal is sent at once and looks to the application as if the sender had gone.
         """
@@ -152,20 +168,41 @@ class Guard:
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
             except TimeoutError:
-                await answer.refuse(_Refused(408, "too-slow", "the request did not arrive in time"))
+                await answer.refuse(
+                    Refused(408, "too-slow", "the request did not arrive in time", hint="Send it again.")
+                )
                 return {"type": "http.disconnect"}
-            left -= len(message.get("body", b""))
-            if left < 0:
-                await answer.refuse(self._too_large())
+            held.append(len(message.get("body", b"")))
+            left -= held[-1]
+            self._held_bytes += held[-1]
+            if left < 0 or self._held_bytes > self._settings.held_bytes:
+                await answer.refuse(
+                    self._too_large() if left < 0 else Busy("too many images are on their way")
+                )
                 return {"type": "http.disconnect"}
             done = not message.get("more_body", False)
             return message
 
         return limited
 
-    def _too_large(self) -> _Refused:
+    def _too_large(self) -> Refused:
         most = self._settings.body_bytes >> 20
-        return _Refused(413, "too-many-bytes", f"a request may hold {most} MiB at most")
+        return Refused(
+            413,
+            "too-many-bytes",
+            f"a request may hold {most} MiB at most",
+            hint="Send fewer images at a time.",
+        )
+
+
+def _too_many() -> Refused:
+    message = "too many requests are being answered"
+    return Refused(503, "overloaded", message, hint="Ask again in a second.", headers={"Retry-After": "1"})
+
+
+def _bearer(headers: Headers) -> str:
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if kind.lower() == "bearer" else ""
 
 
 def _check_origin(headers: Headers) -> None:
@@ -173,7 +210,8 @@ def _check_origin(headers: Headers) -> None:
     origin = headers.get("origin")
     same = origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
     if not same or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise _Refused(403, "origin", "requests from other pages are refused")
+        hint = "Use the page of this server, or a program that is none."
+        raise Refused(403, "origin", "requests from other pages are refused", hint=hint)
 
 
 def _is_address(name: str) -> bool:
@@ -211,14 +249,11 @@ class _Answer:
             headers.setdefault("Cache-Control", "no-store")
         await self._send(message)
 
-    async def refuse(self, refused: _Refused) -> None:
+    async def refuse(self, refused: Refused) -> None:
         """Answer in the place of the application, unless it has begun to."""
         if self.status:
             return
         self._refused = True
-        body = json.dumps({"error": refused.code, "message": refused.message}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if refused.status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
+        headers, body = encoded(refused)
         await self._pass_on({"type": "http.response.start", "status": refused.status, "headers": headers})
         await self._pass_on({"type": "http.response.body", "body": body})

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from retrieval_detect.web.generations import Load
     from retrieval_detect.web.settings import ServeSettings
 
-_CONNECTIONS_AN_IMAGE = 8
-"""Connections allowed for each place in the queue: enough to tell the others politely that it is full."""
 _GRACE_S = 30
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST_KEPT_BYTES, _KEPT_BYTES = 32 * MIB, 256 * MIB
@@ -69,7 +67,6 @@ def serve(load: Load, settings: ServeSettings, *, device: str = "auto", say: Cal
             log_level=logging.WARNING,
             access_log=False,  # it would write paths and queries
             server_header=False,
-            limit_concurrency=_CONNECTIONS_AN_IMAGE * settings.queue_images,
             timeout_graceful_shutdown=_GRACE_S,
             proxy_headers=False,
         )

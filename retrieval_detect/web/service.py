@@ -7,17 +7,19 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from retrieval_detect.bulk import Together
 from retrieval_detect.encoders.pipeline import CPU_BATCH, GPU_BATCH, Prepared, Work, prepare, with_vectors
-from retrieval_detect.errors import EncoderError, RdError
+from retrieval_detect.errors import EncoderError
 from retrieval_detect.types import Embedded, Failure
+from retrieval_detect.web.errors import Busy, Stopping, whereabouts
+from retrieval_detect.web.lanes import Lane
 from retrieval_detect.web.settings import cores
 
 if TYPE_CHECKING:
@@ -32,18 +34,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _FIRST_GUESS_S = 0.05
+_STOP_S = 10.0
+"""How long the work in hand may take once the server is stopped."""
 _MEMORY = 0.05
 """How much the newest image counts in the running mean of seconds an image."""
-
-
-class Busy(RdError):
-    """The queue is full; ``retry_after_s`` : when it is worth asking again, whole seconds."""
-
-    def __init__(self, waiting: int, *, retry_after_s: int) -> None:
-        super().__init__(
-            f"{waiting} images are waiting already", hint=f"Send it again in {retry_after_s} seconds."
-        )
-        self.retry_after_s = retry_after_s
 
 
 @dataclass(slots=True, eq=False)
@@ -68,11 +62,9 @@ class Service:
     ) -> None:
         self.generations, self.decoders = generations, decoders
         self.settings, self.metrics = settings, metrics
-        self._decoding = ThreadPoolExecutor(settings.decoders, "rd-decode")
-        self._encoding = ThreadPoolExecutor(1, "rd-encode")
-        self._judging = ThreadPoolExecutor(1, "rd-judge")
-        self._showing = ThreadPoolExecutor(1, "rd-show")
-        self._ready: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._decoding = Lane("decode", settings.decoders)
+        self._encoding, self._judging, self._showing = Lane("encode"), Lane("judge"), Lane("show")
+        self._ready: SimpleQueue[_Waiting] = SimpleQueue()
         self._waiting = 0
         self._seconds_an_image = _FIRST_GUESS_S
         self._watching: asyncio.Task[None] | None = None
@@ -81,18 +73,30 @@ class Service:
 
     async def start(self) -> None:
         """Begin to work; within the event loop that will ask."""
-        self._encoding.submit(self._embed_all)
         self._watching = asyncio.create_task(self.generations.watch())
 
     async def stop(self) -> None:
-        """Finish what is being worked on and end threads and processes."""
+        """Finish what is being worked on, begin nothing more, and end threads and processes."""
         if self._watching:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
-        self._ready.put(None)
-        for pool in (self._decoding, self._encoding, self._judging, self._showing):
-            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+        for lane in self._lanes:
+            await asyncio.to_thread(lane.stop, _STOP_S)
+        while waiting := self._next(0.0):
+            waiting.embedded.set_exception(Stopping())
         await asyncio.to_thread(self.decoders.close)
+
+    @property
+    def _lanes(self) -> tuple[Lane, ...]:
+        """In the order in which an image passes them."""
+        return self._decoding, self._encoding, self._judging, self._showing
+
+    def trouble(self) -> list[str]:
+        """Which of the threads and processes are gone or stuck, in words."""
+        found = [lane.trouble(self.settings.stuck_s) for lane in self._lanes]
+        watched = self._watching is None or not self._watching.done()
+        found += [self.decoders.trouble(), "" if watched else "new generations are no longer taken up"]
+        return [said for said in found if said]
 
     # ------------------------------------------------------------ asking
 
@@ -100,82 +104,88 @@ class Service:
         self, items: Sequence[ImageItem], question: Question
     ) -> tuple[Serving, list[Verdict | Failure]]:
         """Verdicts in the order of ``items``, and who gave them; raises ``Busy`` or ``UsageError``."""
-        serving = self.generations.serving
-        question = await self._run(self._judging, serving.detector.checked, question)
         self._admit(len(items))
-        asked = (self._ask(item, question, serving.detector) for item in items)
+        serving = self.generations.serving
+        try:
+            question = await self._judging.run(serving.detector.checked, question)
+        except BaseException:
+            self._release(len(items))
+            raise
+        asked = [asyncio.ensure_future(self._ask(item, question, serving.detector)) for item in items]
+        for one in asked:
+            one.add_done_callback(lambda _: self._release(1))
         return serving, list(await asyncio.gather(*asked))
 
     async def show(self, work: Callable[[], T]) -> T:
         """Run what draws a page, one at a time, beside the judging."""
-        return await self._run(self._showing, work)
+        return await self._showing.run(work)
 
     async def decode(self, work: Callable[[], T]) -> T:
         """Run what decodes; it waits where images to be judged do."""
-        return await self._run(self._decoding, work)
+        return await self._decoding.run(work)
 
-    def _admit(self, n: int) -> None:
+    def require_room(self, n: int = 1) -> None:
+        """Raise ``Busy`` where the queue has no place for ``n`` more images."""
         if self._waiting + n > self.settings.queue_images:
             self.metrics.rejected.inc(n)
             after = math.ceil(self._waiting * self._seconds_an_image)
-            raise Busy(self._waiting, retry_after_s=max(1, after))
-        self._waiting += n
+            raise Busy(f"{self._waiting} images are waiting already", retry_after_s=max(1, after))
+
+    def _admit(self, n: int) -> None:
+        self.require_room(n)
+        self._release(-n)
+
+    def _release(self, n: int) -> None:
+        self._waiting -= n
         self.metrics.waiting.set(self._waiting)
 
     async def _ask(self, item: ImageItem, question: Question, detector: Detector) -> Verdict | Failure:
         started = time.perf_counter()
-        try:
-            result = await self._answer(item, question, detector, started)
-            self.metrics.answered(result, time.perf_counter() - started)
-            return result
-        finally:
-            self._waiting -= 1
-            self.metrics.waiting.set(self._waiting)
+        result = await self._answer(item, question, detector, started)
+        self.metrics.answered(result, time.perf_counter() - started)
+        return result
 
     async def _answer(
         self, item: ImageItem, question: Question, detector: Detector, started: float
     ) -> Verdict | Failure:
         layers, views = detector.snapshot.manifest.layers, detector.views(question)
         work = Work(detector.encoder, layers, views, self.settings.limits)
-        prepared = await self._run(self._decoding, prepare, item, work)
+        prepared = await self._decoding.run(prepare, item, work)
         if isinstance(prepared[0], Failure):
             return prepared[0]
         waiting = _Waiting(detector, question, prepared)
         self._ready.put(waiting)
+        self._encoding.submit(self._embed_ready)
         # Shielded: a request that is given up must not end the future that the encoding thread will set.
         embedded, together = await asyncio.shield(asyncio.wrap_future(waiting.embedded))
-        return await self._run(
-            self._judging, partial(detector.judge_views, embedded, together, started=started)
-        )
-
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
+        return await self._judging.run(partial(detector.judge_views, embedded, together, started=started))
 
     # ------------------------------------------------------------ shared passes
 
-    def _embed_all(self) -> None:
-        """The work of the thread that encodes: it takes what is ready by itself."""
-        while (first := self._ready.get()) is not None:
-            batch = self._gather(first)
-            self.metrics.batch.observe(len(batch))
-            started = time.perf_counter()
-            for detector in {id(w.detector): w.detector for w in batch}.values():
-                self._embed(detector, [w for w in batch if w.detector is detector])
-            taken = (time.perf_counter() - started) / len(batch)
-            self._seconds_an_image += _MEMORY * (taken - self._seconds_an_image)
+    def _embed_ready(self) -> None:
+        """One pass with all that is ready. It is asked for with every image; most find their work done."""
+        if (first := self._next(0.0)) is None:
+            return
+        batch = self._gather(first)
+        self.metrics.batch.observe(len(batch))
+        started = time.perf_counter()
+        for detector in {id(w.detector): w.detector for w in batch}.values():
+            self._embed(detector, [w for w in batch if w.detector is detector])
+        taken = (time.perf_counter() - started) / len(batch)
+        self._seconds_an_image += _MEMORY * (taken - self._seconds_an_image)
 
     def _gather(self, first: _Waiting) -> list[_Waiting]:
         """All that is ready; the first waits a moment for others, unless the batch is full."""
         batch, most = [first], self._batch_size(first.detector)
         until = time.monotonic() + self.settings.window_s
-        with suppress(Empty):
-            while len(batch) < most:
-                waiting = self._ready.get(timeout=max(0.0, until - time.monotonic()))
-                if waiting is None:
-                    self._ready.put(None)  # the end comes after this batch
-                    break
-                batch.append(waiting)
+        while len(batch) < most and (waiting := self._next(until - time.monotonic())):
+            batch.append(waiting)
         return batch
+
+    def _next(self, within_s: float) -> _Waiting | None:
+        with suppress(Empty):
+            return self._ready.get(timeout=max(0.0, within_s))
+        return None
 
     def _batch_size(self, detector: Detector) -> int:
         if self.settings.batch_images is not None:
@@ -185,24 +195,34 @@ class Service:
     def _embed(self, detector: Detector, batch: Sequence[_Waiting]) -> None:
         try:
             results = self._vectors(detector, batch)
-        except (RuntimeError, MemoryError) as error:  # of the network: costs this batch alone
-            _LOG.exception("the encoder failed on a batch of %d", len(batch))
-            for waiting in batch:
-                failure = EncoderError("the encoder failed", hint="The log of the server says why.")
-                failure.__cause__ = error
-                waiting.embedded.set_exception(failure)
-        else:
             together = _together(detector, batch, results)
+        except BaseException as error:  # noqa: BLE001 - also of a plug-in: nobody waits for ever
+            self._failed(detector, batch, error)
+        else:
             for waiting, embedded in zip(batch, results, strict=True):
                 waiting.embedded.set_result((embedded, together[waiting.question]))
+
+    def _failed(self, detector: Detector, batch: Sequence[_Waiting], error: BaseException) -> None:
+        """What fails together is tried one by one: an image must not cost others their answer."""
+        _LOG.error("the encoder failed on a batch of %d: %s", len(batch), whereabouts(error))
+        if len(batch) > 1:
+            for waiting in batch:
+                self._embed(detector, [waiting])
+            return
+        failure = EncoderError("the encoder failed on this image", hint="The log of the server says where.")
+        failure.__cause__ = error
+        batch[0].embedded.set_exception(failure)
 
     def _vectors(self, detector: Detector, batch: Sequence[_Waiting]) -> list[list[Embedded | Failure]]:
         layers = detector.snapshot.manifest.layers
         work = Work(detector.encoder, layers, lambda *_: (), self.settings.limits)
         flat = [view for waiting in batch for view in waiting.prepared]
         size = self._batch_size(detector)
-        parts = (flat[start : start + size] for start in range(0, len(flat), size))
-        results = iter([result for part in parts for result in with_vectors(part, work)])
+        found: list[Embedded | Failure] = []
+        for start in range(0, len(flat), size):
+            found += with_vectors(flat[start : start + size], work)
+            self._encoding.beat()
+        results = iter(found)
         return [[next(results) for _ in waiting.prepared] for waiting in batch]
 
 

@@ -24,8 +24,10 @@ class ServeSettings:
     server may be called, besides loopback and ``host`` itself. ``queue_images`` : images that may wait or be
     worked on; one more is turned away with 429. ``batch_images`` : images in one pass of the network
     (``None``: what suits the device); ``window_s`` : how long the first of a batch waits for others.
-    ``receive_s`` : how long a request may take to arrive; ``decode_s``, ``decode_bytes`` : what decoding an
-    image may take. ``question`` : what is asked where a request says nothing else.
+    ``held_bytes`` : bodies of requests in memory, all together. ``receive_s`` : how long a request may take
+    to arrive; ``decode_s``, ``decode_bytes`` : what decoding an image may take; ``stuck_s`` : how long a
+    thread may be at one thing before the server calls itself stuck. ``question`` : what is asked where a
+    request says nothing else.
     """
 
     host: str = "127.0.0.1"
@@ -40,8 +42,15 @@ class ServeSettings:
     file_bytes: int = 32 * MIB
     body_bytes: int = 256 * MIB
     files: int = 64
+    held_bytes: int = 1024 * MIB
     receive_s: float = 60.0
     decode_s: float = 20.0
     decode_bytes: int = 2048 * MIB
     decoders: int = field(default_factory=cores)
+    stuck_s: float = 120.0
     question: Question = field(default_factory=Question)
+
+    @property
+    def most_files(self) -> int:
+        """Images in one request: no more than can ever wait at once."""
+        return min(self.files, self.queue_images)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-import shutil
-import tempfile
-import threading
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.build import Index
-from retrieval_detect.errors import ImageError, UsageError
+from retrieval_detect.errors import ImageError, LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.plans import UpdatePlan, plan
 from retrieval_detect.regression import Reviewer
 from retrieval_detect.types import Failure
+from retrieval_detect.web.errors import Refused
+from retrieval_detect.web.lanes import Lane
 
 if TYPE_CHECKING:
     from retrieval_detect.store.manifest import Manifest
@@ -27,60 +26,95 @@ if TYPE_CHECKING:
 
 PLANS, KEPT_S = 4, 900.0
 """Plans that may wait for a yes, and how long each does."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    planned: UpdatePlan
-    files: Path
-    until: float
+_STOP_S = 30.0
+_REFUSED = (
+    "Add photographs first, or leave out images that may be photographs. Whoever runs the server can allow "
+    "more on the command line."
+)
+_GONE = "Those that can be gone back to are in the list of generations: GET /v1/banks"
 
 
 class Teacher:
     """Plans, additions and ways back, for one caller at a time.
 
-    The files of a plan lie in a folder of its own and are deleted with it; the index keeps their vectors and
-    names.
+    The files of a plan are held in memory and go with it; the index keeps their vectors and names.
     """
 
     def __init__(self, generations: Generations, decoders: Decoders, *, device: str) -> None:
         self._generations, self._decoders, self._device = generations, decoders, device
-        self._plans: dict[str, _Plan] = {}
-        self._one_at_a_time = threading.Lock()
+        self._lane = Lane("add")
+        # Known to the event loop alone; the lane is given what it works on.
+        self._plans: dict[str, UpdatePlan] = {}
+        self._making = 0
+        self._applying: set[str] = set()
 
-    def plan(self, given: Sequence[ImageItem], facts: Facts) -> dict[str, Any]:
+    def require_room(self) -> None:
+        """Raise ``UsageError`` where no further plan can be kept."""
+        if len(self._plans) + self._making >= PLANS:
+            raise UsageError("too many additions wait to be confirmed", hint="Confirm one, or try later.")
+
+    async def plan(self, given: Sequence[ImageItem], facts: Facts) -> dict[str, Any]:
         """What adding these images would do, image by image; every one of them is decoded once."""
-        with self._one_at_a_time:
-            self._sweep()
-            if len(self._plans) >= PLANS:
-                raise UsageError("too many additions wait to be confirmed", hint="Confirm one, or try later.")
-            folder = Path(tempfile.mkdtemp(prefix="rd-plan-"))
-            try:
-                items = [self._kept(item, folder / str(i)) for i, item in enumerate(given)]
-                good, bad = self._decoded(items)
-                snapshot = self._generations.serving.detector.snapshot
-                found = plan(((item, facts) for item in good), snapshot)
-                planned = replace(found, failures=(*found.failures, *bad), command="serve")
-            except BaseException:
-                shutil.rmtree(folder)
-                raise
-            key = secrets.token_urlsafe(16)
-            self._plans[key] = _Plan(planned, folder, time.monotonic() + KEPT_S)
-            return {"plan": key, "summary": planned.summary(), "images": _rows(items, planned)}
-
-    def apply(self, key: str) -> dict[str, Any]:
-        """Do what a plan says; on a calibrated index it is measured first, and may be refused."""
-        self._sweep()
-        kept = self._plans.pop(key, None)
-        if kept is None:
-            raise UsageError("there is no such plan", hint="Plans are kept for 15 minutes: make it again.")
+        self.require_room()
+        self._making += 1
         try:
-            index = Index.open(self._generations.folder)
-            review = Reviewer(device=self._device)
-            encoder = self._generations.serving.detector.encoder
-            report = index.apply(kept.planned, encoder=encoder, review=review)
+            planned, rows = await self._lane.run(self._planned, given, facts)
         finally:
-            shutil.rmtree(kept.files)
+            self._making -= 1
+        key = secrets.token_urlsafe(16)
+        self._plans[key] = planned
+        asyncio.get_running_loop().call_later(KEPT_S, self._plans.pop, key, None)
+        return {"plan": key, "summary": planned.summary(), "images": rows}
+
+    async def apply(self, key: str) -> dict[str, Any]:
+        """Do what a plan says; on a calibrated index it is measured first, and may be refused.
+
+        The plan stays, and can be tried again, unless it was carried out or refused for what it is.
+        """
+        planned = self._plans.get(key)
+        if planned is None:
+            raise UsageError("there is no such plan", hint="Plans are kept for 15 minutes: make it again.")
+        if key in self._applying:
+            raise Refused(409, "under-way", "this plan is being carried out", hint="Wait until it is.")
+        self._applying.add(key)
+        try:
+            report = await self._lane.run(self._applied, planned)
+        except (UsageError, LabelConflict):
+            self._plans.pop(key, None)
+            raise
+        finally:
+            self._applying.discard(key)
+        self._plans.pop(key, None)
+        return report
+
+    async def rollback(self, generation: int) -> Manifest:
+        """Go back to an older generation, as a new one."""
+        return await self._lane.run(self._rolled_back, generation)
+
+    def trouble(self, limit_s: float) -> str:
+        """What is wrong with the thread, in words; empty if nothing is. An addition may take its time."""
+        return "" if self._applying else self._lane.trouble(limit_s)
+
+    async def close(self) -> None:
+        """Forget all plans, and end the thread."""
+        self._plans.clear()
+        await asyncio.to_thread(self._lane.stop, _STOP_S)
+
+    # ------------------------------------------------------------ in the lane
+
+    def _planned(self, given: Sequence[ImageItem], facts: Facts) -> tuple[UpdatePlan, list[dict[str, str]]]:
+        good, bad = self._decoded(given)
+        snapshot = self._generations.serving.detector.snapshot
+        found = plan(((item, facts) for item in good), snapshot)
+        planned = replace(found, failures=(*found.failures, *bad), command="serve")
+        return planned, _rows(given, planned)
+
+    def _applied(self, planned: UpdatePlan) -> dict[str, Any]:
+        index = Index.open(self._generations.folder)
+        review = Reviewer(device=self._device)
+        encoder = self._generations.serving.detector.encoder
+        with _hint(_REFUSED):
+            report = index.apply(planned, encoder=encoder, review=review)
         return {
             "generation": report.manifest.generation,
             "added": report.added,
@@ -89,25 +123,10 @@ class Teacher:
             "measured": asdict(review.report) if review.report else None,
         }
 
-    def rollback(self, generation: int) -> Manifest:
-        """Go back to an older generation, as a new one."""
+    def _rolled_back(self, generation: int) -> Manifest:
         store = Index.open(self._generations.folder).store
-        with store.writer() as writer:
+        with _hint(_GONE), store.writer() as writer:
             return writer.rollback(generation)
-
-    def close(self) -> None:
-        """Delete the files of all plans."""
-        self._sweep(now=float("inf"))
-
-    def _sweep(self, now: float | None = None) -> None:
-        now = time.monotonic() if now is None else now
-        for key, kept in list(self._plans.items()):
-            if kept.until < now and self._plans.pop(key, None) is kept:  # else another thread has it
-                shutil.rmtree(kept.files)
-
-    def _kept(self, item: ImageItem, path: Path) -> ImageItem:
-        path.write_bytes(item.read())
-        return self._decoders.item(item.uri, path.read_bytes)
 
     def _decoded(self, items: Sequence[ImageItem]) -> tuple[list[ImageItem], list[Failure]]:
         good, bad = [], []
@@ -117,7 +136,18 @@ class Teacher:
                 good.append(item)
             except ImageError as error:
                 bad.append(Failure(item.uri, error.reason, error.in_full))
+            self._lane.beat()
         return good, bad
+
+
+@contextmanager
+def _hint(here: str) -> Iterator[None]:
+    """A refusal's own hint names commands; this one, what can be done where it is read."""
+    try:
+        yield
+    except UsageError as error:
+        error.hint = here
+        raise
 
 
 def _rows(items: Sequence[ImageItem], planned: UpdatePlan) -> list[dict[str, str]]:

@@ -1,24 +1,21 @@
-"""Small pictures of references, by row id: from the file they came from, if it still holds the same bytes."""
+"""Small pictures of references, by row id: made of what they came from, else those that the index keeps."""
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from retrieval_detect.errors import ImageError
-from retrieval_detect.images.content_id import content_id
-from retrieval_detect.images.items import file_item
+from retrieval_detect.images.thumbnails import thumbnail as small
+from retrieval_detect.report.html.pictures import NoPictureError, as_it_was
+from retrieval_detect.store.thumbnails import stored_thumbnail
 
 if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.web.decoding import Decoders
 
 SIDE = 256
-_QUALITY = 75
 
 
 def thumbnail(snapshot: Snapshot, row_id: int, decoders: Decoders) -> bytes | None:
@@ -28,17 +25,9 @@ def thumbnail(snapshot: Snapshot, row_id: int, decoders: Decoders) -> bytes | No
         return None
     uri, identity = found
     try:
-        data = file_item(Path(uri), uri).read()
-        if content_id(data) != identity:
-            return None
-        rgb = decoders.decode(data).rgb
-    except (ImageError, OSError, ValueError):
-        return None
-    small = Image.fromarray(rgb)
-    small.thumbnail((SIDE, SIDE))
-    stream = io.BytesIO()
-    small.save(stream, "WEBP", quality=_QUALITY)
-    return stream.getvalue()
+        return small(decoders.decode(as_it_was(uri, identity.hex())).rgb, side=SIDE)
+    except (NoPictureError, ImageError):
+        return stored_thumbnail(snapshot, identity)
 
 
 def _stored(snapshot: Snapshot, row_id: int) -> tuple[str, bytes] | None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+import tarfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from retrieval_detect.build import Index
+from retrieval_detect.encoders.tiny import TinyEncoder
+from retrieval_detect.images.sources import scan
+from retrieval_detect.images.thumbnails import thumbnail as small
+from tests.factories import png, write_pictures
 from tests.serving import AUTHORIZED, add, client, form, pictures, server
 
 FLUX = {"label": "fake", "generator": "flux"}
@@ -71,9 +81,6 @@ def test_what_cannot_be_added(folder):
         assert planned(camera, stored).status_code == 409
         assert planned(camera | {"generator": "gan"}, pictures(1)[0]).status_code == 400
         assert planned({"label": "maybe"}, pictures(1)[0]).status_code == 422
-        with Index.open(folder).store.writer():
-            key = planned(FLUX, pictures(1, since=800)[0]).json()["plan"]
-            assert web.post(f"/v1/banks/references/{key}", headers=AUTHORIZED).status_code == 409
         assert web.get("/v1/banks").json()["index"]["generation"] == 4
 
 
@@ -94,7 +101,19 @@ def test_names_are_brought_to_one_spelling_or_refused(folder):
         assert Index.open(folder).snapshot().manifest.counts("fake")["flüx"] == 1
 
 
-def test_plans_are_few_and_leave_no_file(folder, tmp_path, monkeypatch):
+def test_a_plan_outlives_another_writer(folder):
+    with client(folder) as web:
+        given = form(pictures(1, since=800)[0])
+        planned = web.post("/v1/banks/references", params=FLUX, files=given, headers=AUTHORIZED)
+        path = f"/v1/banks/references/{planned.json()['plan']}"
+        with Index.open(folder).store.writer():
+            locked = web.post(path, headers=AUTHORIZED)
+        assert locked.status_code == 409 and "plan is kept" in locked.json()["hint"]
+        done = web.post(path, headers=AUTHORIZED)
+        assert (done.status_code, done.json()["added"]) == (200, 1)
+
+
+def test_plans_are_few_and_write_no_file(folder, tmp_path, monkeypatch):
     (tmp_path / "spool").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spool"))
     with client(folder) as web:
@@ -103,7 +122,6 @@ def test_plans_are_few_and_leave_no_file(folder, tmp_path, monkeypatch):
             for data in pictures(5, since=800, fake=True)
         ]
         assert [a.status_code for a in answers] == [200] * 4 + [400]
-        assert len(list((tmp_path / "spool").iterdir())) == 4
     assert list((tmp_path / "spool").iterdir()) == []
 
 
@@ -142,6 +160,65 @@ def test_thumbnails_by_row_id(folder):
     Index.open(folder).remove([row["row_id"]])
     with client(folder) as web:
         assert web.get(f"/v1/references/{row['row_id']}/thumbnail").status_code == 404
+
+
+def test_plans_are_forgotten_though_nobody_asks(folder, monkeypatch):
+    monkeypatch.setattr("retrieval_detect.web.teaching.KEPT_S", 0.2)
+    with client(folder) as web:
+        for _ in range(2):
+            for data in pictures(4, since=800, fake=True):
+                planned = web.post("/v1/banks/references", params=FLUX, files=form(data), headers=AUTHORIZED)
+                assert planned.status_code == 200
+            time.sleep(0.4)
+        gone = web.post(f"/v1/banks/references/{planned.json()['plan']}", headers=AUTHORIZED)
+        assert gone.status_code == 400 and "no such plan" in gone.json()["message"]
+
+
+def test_refusals_name_what_can_be_done_here(folder):
+    with client(folder) as web:
+        stored = (folder.parent / "gan" / "0100.png").read_bytes()
+        both = web.post(
+            "/v1/banks/references",
+            params={"label": "real", "source": "camera"},
+            files=form(stored),
+            headers=AUTHORIZED,
+        )
+        gone = web.post("/v1/banks/rollback", json={"generation": 99}, headers=AUTHORIZED)
+        for answer in (both, gone):
+            assert answer.json()["hint"] and "rd " not in answer.json()["hint"]
+
+
+def test_a_thumbnail_of_what_lies_in_an_archive(tmp_path):
+    index = Index.create(tmp_path / "index", encoder=TinyEncoder())
+    for label, name, first in (("real", "camera", 0), ("fake", "gan", 100)):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            for seed in range(first, first + 4):
+                data = png(seed, fake=label == "fake")
+                member = tarfile.TarInfo(f"{seed}.png")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        add_items(index, scan([str(tmp_path / f"{name}.tar")]), label, name)
+    with client(index.folder) as web:
+        assert [web.get(f"/v1/references/{row}/thumbnail").status_code for row in range(8)] == [200] * 8
+
+
+def test_a_thumbnail_that_the_index_keeps(tmp_path):
+    index = Index.create(tmp_path / "index", encoder=TinyEncoder())
+    for label, name, first in (("real", "camera", 0), ("fake", "gan", 100)):
+        write_pictures(tmp_path / name, range(first, first + 4), fake=label == "fake")
+        items = scan([str(tmp_path / name)])
+        kept = items if label == "real" else (replace(item, thumbnail=small) for item in items)
+        add_items(index, kept, label, name)
+        shutil.rmtree(tmp_path / name)
+    with client(index.folder) as web:
+        found = [web.get(f"/v1/references/{row}/thumbnail") for row in range(8)]
+    assert [answer.status_code for answer in found] == [404] * 4 + [200] * 4
+    assert Image.open(io.BytesIO(found[7].content)).size == (64, 64)
+
+
+def add_items(index, items, label, name):
+    named = {"generator" if label == "fake" else "source": name}
+    index.apply(index.plan_add(items, label=label, **named), encoder=TinyEncoder())
 
 
 def test_a_new_generation_is_taken_up_without_losing_a_request(folder):

@@ -76,8 +76,8 @@ class Pictures:
         if not self._show:
             return Picture("", alt, t.NOT_SHOWN)
         try:
-            rgb = _as_it_was(evidence)
-        except _NoPictureError as error:
+            rgb = _pixels(as_it_was(evidence.uri, evidence.content_id))
+        except NoPictureError as error:
             kept = stored_thumbnail(self._snapshot, bytes.fromhex(evidence.content_id))
             if kept is None:
                 return Picture("", alt, str(error))
@@ -89,22 +89,29 @@ class Pictures:
         return encoded(Image.fromarray(_coarse(rgb) if self._blur else rgb), side, shown)
 
 
-class _NoPictureError(Exception):
+class NoPictureError(Exception):
     """Why a reference cannot be shown, in words."""
 
 
-def _as_it_was(evidence: Evidence) -> UInt8:
-    """The pixels of a reference's file, if it is the file that was embedded."""
+def as_it_was(uri: str, identity: str) -> bytes:
+    """A reference's file, or what an archive holds of it, if it is what was embedded.
+
+    ``identity`` : its sha256, hexadecimal. Raises ``NoPictureError``.
+    """
     try:
-        data = next(islice(scan([evidence.uri]), 1)).read()
+        data = next(islice(scan([uri]), 1)).read()
     except (RdError, OSError, ValueError, StopIteration) as error:
-        raise _NoPictureError(t.GONE) from error
-    if content_id(data).hex() != evidence.content_id:
-        raise _NoPictureError(t.CHANGED)
+        raise NoPictureError(t.GONE) from error
+    if content_id(data).hex() != identity:
+        raise NoPictureError(t.CHANGED)
+    return data
+
+
+def _pixels(data: bytes) -> UInt8:
     try:
         return decode(data).rgb
     except RdError as error:
-        raise _NoPictureError(t.NOT_READ) from error
+        raise NoPictureError(t.NOT_READ) from error
 
 
 def _coarse(rgb: UInt8) -> UInt8:

@@ -1,0 +1,157 @@
+"""Files of a form, taken apart as they arrive and kept in memory: nothing of them is written anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from email.message import Message
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from retrieval_detect.errors import ImageError, UsageError
+from retrieval_detect.names import printable
+from retrieval_detect.web.errors import Refused
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+    from retrieval_detect.types import ImageItem
+    from retrieval_detect.web.decoding import Decoders
+    from retrieval_detect.web.settings import ServeSettings
+
+FIELD = "images"
+LONGEST_NAME = 200
+_HOW = f"Send each as {FIELD} of multipart/form-data: curl -F {FIELD}=@photo.jpg"
+
+
+@dataclass(slots=True)
+class Upload:
+    """One file of a form. ``name`` : as it was sent; ``size`` : of all that was sent, kept or not."""
+
+    name: str
+    size: int = 0
+    _kept: list[bytes] = field(default_factory=list)
+
+    def take(self, data: bytes, most_bytes: int) -> None:
+        """A further piece of the file; of one that is too large no more is kept."""
+        self.size += len(data)
+        if self.size <= most_bytes:
+            self._kept.append(data)
+        else:
+            self._kept.clear()
+
+    def read(self, most_bytes: int) -> bytes:
+        """All of it; raises ``ImageError`` where that is more than ``most_bytes``."""
+        if self.size > most_bytes:
+            message = f"the file is too large: the limit is {most_bytes:,} bytes"
+            raise ImageError(message, reason="too-many-bytes")
+        if len(self._kept) != 1:
+            self._kept = [b"".join(self._kept)]
+        return self._kept[0]
+
+
+async def uploads(request: Request, settings: ServeSettings) -> list[Upload]:
+    """The files of a request; raises ``Refused`` or ``UsageError`` where it is no whole form of images.
+
+    Until the end of the form has come nobody knows what is still missing, so that nothing is begun.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    if kind != b"multipart/form-data" or not boundary:
+        raise Refused(422, "no-image", "there is no form with an image in this request", hint=_HOW)
+    form = _Form(settings)
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        async for chunk in request.stream():
+            parser.write(chunk)
+    except FormParserError as error:
+        raise Refused(400, "form", "the form cannot be taken apart", hint=_HOW) from error
+    if not form.ended:
+        message = "the form breaks off: its closing boundary is missing"
+        raise Refused(400, "form", message, hint="Nothing was done. Send it again, whole.")
+    if not form.files:
+        raise Refused(422, "no-image", "there is no image in this form", hint=_HOW)
+    return form.files
+
+
+def items(given: list[Upload], decoders: Decoders, settings: ServeSettings) -> list[ImageItem]:
+    """The same as inputs that are decoded in processes of their own."""
+    most = settings.file_bytes
+    return [decoders.item(_shown(upload.name), partial(upload.read, most)) for upload in given]
+
+
+def _shown(given: str) -> str:
+    """The last part of a file's name, short and printable."""
+    last = given.replace("\\", "/").rpartition("/")[2]
+    return "".join(c if c.isprintable() else "�" for c in printable(last))[:LONGEST_NAME] or "image"
+
+
+class _Form:
+    """What the parser calls, in the order of the bytes; ``ended`` once the closing boundary has come."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._header = [b"", b""]
+        self._disposition = b""
+        self.files: list[Upload] = []
+        self.ended = False
+
+    def callbacks(self) -> Any:
+        """By the parser's names for them."""
+        names = ("part_begin", "part_data", "header_field", "header_value", "header_end", "headers_finished")
+        return {f"on_{name}": getattr(self, name) for name in (*names, "end")}
+
+    def part_begin(self) -> None:
+        self._header, self._disposition = [b"", b""], b""
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header[0] += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1] += data[start:end]
+
+    def header_end(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = value
+        self._header = [b"", b""]
+
+    def headers_finished(self) -> None:
+        self.files.append(Upload(_file_name(self._disposition)))
+        most = self._settings.most_files
+        if len(self.files) > most:
+            raise UsageError(f"more than {most} images at once", hint=f"Send {most} at a time.")
+
+    def part_data(self, data: bytes, start: int, end: int) -> None:
+        self.files[-1].take(data[start:end], self._settings.file_bytes)
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def _file_name(disposition: bytes) -> str:
+    """Of a part; raises ``Refused`` for one that is no image file. ``filename*`` (RFC 5987) is read, too."""
+    _, options = parse_options_header(disposition)
+    field_name = _text(options.get(b"name", b""))
+    if field_name != FIELD:
+        shown = printable(field_name)[:LONGEST_NAME]
+        raise Refused(
+            422, "form", f"a part of the form is called {shown!r}, which says nothing here", hint=_HOW
+        )
+    if b"filename" in options:
+        return _text(options[b"filename"])
+    message = Message()
+    message["Content-Disposition"] = disposition.decode("latin-1")
+    extended = message.get_filename()
+    if extended is None:
+        raise Refused(422, "form", f"a part called {FIELD} has no file name, so it is no file", hint=_HOW)
+    return extended
+
+
+def _text(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
