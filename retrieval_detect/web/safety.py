@@ -147,7 +147,8 @@ class Guard:
         elif _bearer(headers):
             message, hint = "this is not the token of the server", "Ask whoever started it for the token."
         else:
-            message, hint = "this needs the token of the server", "Send it: Authorization: Bearer TOKEN"
+            message = "this needs the token of the server"
+            hint = "Give it under Token on the page, or send it: Authorization: Bearer TOKEN"
         return Refused(401, "token", message, hint=hint, headers={"WWW-Authenticate": "Bearer"})
 
     # ------------------------------------------------------------ while it is received

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from retrieval_detect.build import Index
 from tests.pixels import require_bars, require_legend
-from tests.serving import TOKEN, pictures, server, small_index
+from tests.serving import TOKEN, add, pictures, server, small_index
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -31,6 +32,13 @@ def served(tmp_path_factory):
         yield url
 
 
+@pytest.fixture
+def own_server(folder):
+    """Of an index that the test changes; gives the address and the index."""
+    with server(folder, poll_s=0.05) as url:
+        yield url, folder
+
+
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as driver:
@@ -43,7 +51,7 @@ def browser():
 def open_page(browser, served):
     contexts = []
 
-    def open_one(**options):
+    def open_one(url=served, **options):
         context = browser.new_context(viewport={"width": 1120, "height": 760}, **options)
         contexts.append(context)
         page = context.new_page()
@@ -52,7 +60,7 @@ def open_page(browser, served):
         page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.on("request", lambda request: page.requested.append(request.url))
-        page.goto(served)
+        page.goto(url)
         return page
 
     yield open_one
@@ -194,8 +202,15 @@ def test_teaching_shows_a_table_first(open_page):
     page.click("#teach button.primary")
     page.wait_for_selector("#teach-result.wrong")
     assert "token" in page.locator("#teach-result").inner_text()
+    assert "under Token" in page.locator("#teach-result").inner_text()
+    page.fill("#token", "not the token of this server")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#token-result.wrong")
+    assert "not the token" in page.locator("#token-result").inner_text()
     page.fill("#token", TOKEN)
     page.keyboard.press("Enter")
+    page.wait_for_selector("#token-result:not(.wrong)")
+    assert "is the token" in page.locator("#token-result").inner_text()
     page.click("#teach button.primary")
     page.wait_for_selector("#plan-rows tr")
     assert page.locator("#plan-rows tr").count() == 3
@@ -205,6 +220,54 @@ def test_teaching_shows_a_table_first(open_page):
     page.wait_for_function("() => document.querySelectorAll('#counts-rows tr').length === 5")
     assert "newgen" in page.locator("#counts-rows").inner_text()
     page.locator("#history-rows button", has_text="Back to 4").click()
+    page.wait_for_selector("#back[open]")
+    assert "generation 4" in page.locator("#back").inner_text()
+    shot(page, "serve-back")
+    page.keyboard.press("Escape")
+    page.locator("#history-rows button", has_text="Back to 4").click()
+    page.keyboard.press("Enter")  # leaves it: what is at hand first changes nothing
+    assert page.locator("#counts-rows tr").count() == 5
+    page.locator("#history-rows button", has_text="Back to 4").click()
+    page.click("#back-yes")
     page.wait_for_function("() => document.querySelectorAll('#counts-rows tr').length === 4")
     assert "generation 4 again" in page.locator("#teach-result").inner_text()
     shot(page, "serve-banks")
+
+
+def test_answers_given_before_a_change_are_marked(open_page, own_server):
+    url, folder = own_server
+    page = open_page(url)
+    page.set_input_files("#files", given(*pictures(2)))
+    finished(page, 2)
+    assert page.locator(".before, #changed:visible").count() == 0
+    add(Index.open(folder), folder.parent / "more", "fake", "sdxl", range(150, 155))
+    page.wait_for_selector("#changed:visible")
+    assert "generation 5 answers now" in page.locator("#changed").inner_text()
+    assert page.locator("#list .before").count() == 2
+    assert "Generation 4 gave this answer" in page.locator("#evidence").inner_text()
+    shot(page, "serve-before")
+    page.locator("#changed button").click()
+    finished(page, 2)
+    page.wait_for_function("() => !document.querySelector('.before')")
+    assert page.locator("#changed:visible").count() == 0
+    assert "5" in page.locator("#evidence .reproduce").inner_text()
+    assert "before a change" not in page.locator("#evidence").inner_text()
+
+
+def test_a_plan_can_be_tried_again_where_another_writer_was_at_work(open_page, own_server):
+    url, folder = own_server
+    page = open_page(url)
+    page.click("#tab-banks")
+    page.fill("#token", TOKEN)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#token-result:has-text('is the token')")
+    page.set_input_files("#teach-files", given(*pictures(2, since=700, fake=True)))
+    page.fill("#teach-name", "newgen")
+    page.click("#teach button.primary")
+    page.wait_for_selector("#plan-rows tr")
+    with Index.open(folder).store.writer():
+        page.click("#confirm")
+        page.wait_for_selector("#teach-result.wrong")
+        assert "plan is kept" in page.locator("#teach-result").inner_text()
+    page.click("#confirm")
+    page.wait_for_selector("#teach-result:has-text('2 references added')")

@@ -1,6 +1,8 @@
 // The page: shows what the service says. Text of others reaches the document as text only (textContent);
 // the one piece of markup is the evidence, made and escaped by the server.
-import { ask, plan, confirm, rollback, banks, bankMap, setToken, Refused } from "./service.js";
+import {
+  ask, plan, confirm, rollback, banks, bankMap, generation, setToken, tokenIsRight, Refused,
+} from "./service.js";
 
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 4;
@@ -15,6 +17,8 @@ const queue = [];
 let working = 0;
 let stopped = false;
 let shown = null;
+let current = null; // the generation that answers, as far as this page knows
+const LOOK_MS = 10000;
 
 function element(tag, text, classes) {
   const made = document.createElement(tag);
@@ -36,7 +40,10 @@ function take(files) {
     images.push(image);
     queue.push(image);
   }
-  if (!usable.length) return;
+  if (usable.length) begin();
+}
+
+function begin() {
   stopped = false;
   $("list-side").hidden = false;
   document.body.classList.add("busy"); // the place to drop on makes room for the answers
@@ -65,6 +72,7 @@ async function work() {
     said(image, "working …", "quiet");
     try {
       [image.result, image.evidence] = await ask(image.file, image.name, () => stopped);
+      if (image.result.index) changedTo(image.result.index.generation);
     } catch (error) {
       image.result = { error: "refused", message: explain(error) };
       if (error instanceof Refused && error.status === 401) needToken();
@@ -82,14 +90,14 @@ function explain(error) {
 
 function finished(image) {
   const { result } = image;
+  marked(image);
   if (result.verdict) {
     said(image, WORDS[result.verdict] || result.verdict, result.verdict);
     preview(image);
   } else {
     said(image, `could not be used: ${result.message}`, "quiet");
   }
-  if (!shown && result.verdict) show(image);
-  else if (images.length === 1) show(image);
+  if (shown === image || (!shown && result.verdict) || images.length === 1) show(image);
   filter();
   progress();
 }
@@ -101,11 +109,13 @@ function said(image, text, classes) {
 }
 
 function preview(image) {
+  const tile = image.item.querySelector(".tile");
+  if (!tile) return; // asked again: its picture is there
   const picture = element("img");
   picture.alt = "";
   picture.loading = "lazy";
   picture.src = URL.createObjectURL(image.file);
-  image.item.querySelector(".tile").replaceWith(picture);
+  tile.replaceWith(picture);
 }
 
 function show(image) {
@@ -114,6 +124,7 @@ function show(image) {
   image.item.firstChild.setAttribute("aria-current", "true");
   const place = $("evidence");
   place.replaceChildren();
+  if (isBefore(image)) place.append(warning(image));
   if (!image.result) place.append(element("p", "This image is waiting.", "quiet"));
   else if (image.evidence) place.append(fragment(image.evidence));
   else {
@@ -129,6 +140,68 @@ function fragment(html) {
   const made = document.createDocumentFragment();
   made.append(...parsed.body.childNodes);
   return made;
+}
+
+// ---------------------------------------------------------------- answers given before a change
+
+const isBefore = ({ result }) =>
+  Boolean(result && result.index && current !== null && result.index.generation !== current);
+
+// A change is heard of from answers, from what this page itself does, and by looking now and then.
+function changedTo(now) {
+  if (now === current) return;
+  current = now;
+  for (const image of images) marked(image);
+  const before = images.filter(isBefore);
+  $("changed").hidden = !before.length;
+  $("changed").replaceChildren(
+    `The references have changed: generation ${current} answers now, and ${plural(before.length, "answer")} ` +
+    `${before.length === 1 ? "was" : "were"} given before. `,
+    againButton(before.length === 1 ? "Ask about it again" : "Ask about them again", () => images.filter(isBefore)));
+  if (shown) show(shown);
+}
+
+function againButton(text, which) {
+  const again = element("button", text);
+  again.type = "button";
+  again.addEventListener("click", () => askAgain(which()));
+  return again;
+}
+
+function marked(image) {
+  const old = image.item.querySelector(".before");
+  if (old) old.remove();
+  if (!isBefore(image)) return;
+  const mark = element("span", `before the change: generation ${image.result.index.generation}`, "before");
+  image.item.querySelector(".said").after(mark);
+}
+
+function warning(image) {
+  const box = element("p", undefined, "panel");
+  box.append(
+    `Generation ${image.result.index.generation} gave this answer; the references have changed since, and ` +
+    `generation ${current} answers now. `, againButton("Ask again", () => [image]));
+  return box;
+}
+
+function askAgain(some) {
+  for (const image of some) {
+    image.result = null;
+    image.evidence = null;
+    marked(image);
+    said(image, "waiting", "quiet");
+    queue.push(image);
+  }
+  $("changed").hidden = true;
+  if (shown && !shown.result) show(shown);
+  begin();
+}
+
+async function look() {
+  if (document.hidden || !images.length) return;
+  try {
+    if ((await generation()) !== current) overview();
+  } catch { /* it cannot be reached: the next look tells */ }
 }
 
 // ---------------------------------------------------------------- progress, filter, save
@@ -252,6 +325,7 @@ async function overview() {
       `generation ${found.index.generation}, seen by ${found.encoder}.`;
     $("counts-rows").replaceChildren(
       ...found.counts.map((c) => rowOf(c.label, c.name || "unnamed", c.bank, c.calib)));
+    changedTo(found.index.generation);
     $("history-rows").replaceChildren(...found.history.reverse().map((h) => historyRow(h, found.index.generation)));
   } catch (error) {
     if (error instanceof Refused && error.status === 401) needToken();
@@ -264,12 +338,27 @@ function historyRow(h, current) {
   const back = element("button", now ? "Answers now" : `Back to ${h.generation}`);
   back.type = "button";
   back.disabled = now;
-  back.addEventListener("click", () => tried(async () => {
-    const { generation } = await rollback(h.generation);
-    return `The references are those of generation ${h.generation} again; this is generation ${generation}.`;
-  }));
+  back.addEventListener("click", () => askBack(h, current));
   const when = h.created_at.replace("T", " ").replace("Z", "");
   return rowOf(h.generation, when, h.operation, h.added, h.removed, back);
+}
+
+function askBack(h, now) {
+  const dialog = $("back");
+  $("back-title").textContent = `Go back to generation ${h.generation}?`;
+  $("back-text").textContent =
+    `The references will be those of generation ${h.generation} for everybody who asks this server: what was added ` +
+    `since then does not count, what was removed counts again. Generation ${now} stays in the list.`;
+  $("back-yes").textContent = `Go back to ${h.generation}`;
+  dialog.returnValue = "";
+  dialog.onclose = () => {
+    if (dialog.returnValue !== "yes") return;
+    tried(async () => {
+      const made = await rollback(h.generation);
+      return `The references are those of generation ${h.generation} again; this is generation ${made.generation}.`;
+    });
+  };
+  dialog.showModal();
 }
 
 async function tried(work) {
@@ -289,6 +378,25 @@ async function tried(work) {
 function needToken() {
   $("token-panel").hidden = false;
   $("token").focus();
+}
+
+async function useToken(given) {
+  const result = $("token-result");
+  setToken(given);
+  $("token").value = "";
+  try {
+    await tokenIsRight();
+    $("token").placeholder = "in use";
+    result.className = "";
+    result.textContent = "This is the token of the server; it is used from now on.";
+    overview();
+  } catch (error) {
+    setToken("");
+    $("token").placeholder = "";
+    result.className = "wrong";
+    result.textContent = explain(error);
+    $("token").focus();
+  }
 }
 
 function propose(event) {
@@ -320,10 +428,7 @@ $("tab-ask").addEventListener("click", () => view("ask"));
 $("tab-banks").addEventListener("click", () => view("banks"));
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  setToken($("token").value);
-  $("token").value = "";
-  $("token").placeholder = "in use";
-  overview();
+  useToken($("token").value);
 });
 $("teach-label").addEventListener("change", () => {
   $("teach-name-label").textContent = $("teach-label").value === "fake" ? "Generator" : "Source";
@@ -331,11 +436,16 @@ $("teach-label").addEventListener("change", () => {
 $("teach").addEventListener("submit", propose);
 $("discard").addEventListener("click", () => { $("plan").hidden = true; $("teach-result").textContent = ""; });
 $("confirm").addEventListener("click", () => {
-  $("plan").hidden = true;
   tried(async () => {
-    const done = await confirm(pending.plan);
+    $("plan").hidden = true;
+    const done = await confirm(pending.plan).catch((error) => {
+      $("plan").hidden = error.code !== "IndexLocked"; // the server keeps the plan: it can be tried again
+      throw error;
+    });
     const refused = done.purged ? `, ${done.purged} refused as purged` : "";
     return `${plural(done.added, "reference")} added${refused}, generation ${done.generation} answers now.`;
   });
 });
+setInterval(look, LOOK_MS);
+addEventListener("visibilitychange", look);
 overview();

@@ -3,9 +3,10 @@ const PATIENCE = 60;
 let token = "";
 
 export class Refused extends Error {
-  constructor(status, { message, hint } = {}) {
+  constructor(status, { error, message, hint } = {}) {
     super(message || `the server answered ${status}`);
     this.status = status;
+    this.code = error || "";
     this.hint = hint || "";
   }
 }
@@ -43,6 +44,10 @@ export async function ask(file, name, givenUp) {
     await new Promise((done) => setTimeout(done, 1000 * retryAfter));
   }
 }
+
+export const tokenIsRight = () => wanted("v1/token");
+
+export const generation = async () => (await call("healthz")).body.generation;
 
 export const banks = () => wanted("v1/banks");
 
