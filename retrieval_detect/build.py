@@ -176,13 +176,26 @@ class Index:
             record_failures(writer.folder, failures)
 
     def remove(
-        self, row_ids: Sequence[int], *, reason: str = "", detail: dict[str, Any] | None = None
+        self,
+        row_ids: Sequence[int],
+        *,
+        reason: str = "",
+        detail: dict[str, Any] | None = None,
+        device: str = "auto",
     ) -> Manifest:
-        """Take references out of the banks, exactly and at once; returns the new generation."""
+        """Take references out of the banks, exactly and at once; returns the new generation.
+
+        What was fitted on them is fitted anew in the same generation, as with an addition that is reviewed,
+        and takes as long (``device`` is where). Nothing about that refuses a removal: what cannot be fitted
+        is ``stale``.
+        """
+        from retrieval_detect.refit import refitted
+
         if not len(row_ids):
             raise UsageError("no reference matches, so there is nothing to remove", hint="See: rd bank list")
         with self.store.writer() as writer:
-            return writer.remove(row_ids, reason=reason, detail=detail or {})
+            look = partial(refitted, writer, device=device, whatever_fails=True)
+            return writer.remove(row_ids, reason=reason, detail=detail or {}, review=look)
 
     def arrays(self, *, split: Split = "bank", layer: str = "proj") -> Arrays:
         """Vectors and labels of all live references of a split; see ``Arrays``."""

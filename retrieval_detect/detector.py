@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval_detect import influence, regions, stability
+from retrieval_detect import anew, influence, regions, stability
 from retrieval_detect.answers import N_EVIDENCE, by_head, doubts, own_rows, shown_with
 from retrieval_detect.bulk import Together
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from retrieval_detect.store.manifest import FittedRecord
     from retrieval_detect.verdicts import VerdictName
 
-STALE = "the calibration is of other references than the banks hold now: rd fit calibration"
 _CALIBRATED = ("fpr", "confidence", "source", "within", "fdr", "prior")
-_AGAIN = {"head": "rd train", "projection": "rd fit projection", "regions": "rd fit regions"}
 
 
 class Detector:
@@ -271,7 +269,7 @@ class Detector:
         fields = self._fields(answer, question, embedded)
         calibration = self.methods.calibration(question)
         if calibration is not None and self.is_stale(calibration):
-            fields["warnings"] = (*verdict.warnings, STALE)
+            fields["warnings"] = (*verdict.warnings, self.stale_note(calibration))
         fields["attribution"] = self._attributed(verdict, answer, question)
         return replace(verdict, **fields)
 
@@ -301,8 +299,8 @@ class Detector:
             used.add(("regions", calibration_name(question.method, question.projection or PLAIN)))
         for record in self._stale:
             if (record.kind, record.name) in used:
-                what = f"{record.kind} {record.name}"
-                yield f"{what} was fitted on other references than there are now: {_AGAIN[record.kind]}"
+                what, again = f"{record.kind} {record.name}", anew.command(self.snapshot, record)
+                yield f"{what} was fitted on other references than there are now: {again}"
 
     @cached_property
     def _stale(self) -> list[FittedRecord]:
@@ -311,6 +309,11 @@ class Detector:
     def is_stale(self, calibration: Calibration) -> bool:
         """Whether references were added or removed since it was fitted."""
         return calibration.rows_digest != self._rows_digest
+
+    def stale_note(self, calibration: Calibration) -> str:
+        """That it is, in words, and what to do."""
+        again = anew.calibration_command(self.snapshot, calibration)
+        return f"the calibration is of other references than the banks hold now: {again}"
 
     @cached_property
     def _rows_digest(self) -> str:

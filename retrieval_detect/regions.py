@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -241,14 +242,18 @@ def write_regions(writer: Writer, fitted: HighestCrops) -> FittedRecord:
     return writer.write_fitted("regions", name, method="conformal", files=files, rows=rows)
 
 
-def regions_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
-    """Those of the generation to be whose crops are of other references by now, judged again."""
-    stale = [record for record in to_be.stale() if record.kind == "regions"]
-    known = [found for record in stale if (found := read_regions(to_be, record.name))]
-    return [
-        write_regions(writer, fit_regions(to_be, Question(f.method, f.k, f.projection), device=device))
-        for f in known
-    ]
+def regions_to_fit(
+    writer: Writer, to_be: Snapshot, *, device: str = "auto"
+) -> Iterator[Callable[[], FittedRecord]]:
+    """For those of the generation to be whose crops are of other references by now: what judges them."""
+    for record in to_be.stale():
+        if record.kind == "regions" and (known := read_regions(to_be, record.name)):
+            yield partial(_regions_again, writer, to_be, known, device)
+
+
+def _regions_again(writer: Writer, to_be: Snapshot, old: HighestCrops, device: str) -> FittedRecord:
+    question = Question(old.method, old.k, old.projection)
+    return write_regions(writer, fit_regions(to_be, question, device=device))
 
 
 def commit_regions(store: Store, fitted: HighestCrops) -> Manifest:

@@ -8,7 +8,7 @@ there: three images can show "2 of 3".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +16,10 @@ import numpy as np
 from retrieval_detect.calibrate import CalibrationScores, Chosen, fit_calibration, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.methods import Methods, calibrations
-from retrieval_detect.regions import regions_anew
+from retrieval_detect.refit import refitted, with_fitted
 from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.store.append import grouping_layer
-from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.writer import with_records
-from retrieval_detect.train import calibrated_anew, measurable, refitted_heads, refitted_projection
+from retrieval_detect.train import measurable
 from retrieval_detect.types import SPLITS
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.store.manifest import FittedRecord
+    from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.writer import Writer
     from retrieval_detect.types import Bool, Float32
 
@@ -198,16 +197,15 @@ class Reviewer:
     def __call__(self, writer: Writer, new: Snapshot) -> list[FittedRecord]:
         """Raise ``UsageError`` to keep the old generation, or return what goes with the new one."""
         old = writer.snapshot
-        fitted = [*refitted_projection(writer, new), *refitted_heads(writer, new)]
-        after = Snapshot(new.folder, replace(new.manifest, fitted=with_records(new.manifest.fitted, fitted)))
+        fitted = refitted(writer, new, device=self.device)
+        after = with_fitted(new, fitted)
         known = calibrations(old)
         # Where removals left none to measure, the calibration is stale already and must not bar the way back.
         if known and measurable(old):
             calibration = _of_todays_scores(old, known[0], device=self.device)
             self.report = compare(old, after, calibration, alpha=self.alpha, device=self.device)
             self._refuse(self.report)
-        anew = calibrated_anew(writer, after, device=self.device)
-        return [*fitted, *anew, *regions_anew(writer, after, device=self.device)]
+        return fitted
 
     def _refuse(self, report: Regression) -> None:
         n = report.photographs.n

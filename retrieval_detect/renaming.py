@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.names import checked, spelling
-from retrieval_detect.regions import regions_anew
-from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.writer import with_records
-from retrieval_detect.train import calibrated_anew, refitted_heads, refitted_projection
+from retrieval_detect.refit import refitted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from retrieval_detect.store.manifest import FittedRecord, Manifest
+    from retrieval_detect.store.manifest import Manifest
     from retrieval_detect.store.renaming import Names
+    from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
-    from retrieval_detect.store.writer import Writer
 
 
 def new_name(snapshot: Snapshot, column: str, old: str, new: str) -> Names:
@@ -44,12 +40,5 @@ def rename(store: Store, names: Names, *, detail: Mapping[str, Any], device: str
     Of what was fitted by the old names, all that follows an addition is fitted anew, the rest is stale.
     """
     with store.writer() as writer:
-        look = partial(_refitted, writer, device=device)
+        look = partial(refitted, writer, device=device)
         return writer.rename(names, detail=detail, review=look)
-
-
-def _refitted(writer: Writer, new: Snapshot, *, device: str) -> list[FittedRecord]:
-    fitted = [*refitted_projection(writer, new), *refitted_heads(writer, new)]
-    after = Snapshot(new.folder, replace(new.manifest, fitted=with_records(new.manifest.fitted, fitted)))
-    anew = calibrated_anew(writer, after, device=device)
-    return [*fitted, *anew, *regions_anew(writer, after, device=device)]

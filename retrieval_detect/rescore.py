@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retrieval_detect.bulk import BulkMethods
-from retrieval_detect.detector import STALE, Detector
+from retrieval_detect.detector import Detector
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.files import TEMPORARY, DigestCache, sha256_bytes, write_atomically
 from retrieval_detect.images.passed import left_out
@@ -254,8 +254,9 @@ class _Judge:
         self.question = detector.checked(question)
         self.layers = detector.methods.layers(self.question)
         self.calibration = detector.calibration(self.question)
-        stale = self.calibration is not None and detector.is_stale(self.calibration)
-        self.warnings = (*detector.stale_parts(self.question), *[STALE] * stale)
+        found = self.calibration
+        stale = [detector.stale_note(found)] if found and detector.is_stale(found) else []
+        self.warnings = (*detector.stale_parts(self.question), *stale)
         self._bulk = BulkMethods(detector.methods, self.question)
 
     def verdicts(self, rows: EmbeddedRows) -> pa.Table:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.methods import Methods, calibration_name, calibrations, load_head
 from retrieval_detect.progress import quiet
 from retrieval_detect.projections.inner import Trial, Vote
-from retrieval_detect.projections.registry import KINDS, fit_projection
-from retrieval_detect.search.fitted import PLAIN, read_fitted, read_projection
+from retrieval_detect.projections.registry import fit_projection
+from retrieval_detect.search.fitted import PLAIN, read_projection
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.manifest import BANK_ROWS, FITTED_NAME
 from retrieval_detect.store.training import TrainingSet, load_training_set, require_layers_stored
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from retrieval_detect.heads.base import Head
     from retrieval_detect.heads.base import Progress as Say
     from retrieval_detect.heads.linear import LinearHead
+    from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.search.projection import Affine
     from retrieval_detect.store.manifest import FittedRecord, Manifest, RowStratum
     from retrieval_detect.store.snapshot import Snapshot
@@ -42,8 +43,6 @@ KNOWN = (0, 5, 20)
 DEFAULT, DIRECTIONS, DEFAULT_T, FEWEST = "default", 32, 0.1, 100
 """The projection a new index gets: its name, directions of content removed and temperature, both chosen
 by ``python -m bench.methods``, references of each label that it wants in the banks."""
-REFIT_AT_MOST = 100_000
-"""References with which a projection is fitted anew at every addition: it takes seconds for these."""
 LONGEST_NAME = 30
 _NAMES = f"Use lower-case letters, digits, '-' (never two) and '_', at most {LONGEST_NAME} characters."
 
@@ -104,11 +103,11 @@ def commit_projection(
     """
     check_projection_name(name)
     with store.writer() as writer:
-        record = _write_projection(writer, name, projection, of=of or writer.snapshot)
+        record = write_projection(writer, name, projection, of=of or writer.snapshot)
         return _commit_default(writer, name, [record], device=device)
 
 
-def _write_projection(writer: Writer, name: str, projection: Affine, *, of: Snapshot) -> FittedRecord:
+def write_projection(writer: Writer, name: str, projection: Affine, *, of: Snapshot) -> FittedRecord:
     """The projection as a file of the index; it counts once committed. ``of`` : what it was fitted on."""
     strata: tuple[RowStratum, ...] = tuple(
         s for s in BANK_ROWS if s[0] in projection.facts.get("labels", LABELS)
@@ -125,55 +124,27 @@ def fit_default(store: Store, *, device: str = "auto") -> Manifest | None:
     Smaller indexes, and those with a single source, go on searching the stored vectors.
     """
     snapshot = store.snapshot()
-    projection = _default_projection(snapshot)
-    if projection is None:
+    try:
+        projection = default_projection(snapshot)
+    except UsageError:
         return None
     return commit_projection(store, DEFAULT, projection, of=snapshot, device=device)
 
 
-def _default_projection(snapshot: Snapshot) -> Affine | None:
+def default_projection(snapshot: Snapshot) -> Affine:
     """The map through which a new generator is learnt and those before are kept, fitted on the banks.
 
-    What is learnt: ``bench.methods``; what is kept: ``bench.accuracy.incremental``.
+    What is learnt: ``bench.methods``; what is kept: ``bench.accuracy.incremental``. Raises ``UsageError``
+    where there is too little to fit it on.
     """
     counts = [snapshot.manifest.live_rows(label, "bank") for label in LABELS]
     if min(counts) < FEWEST or len(snapshot.manifest.names("real")) < 2:
-        return None
+        raise UsageError(f"the default projection takes {FEWEST} references of each label, and two sources")
     layer = grouping_layer(snapshot.manifest.layers)
     directions = max(1, min(DIRECTIONS, snapshot.manifest.encoder.layers[layer] // 16))
     rows = load_training_set(snapshot, (layer,))
     projection = fit_projection("nullspace", rows, layers=(layer,), content="within", directions=directions)
     return replace(projection, facts=dict(projection.facts) | {"temperature": DEFAULT_T})
-
-
-def refitted_projection(writer: Writer, new: Snapshot) -> list[FittedRecord]:
-    """The projection that banks are searched through, fitted on the generation to be.
-
-    What a new generator varies in is content too: searched through a map that has not seen it, it takes
-    photographs along, and older generators lose at the same false alarms (``bench.accuracy.incremental``).
-    So an index that was added to searches as one that was built at once. The temperature stays, so that
-    scores keep their scale. Nothing is fitted that is not ``cheap``, saw none of the rows that changed,
-    has too little left to be fitted on, or rests on more than ``REFIT_AT_MOST`` references.
-    """
-    name = new.manifest.projection
-    record = new.fitted("projection", name)
-    if record is None or record.rows_digest == new.rows_digest(record.strata):
-        return []
-    if new.n_rows(BANK_ROWS) > REFIT_AT_MOST or not KINDS[record.method].cheap:
-        return []
-    with suppress(UsageError):
-        projection = _fitted_again(new, name)
-        return [_write_projection(writer, name, projection, of=new)] if projection else []
-    return []
-
-
-def _fitted_again(snapshot: Snapshot, name: str) -> Affine | None:
-    if name == DEFAULT:
-        return _default_projection(snapshot)
-    old = read_fitted(snapshot, name)
-    rows = load_training_set(snapshot, old.layers)
-    projection = fit_projection(old.kind, rows, layers=old.layers, **old.facts.get("options", {}))
-    return replace(projection, facts=dict(projection.facts) | {"temperature": old.temperature})
 
 
 def use_projection(store: Store, name: str, *, device: str = "auto") -> Manifest:
@@ -197,30 +168,37 @@ def _commit_default(writer: Writer, name: str, records: Sequence[FittedRecord], 
 
 def measurable(snapshot: Snapshot) -> bool:
     """Whether both banks can vote and rows of both labels are set aside."""
-    return all(snapshot.manifest.live_rows(label, split) for label in LABELS for split in SPLITS)
+    return all(snapshot.n_rows([(label, split)]) for label in LABELS for split in SPLITS)
 
 
 def calibrated_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
-    """Calibrations for the generation to be, where those it has are of other scores or other rows.
+    """Calibrations for the generation to be, where those it has are of other scores or other rows."""
+    return [fit() for fit in calibrations_to_fit(writer, to_be, device=device)]
+
+
+def calibrations_to_fit(
+    writer: Writer, to_be: Snapshot, *, device: str = "auto"
+) -> Iterator[Callable[[], FittedRecord]]:
+    """What fits each of them.
 
     What is calibrated through the default projection in force will be through that to come.
     """
     if not measurable(to_be):
-        return []
+        return
     methods, rows_digest = Methods(to_be, device=device), to_be.rows_digest()
     before, after = writer.snapshot.manifest.projection, to_be.manifest.projection
     known = {(c.method, c.projection): c for c in calibrations(to_be)}
     moved = {
         (c.method, after): replace(c, projection=after) for c in known.values() if c.projection == before
     }
-    return [
-        write_calibration(
-            writer,
-            fit_calibration(to_be, c.question, likelihood=c.likelihood_method, device=device),
-        )
-        for c in (moved | known).values()
-        if (c.scorer, c.rows_digest) != (methods.scorer(c.question), rows_digest)
-    ]
+    for old in (moved | known).values():
+        if (old.scorer, old.rows_digest) != (methods.scorer(old.question), rows_digest):
+            yield partial(_calibrated_again, writer, to_be, old, device)
+
+
+def _calibrated_again(writer: Writer, to_be: Snapshot, old: Calibration, device: str) -> FittedRecord:
+    fitted = fit_calibration(to_be, old.question, likelihood=old.likelihood_method, device=device)
+    return write_calibration(writer, fitted)
 
 
 # ---------------------------------------------------------------- heads
@@ -362,15 +340,3 @@ def write_head(
     files = head.to_files(fingerprint=writer.snapshot.manifest.encoder.fingerprint)
     rows = writer.fitted_on(seen, strata)
     return writer.write_fitted("head", name, method=head.kind, files=files, rows=rows)
-
-
-def refitted_heads(writer: Writer, new: Snapshot) -> list[FittedRecord]:
-    """Heads that are cheap to train, trained on the generation to be; the others become stale."""
-    records = []
-    for name in [record.name for record in new.stale() if record.kind == "head"]:
-        head = load_head(new, name)
-        if head.cheap:
-            # What is left after removals may be too little for it; that must not bar the way back.
-            with suppress(UsageError):
-                records.append(write_head(writer, name, head.fit(training_set(new, head)), of=new))
-    return records

@@ -152,7 +152,7 @@ def discover(
     unknown is no evidence of being generated, and a new camera is as likely as a new generator.
     """
     from retrieval_detect.config import index_path
-    from retrieval_detect.detector import STALE, Detector
+    from retrieval_detect.detector import Detector
     from retrieval_detect.discover import require_calibration
     from retrieval_detect.verdicts import Question
 
@@ -169,7 +169,7 @@ def discover(
     )
     calibration = detector.calibration(question)
     if calibration and detector.is_stale(calibration):
-        run.output.warning(STALE)
+        run.output.warning(detector.stale_note(calibration))
     found = _discover(
         run, detector, images, question=question, min_size=min_size, include_uncertain=include_uncertain
     )

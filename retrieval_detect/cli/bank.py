@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from retrieval_detect.cli._review import check, discover
 if TYPE_CHECKING:
     from retrieval_detect.build import Index
     from retrieval_detect.store.manifest import Manifest
+    from retrieval_detect.store.snapshot import Snapshot
 
 _LABEL = click.Choice(["real", "fake"])
 _BY = ("label", "generator", "source", "split", "batch", "contributor", "view", "row")
@@ -163,7 +165,8 @@ def remove(
     """Take references out of the banks; what they taught is gone at once.
 
     All conditions must hold. The vectors stay on disk, so that rd bank rollback can undo it, until
-    rd bank compact --purge erases them.
+    rd bank compact --purge erases them. What was fitted on them is fitted anew along with it, as with
+    rd bank add, and takes as long; what cannot be is named, and refuses nothing.
     """
     from retrieval_detect.names import printable, spelling
     from retrieval_detect.report.words import name_of, number
@@ -176,14 +179,26 @@ def remove(
     names = [*map(name_of, conditions.values()), *(["chosen images"] if ids or rows or listed else [])]
     what = f"{number(len(wanted), 'reference')} ({', '.join(names)})"
     if dry_run:
-        run.output.record({"would_remove": len(wanted)}, text=f"Would remove {what}. Nothing was written.")
+        _would_remove(run, index.snapshot(), wanted, what)
         return None
     if wanted and not run.output.confirm(f"Remove {what}?", yes=yes):
         return _declined(run)
     detail = conditions | {"command": "bank remove"}
-    manifest = index.remove(wanted, reason=printable(reason), detail=detail)
-    committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.")
+    before = index.snapshot().manifest
+    manifest = index.remove(wanted, reason=printable(reason), detail=detail, device=run.settings.device)
+    committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.", before=before)
     return None
+
+
+def _would_remove(run: Run, snapshot: Snapshot, wanted: Sequence[int], what: str) -> None:
+    """What a removal would take out and fit anew, with nothing written."""
+    from retrieval_detect.refit import follows
+
+    left = snapshot.without(wanted)
+    fitted = [f"{f.kind} {f.name}" for f in snapshot.manifest.fitted if follows(left, f)]
+    lines = [f"Would remove {what}. Nothing was written."]
+    lines += [f"  Would be fitted anew along with it: {', '.join(fitted)}"] * bool(fitted)
+    run.output.record({"would_remove": len(wanted), "would_fit": fitted}, text=lines)
 
 
 def _digests(file: Path) -> list[str]:
@@ -207,20 +222,31 @@ def _declined(run: Run) -> int:
     return 1
 
 
-def committed(run: Run, manifest: Manifest, record: dict[str, Any], text: str) -> None:
-    """Say what was done, how to undo it, and what is stale by it."""
+def committed(
+    run: Run, manifest: Manifest, record: dict[str, Any], text: str, *, before: Manifest | None = None
+) -> None:
+    """Say what was committed and how to go back; ``before`` : beside which something may be fitted anew."""
+    from retrieval_detect.anew import command as fit_again
     from retrieval_detect.cli._again import same_index
     from retrieval_detect.config import index_path
     from retrieval_detect.store.snapshot import Snapshot
 
-    undo = f"rd bank rollback {manifest.parent}{same_index(run, index_path(run.settings))}"
-    lines = [text, f"  Committed as generation {manifest.generation}. Undo: {undo}"]
-    stale = [f"{f.kind} {f.name}" for f in Snapshot(index_path(run.settings), manifest).stale()]
-    if stale:
-        lines.append(
-            f"  Fitted on other references than these: {', '.join(stale)}. Fit anew: rd fit calibration"
-        )
-    run.output.record(record | {"generation": manifest.generation, "stale": stale}, text=lines)
+    folder = index_path(run.settings)
+    same, snapshot = same_index(run, folder), Snapshot(folder, manifest)
+    lines = [
+        text,
+        f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}{same}",
+    ]
+    if before is not None:
+        fitted = [f"{f.kind} {f.name}" for f in manifest.fitted if f not in before.fitted]
+        record |= {"fitted": fitted}
+        lines += [f"  Fitted anew along with it: {', '.join(fitted)}"] * bool(fitted)
+    stale = {f"{f.kind} {f.name}": fit_again(snapshot, f) for f in snapshot.stale()}
+    lines += [
+        f"  {name} was fitted on other references than these. Fit it anew: {again}{same}"
+        for name, again in stale.items()
+    ]
+    run.output.record(record | {"generation": manifest.generation, "stale": list(stale)}, text=lines)
 
 
 # ---------------------------------------------------------------- look

@@ -373,7 +373,6 @@ def _show(
 def _sum_up(
     run: Run, detector: Detector, counts: Counter[str], failed: int, *, rate: float, asked: dict[str, Any]
 ) -> None:
-    from retrieval_detect.detector import STALE
     from retrieval_detect.report.words import summary
     from retrieval_detect.verdicts import Question
 
@@ -386,7 +385,7 @@ def _sum_up(
     for why in detector.methods.uncalibrated(question):
         run.output.warning(why)
     if calibrated and detector.is_stale(calibrated):
-        run.output.warning(STALE)
+        run.output.warning(detector.stale_note(calibrated))
 
 
 def _exit_code(counts: Counter[str], failed: int, *, asked: bool) -> int | None:

@@ -134,6 +134,12 @@ class Snapshot:
             return True
         return fitted.until is not None and self.n_rows(fitted.strata) > (1 + GROWTH) * fitted.n_rows
 
+    def without(self, row_ids: Sequence[int]) -> Snapshot:
+        """The live rows as they would be without some; nothing is written, and the manifest stays."""
+        left = Snapshot(self.folder, self.manifest)
+        left.dead = np.union1d(self.dead, np.asarray(row_ids, np.int64))
+        return left
+
     def rows_digest(self, strata: Sequence[RowStratum] = ALL_ROWS, *, until: int | None = None) -> str:
         """Hex sha256 over the ids of the live rows of some classes: what a fitted thing was fitted on.
 

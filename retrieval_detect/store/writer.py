@@ -108,18 +108,16 @@ class Writer:
             generators=dict(old.generators) | dict(addition.generators),
             engines=dict(old.engines) | dict(addition.engines),
         )
-        if review is not None:
-            manifest = replace(
-                manifest, fitted=with_records(old.fitted, review(Snapshot(self.folder, manifest)))
-            )
-        self._commit_manifest(manifest)
+        manifest = self._commit_manifest(self._reviewed(manifest, review))
         self._drop_staged(staging)
         return manifest
 
-    def remove(self, row_ids: Sequence[int], *, reason: str, detail: Mapping[str, Any]) -> Manifest:
+    def remove(
+        self, row_ids: Sequence[int], *, reason: str, detail: Mapping[str, Any], review: Review | None = None
+    ) -> Manifest:
         """Commit tombstones for images, by any of their live rows; all their views go with them.
 
-        Unknown or dead ids raise ``UsageError``.
+        ``review`` : see ``add``; it must not raise. Unknown or dead ids raise ``UsageError``.
         """
         images = self._images_of(np.unique(np.asarray(row_ids, dtype=np.int64)))
         ids = np.sort([row_id for image in images for row_id in image.row_ids])
@@ -134,11 +132,12 @@ class Writer:
         path = self.folder / TOMBSTONES / f"{name}.parquet"
         write_atomically(path, lambda file: pq.write_table(pa.table(columns), file))
         record = TombstoneRecord(name, len(ids), FileRecord.of(path))
-        return self._commit(
+        manifest = self._next(
             Operation("remove", removed=len(images), detail=dict(detail) | {"reason": reason}),
             tombstones=(*self.snapshot.manifest.tombstones, record),
             strata=strata,
         )
+        return self._commit_manifest(self._reviewed(manifest, review))
 
     def compact(self, *, purge: bool = False, review: Review | None = None) -> Manifest:
         """Rewrite shards without their removed rows; with ``purge``, erase those rows in every generation.
@@ -187,10 +186,7 @@ class Writer:
             generators=new.generators,
             next_row_id=new.next_row_id,
         )
-        if review is not None:
-            fitted = with_records(manifest.fitted, review(Snapshot(self.folder, manifest)))
-            manifest = replace(manifest, fitted=fitted)
-        return self._commit_manifest(manifest)
+        return self._commit_manifest(self._reviewed(manifest, review))
 
     def rollback(self, generation: int) -> Manifest:
         """Commit a copy of an older generation. Row ids and generation numbers go on growing."""
@@ -251,8 +247,7 @@ class Writer:
         """Commit how banks are searched from now on; ``None`` is exactly. ``review`` : see ``add``."""
         detail = {"kind": tuned.kind if tuned else "exact"}
         manifest = self._next(Operation("tune", detail=detail), tuned=tuned)
-        records = review(Snapshot(self.folder, manifest))
-        return self._commit_manifest(replace(manifest, fitted=with_records(manifest.fitted, records)))
+        return self._commit_manifest(self._reviewed(manifest, review))
 
     def preview(self, records: Sequence[FittedRecord], *, projection: str | None = None) -> Snapshot:
         """The generation that ``fit`` would commit."""
@@ -297,6 +292,13 @@ class Writer:
             "tools": tool_versions(),
         }
         return replace(old, operation=operation, **fixed, **changes)  # type: ignore[arg-type]
+
+    def _reviewed(self, manifest: Manifest, review: Review | None) -> Manifest:
+        """The generation to be, with what was fitted on it."""
+        if review is None:
+            return manifest
+        fitted = with_records(manifest.fitted, review(Snapshot(self.folder, manifest)))
+        return replace(manifest, fitted=fitted)
 
     def _commit(self, operation: Operation, **changes: Any) -> Manifest:
         return self._commit_manifest(self._next(operation, **changes))

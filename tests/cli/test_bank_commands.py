@@ -203,14 +203,14 @@ def test_sums_as_sha256sum_prints_them(index, pictures, run_rd):
     lines = [f"{sha256(png(seed)).hexdigest()}  photos/camera/000{seed}.png" for seed in (1, 2)]
     (pictures / "sums").write_text("\n".join(lines) + "\n\n")
     (pictures / "marked").write_bytes("\r\n".join(lines).encode("utf-16"))
-    assert done(run_rd, "bank", "remove", "--from-file", "marked", "--dry-run") == {"would_remove": 2}
+    assert done(run_rd, "bank", "remove", "--from-file", "marked", "--dry-run")["would_remove"] == 2
     assert done(run_rd, "bank", "remove", "--from-file", "sums", "--yes")["removed"] == 2
 
 
 def test_photographs_do_not_lack_a_generator(index, run_rd):
     """What has no generator because it is a photograph is not what was meant by an empty one."""
     done(run_rd, "bank", "add", "new", "--label", "fake")
-    assert done(run_rd, "bank", "remove", "--generator", "", "--dry-run") == {"would_remove": 4}
+    assert done(run_rd, "bank", "remove", "--generator", "", "--dry-run")["would_remove"] == 4
     assert run_rd("bank", "remove", "--source", "", "--yes").exit_code == 2
     for by, names in (("generator", {"", "flux", "sdxl"}), ("source", {"camera", "phone"})):
         assert {row[by] for row in json.loads(run_rd("bank", "list", "--by", by, "--json").stdout)} == names

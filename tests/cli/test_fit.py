@@ -239,6 +239,30 @@ def test_a_calibration_out_of_date_is_noted(calibrated, run_rd):
     assert "of other references" not in run_rd("query", "ask").stderr
 
 
+def test_removing_what_was_added_gives_back_every_number(calibrated, run_rd, bare_folder):
+    write_pictures(bare_folder / "new", range(7000, 7030), fake=True)
+    before = answers(run_rd)
+    add = ("bank", "add", "new", "--label", "fake", "--generator", "newgen", "--accept-unmeasured")
+    assert run_rd(*add).exit_code == 0
+    assert [a["p_values"] for a in answers(run_rd)] != [a["p_values"] for a in before]
+    told = run_rd("bank", "remove", "--generator", "newgen", "--dry-run").stdout
+    assert "Would be fitted anew along with it: calibration density\n" in told
+    told = run_rd("bank", "remove", "--generator", "newgen", "--yes").stdout
+    assert "Fitted anew along with it: calibration density\n" in told
+    assert "other references" not in told
+    for now, then in zip(answers(run_rd), before, strict=True):
+        for name in ("score", "verdict", "p_values", "log10_lr", "calibration", "warnings"):
+            assert now[name] == then[name]
+
+
+def test_what_a_change_leaves_stale_is_named_with_its_command(calibrated, run_rd):
+    fit(run_rd, "--method", "nearest", "--likelihood", "isotonic")
+    remove_one(calibrated)
+    assert run_rd("bank", "compact").stdout.count("was fitted on other references than these") == 2
+    told = run_rd("query", "ask/3000.png", "--method", "nearest").stdout
+    assert "hold now: rd fit calibration --method nearest --likelihood isotonic\n" in told
+
+
 # ---------------------------------------------------------------- exit codes
 
 

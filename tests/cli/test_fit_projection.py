@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from retrieval_detect.projections.registry import KINDS
+from retrieval_detect.store.store import Store
 from tests.building import one_error
 from tests.cli.layered import build
 
@@ -107,7 +108,7 @@ def test_a_dry_run_writes_nothing(index, run_rd, contents, args):
     assert "generation" not in json.loads(fit(run_rd, *args, "--dry-run", "--json").stdout)
 
 
-def test_additions_keep_a_whitening_fresh_and_removing_a_photograph_makes_it_stale(index, run_rd):
+def test_additions_and_removals_keep_a_whitening_fresh_unless_nobody_fits_it(index, run_rd):
     fit(run_rd, "white", "--kind", "whiten", *LAYERS)
     go = ("--accept-unmeasured", "--label")
     assert run_rd("bank", "add", "new", *go, "fake", "--generator", "new").exit_code == 0
@@ -118,6 +119,9 @@ def test_additions_keep_a_whitening_fresh_and_removing_a_photograph_makes_it_sta
     rows = json.loads(run_rd("bank", "list", "--by", "row", "--json").stdout)
     first = next(row["row_id"] for row in rows if (row["label"], row["split"]) == ("real", "bank"))
     assert run_rd("bank", "remove", "--row", str(first), "--yes").exit_code == 0
+    assert info(run_rd)["projections"]["white"]["stale"] is False
+    with Store(index).writer() as writer:
+        writer.remove([first + 1], reason="", detail={})
     assert info(run_rd)["projections"]["white"]["stale"] is True
     assert "white (whiten, stale)" in run_rd("index", "info").stdout
     for verdict in verdicts(run_rd):

@@ -78,7 +78,7 @@ def test_what_rests_on_names_is_fitted_anew(old, run_rd):
     assert set(calibration.conformal.fake) == {"gan"} and snapshot.stale() == []
     rows = snapshot.scan(["generator", "label", "view", "group", "split", "batch"]).to_pylist()
     assert {row["generator"] for row in rows} == {"", "gan", "two\nlines"}
-    before = Store(old).kept(snapshot.manifest.parent)
+    before = Store(old).kept(snapshot.manifest.parent).manifest
     assert all(before.live_rows(label) == snapshot.manifest.live_rows(label) for label in ("real", "fake"))
     done(run_rd, "bank", "rollback", str(before.generation))
     assert read_current(old).counts("fake")[NFD] == 28

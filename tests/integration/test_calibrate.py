@@ -19,46 +19,11 @@ from retrieval_detect.report.json import verdict_json, verdict_schema
 from retrieval_detect.store.manifest import ALL_ROWS
 from retrieval_detect.store.verify import findings
 from retrieval_detect.verdicts import Question
-from tests.factories import D, add, digest, embedded, names, new_store, png, write_pictures
+from tests.calibrated import EACH, calibrate, detector, fakes, images, taught
+from tests.factories import D, add, embedded, names, new_store, png, write_pictures
 
 VALID = jsonschema.Draft202012Validator(verdict_schema())
-EACH = 160
 STALE = "rd fit calibration"
-
-
-def images(prefix, n, *, shift=0.0, along=0):
-    """Made-up images about a common mean; ``shift`` moves them ``along`` one axis: a kind of its own."""
-    mean = np.full(D, 0.4, np.float32)
-    mean[along] += shift
-    made = []
-    for i in range(n):
-        rng = np.random.default_rng(int.from_bytes(digest(f"{prefix}-{i}")[:8], "big"))
-        vector = (mean + rng.normal(size=D)).astype(np.float32)
-        made.append(embedded(f"{prefix}-{i}", vector=vector))
-    return made
-
-
-def fakes(prefix, n):
-    return images(prefix, n, shift=2.5, along=3)
-
-
-def taught(folder, *, seed=0):
-    store = new_store(folder / f"idx{seed}")
-    add(store, images(f"{seed}-camera", EACH), "real", "camera")
-    add(store, images(f"{seed}-phone", EACH), "real", "phone")
-    add(store, fakes(f"{seed}-sdxl", EACH), "fake", "sdxl")
-    add(store, fakes(f"{seed}-flux", EACH), "fake", "flux")
-    return store
-
-
-def calibrate(store, **how):
-    likelihood = {"likelihood": how.pop("likelihood")} if "likelihood" in how else {}
-    fitted = fit_calibration(store.snapshot(), Question(**how), **likelihood)
-    return fitted, commit_calibration(store, fitted)
-
-
-def detector(store):
-    return Detector(store.snapshot())
 
 
 def stale(verdict):
@@ -193,62 +158,6 @@ def test_too_few_photographs_say_how_many_are_needed(calibrated):
     for asked in ({"fpr": 0.001}, {"fpr": 0.02, "confidence": 0.95}):
         with pytest.raises(UsageError, match=r"needs (999|149) calibration photographs, there are \d+"):
             judge.judge(embedded("any"), **asked)
-
-
-def shrunk(store, *, photographs=None, fakes=None):
-    """``store`` with so many references left that are set aside, calibrated."""
-    with store.writer() as writer:
-        for label, left in (("real", photographs), ("fake", fakes)):
-            rows = store.snapshot().scan(["row_id"], label=label, split="calib")["row_id"].to_pylist()
-            if left is not None:
-                writer.remove(rows[left:], reason="", detail={})
-    return calibrate(store)[0]
-
-
-@pytest.mark.parametrize(
-    ("few", "said"),
-    [
-        ({"photographs": 18}, "5.000% needs 19 calibration photographs, there are 18, 1 too few"),
-        ({"fakes": 12}, "has 19 calibration images, nor have all of them together, 12: 7 too few"),
-    ],
-)
-def test_one_too_small_for_the_usual_rate_leaves_answers_uncalibrated(store, few, said):
-    """A calibration must never be worse than none."""
-    (image,) = images("fresh", 1)
-    plain = detector(store).judge(image)
-    fitted = shrunk(store, **few)
-    judge = detector(store)
-    verdict = judge.judge(image)
-    assert said in fitted.lacking(Question())
-    assert verdict.p_values is verdict.log10_lr is verdict.calibration is None
-    assert (verdict.verdict, verdict.score) == (plain.verdict, plain.score)
-    assert [warning for warning in verdict.warnings if said in warning and "uncalibrated" in warning]
-    VALID.validate(verdict_json(verdict))
-    with pytest.raises(UsageError, match="too few"):
-        judge.judge(image, fpr=0.04)
-    with pytest.raises(UsageError, match="too few"):
-        judge.judge(image, confidence=0.9)
-
-
-def test_one_too_small_for_the_usual_rate_answers_at_a_rate_it_can_keep(store):
-    shrunk(store, photographs=18)
-    (image,) = images("fresh", 1)
-    verdict = detector(store).judge(image, fpr=0.1)
-    assert verdict.calibration["photographs"] == 18 and not any("uncalib" in w for w in verdict.warnings)
-
-
-def test_enough_is_enough(store):
-    assert shrunk(store, photographs=19, fakes=19).lacking(Question()) == ""
-    assert detector(store).judge(*images("fresh", 1)).p_values is not None
-
-
-def test_photographs_of_one_format_are_of_sources_that_nobody_counted(calibrated):
-    judge = detector(calibrated)
-    (image,) = images("fresh", 1)
-    for within, sources in ((None, 2), ("source", 1), ("format", None), ("size", None)):
-        verdict = judge.judge(image, fpr=0.1, within=within)
-        assert verdict.calibration["sources"] == sources
-        VALID.validate(verdict_json(verdict))
 
 
 @pytest.mark.parametrize("confidence", [1.0, 0.0, -1.0, float("nan")])

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from retrieval_detect.detector import Detector
+from retrieval_detect.refit import refitted
 from retrieval_detect.regression import Reviewer
 from retrieval_detect.search.fitted import PLAIN, read_projection
 from retrieval_detect.train import (
@@ -15,7 +16,6 @@ from retrieval_detect.train import (
     commit_projection,
     fit_default,
     fitted_projection,
-    refitted_projection,
 )
 from tests.layered import add, empty, image, images
 
@@ -73,7 +73,7 @@ def test_left_alone_it_outlives_additions_but_not_removals_nor_many_of_them(tmp_
 
 
 def refit(writer, new):
-    return refitted_projection(writer, new)
+    return refitted(writer, new)
 
 
 def searched(store):
@@ -130,7 +130,7 @@ def test_neither_what_is_trained_nor_that_of_a_large_bank_is_fitted_anew(tmp_pat
     assert searched(store).id == nca.id
     fit_default(store)
     before = searched(store).id
-    monkeypatch.setattr("retrieval_detect.train.REFIT_AT_MOST", 100)
+    monkeypatch.setattr("retrieval_detect.refit.REFIT_AT_MOST", 100)
     add(store, [image(f"more-{i}", fake=True) for i in range(5)], "fake", "new", review=refit)
     assert searched(store).id == before
 

@@ -175,7 +175,7 @@ def test_a_whitening_goes_along_with_photographs_and_stays_when_fakes_come(store
 
 
 def test_a_projection_too_large_to_be_fitted_anew_is_stale_after_many_photographs(store, monkeypatch):
-    monkeypatch.setattr("retrieval_detect.train.REFIT_AT_MOST", 0)
+    monkeypatch.setattr("retrieval_detect.refit.REFIT_AT_MOST", 0)
     fit(store, "white")
     review = Reviewer(accept_unmeasured=True)
     add(store, images("newgen", 60, fake=True), "fake", "newgen", review)

@@ -1,0 +1,105 @@
+"""Removing references: what was fitted on them follows, and nothing about that holds a removal up."""
+
+from __future__ import annotations
+
+import pytest
+
+from retrieval_detect import refit
+from retrieval_detect.anew import command
+from retrieval_detect.build import Index
+from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.detector import Detector
+from retrieval_detect.errors import VectorError
+from retrieval_detect.heads.linear import LinearHead
+from retrieval_detect.heads.prototype import PrototypeHead
+from retrieval_detect.train import (
+    DEFAULT,
+    commit_head,
+    commit_projection,
+    fit_default,
+    fitted_projection,
+    training_set,
+)
+from retrieval_detect.verdicts import Question
+from tests.layered import image, layered
+
+
+def rows_of(index, label, split="bank", n=3):
+    return index.snapshot().scan(["row_id"], label=label, split=split)["row_id"].to_pylist()[:n]
+
+
+@pytest.fixture
+def index(tmp_path):
+    store = layered(tmp_path / "idx")
+    fit_default(store, device="cpu")
+    for question in (Question(), Question("nearest")):
+        commit_calibration(store, fit_calibration(store.snapshot(), question, device="cpu"))
+    return Index.open(store.folder)
+
+
+@pytest.mark.parametrize("split", ["bank", "calib"])
+def test_what_was_fitted_follows_in_the_same_generation(index, split):
+    before = index.snapshot()
+    manifest = index.remove(rows_of(index, "real", split), device="cpu")
+    assert manifest.generation == before.manifest.generation + 1
+    assert not index.snapshot().stale()
+    warnings = Detector(index.snapshot(), device="cpu").judge(image("asked")).warnings
+    assert not [said for said in warnings if "other references" in said]
+    changed = {(f.kind, f.name) for f in manifest.fitted if f not in before.manifest.fitted}
+    rates = {("calibration", f"{method}--{DEFAULT}") for method in ("density", "nearest")}
+    assert changed == (rates | {("projection", DEFAULT)} if split == "bank" else rates)
+
+
+@pytest.mark.parametrize("error", [VectorError("zero"), OSError("disk"), ValueError("n"), MemoryError()])
+@pytest.mark.parametrize("part", ["_fitted_again", "calibrations_to_fit"])
+def test_a_fit_that_fails_holds_no_removal_up(index, monkeypatch, part, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(refit, part, fails)
+    gone = rows_of(index, "fake")
+    index.remove(gone, device="cpu")
+    assert set(gone) <= set(index.snapshot().dead.tolist())
+    stale = {record.kind for record in index.snapshot().stale()}
+    assert stale == {"projection" if part == "_fitted_again" else "calibration"}
+
+
+def test_a_calibration_that_fails_leaves_the_others_fitted(index, monkeypatch):
+    from retrieval_detect import train
+
+    fit = train.fit_calibration
+
+    def fails(snapshot, question, **how):
+        if question.method == "density":
+            raise OSError("no space")
+        return fit(snapshot, question, **how)
+
+    monkeypatch.setattr(train, "fit_calibration", fails)
+    index.remove(rows_of(index, "fake"), device="cpu")
+    assert [record.name for record in index.snapshot().stale()] == [f"density--{DEFAULT}"]
+
+
+def test_all_photographs_can_go(index):
+    index.remove(rows_of(index, "real", n=None) + rows_of(index, "real", "calib", n=None), device="cpu")
+    assert index.snapshot().manifest.live_rows("real") == 0
+    assert {record.kind for record in index.snapshot().stale()} == {"projection", "calibration"}
+
+
+def test_commands_name_what_is_stale_with_its_options(index):
+    store = index.store
+    projection = fitted_projection(
+        store.snapshot(), "nullspace", ("proj", "block01"), options={"directions": 2, "content": "within"}
+    )
+    commit_projection(store, "mine", projection, device="cpu")
+    for name, head in (("lr", LinearHead(layer="pre", c=0.5, balanced=False)), ("proto", PrototypeHead())):
+        commit_head(store, name, head.fit(training_set(store.snapshot(), head)), device="cpu")
+    snapshot = store.snapshot()
+    commands = {f"{f.kind} {f.name}": command(snapshot, f) for f in snapshot.manifest.fitted}
+    mine = "--kind nullspace --layers proj,block01 --directions 2 --content within"
+    assert sorted(commands["projection mine"].split()) == sorted(f"rd fit projection mine {mine}".split())
+    assert commands[f"projection {DEFAULT}"].endswith(" && rd fit projection mine")
+    assert commands["head lr"] == "rd train linear --name lr --layer pre --c 0.5 --no-balanced"
+    assert commands["head proto"] == "rd train prototype --name proto"
+    assert commands["calibration density--mine"] == "rd fit calibration"
+    assert commands["calibration nearest--mine"] == "rd fit calibration --method nearest"
+    assert commands[f"calibration density--{DEFAULT}"] == f"rd fit calibration --projection {DEFAULT}"
