@@ -77,7 +77,9 @@ class PrototypeHead(Head):
             case other:
                 raise UsageError(f"there is no family {other!r}", hint="Choose gaussian or vmf.")
         self._offsets = offsets + np.log(np.bincount(of, weights=row_shares(rows)))
-        self._directions, self._fake, self._names = directions.astype(np.float32), fake, names
+        # Laid out as they are read back: products of the same numbers in another order may round otherwise.
+        self._directions = np.ascontiguousarray(directions, np.float32)
+        self._fake, self._names = fake, names
         return self
 
     def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
