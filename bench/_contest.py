@@ -15,7 +15,8 @@ from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.heads.svm import SvmHead
 from retrieval_detect.projections.registry import KINDS, fit_projection
-from retrieval_detect.scoring.vote import BankNeighbours, vote_batch
+from retrieval_detect.scoring.neighbours import NearestImages
+from retrieval_detect.scoring.vote import vote
 from retrieval_detect.scoring.weights import reference_weights
 
 if TYPE_CHECKING:
@@ -147,13 +148,11 @@ class Contest:
         z = self._projected(entry, references)
         fake = self._world.rows.fake
         sides = [self._side(entry, z, references & (fake == label), asked) for label in (True, False)]
-        results = vote_batch(
-            *sides, method=entry.method, k=self._k(entry, sides), temperature=entry.temperature
-        )
-        return np.array([result.score for result in results])
+        k = self._k(entry, sides)
+        return vote(*sides, method=entry.method, k=k, temperature=entry.temperature).scores
 
     @staticmethod
-    def _k(entry: VoteEntry, sides: Sequence[BankNeighbours]) -> int | None:
+    def _k(entry: VoteEntry, sides: Sequence[NearestImages]) -> int | None:
         return max(side.n_bank for side in sides) if entry.k == ALL_ROWS else entry.k
 
     def _projected(self, entry: VoteEntry, references: Mask) -> Float32:
@@ -174,18 +173,21 @@ class Contest:
         except UsageError:  # lda, of a generator with one image: an index keeps what it has
             return fit_projection(entry.kind, self._world.rows.take(self._fold.known), **how)
 
-    def _side(self, entry: VoteEntry, z: Float32, bank: Mask, asked: Mask) -> BankNeighbours:
+    def _side(self, entry: VoteEntry, z: Float32, bank: Mask, asked: Mask) -> NearestImages:
         rows = self._world.rows.take(bank)
         similarities = z[asked] @ z[bank].T
         weights = reference_weights(rows.names, rows.row_ids, groups=rows.groups)
         wanted = min(len(rows), entry.k or 200)
         near = np.argpartition(-similarities, wanted - 1, axis=1)[:, :wanted]
-        return BankNeighbours(
-            np.take_along_axis(similarities, near, 1),
-            near,
+        found = np.take_along_axis(similarities, near, 1)
+        order = np.lexsort((rows.row_ids[near], -found), axis=-1)
+        near = np.take_along_axis(near, order, 1)
+        return NearestImages(
+            np.take_along_axis(found, order, 1).astype(np.float64),
             weights[near],
             np.zeros_like(near),
             rows.row_ids[near],
+            np.full(len(near), wanted),
             len(rows),
         )
 

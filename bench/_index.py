@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.detector import Detector
+from retrieval_detect.methods import asked_about
 from retrieval_detect.scoring.vote import vote
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
+from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bench._data import Sample
-    from retrieval_detect.scoring.neighbours import BankNeighbours
-    from retrieval_detect.types import Embedded, EncoderSpec, Float32, Method
+    from retrieval_detect.types import EncoderSpec, Float32, Method
 
     Scores = NDArray[np.float64]
 
@@ -61,9 +62,11 @@ def votes_of(
     against what ``Detector`` answers.
     """
     detector = Detector.load(folder)
-    voters = [_voters(detector, query.embedded) for query in queries]
+    asked = asked_about([query.embedded for query in queries], detector.methods.layers(Question()))
+    near = detector.banks.nearest(asked, wanted=_WANTED).voters
+    temperature = detector.banks.projection.temperature
     scores = {
-        name: np.array([vote(fake, real, method=method, k=k).score for fake, real in voters])
+        name: vote(near["fake"], near["real"], method=method, k=k, temperature=temperature).scores
         for name, (method, k) in votes.items()
     }
     for name, (method, k) in votes.items():
@@ -71,11 +74,3 @@ def votes_of(
         if answer != scores[name][0]:
             raise AssertionError(f"{name} is scored {scores[name][0]} here and {answer} by rd itself")
     return scores
-
-
-def _voters(detector: Detector, query: Embedded) -> tuple[BankNeighbours, BankNeighbours]:
-    stored = [row_id for _, row_id, _, _ in detector.snapshot.find([query.content_id])]
-    groups = {row["group"] for row in detector.snapshot.take(stored, ["group"])}
-    near = detector.banks.nearest(query, query.vectors, wanted=_WANTED, own_groups=groups)
-    voters = detector.banks.voters(near)
-    return voters["fake"], voters["real"]

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from retrieval_detect.images.codes import NOTES
 from retrieval_detect.verdicts import Attribution, Evidence
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-    from retrieval_detect.scoring.neighbours import BankNeighbours
-    from retrieval_detect.search.banks import Near
+    from retrieval_detect.methods import Answers
+    from retrieval_detect.scoring.neighbours import NearestImages
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Embedded, EncoderSpec, Label
 
@@ -41,24 +42,21 @@ def evidence_of(snapshot: Snapshot, ranked: Sequence[tuple[int, float]]) -> tupl
     )
 
 
-def nearest_of_both(voters: Mapping[Label, BankNeighbours]) -> list[tuple[int, float]]:
-    """The nearest of both banks together, one row an image, ordered by (-similarity, row id)."""
-    seen: set[int] = set()
-    merged: list[tuple[int, float]] = []
+def nearest_of_both(voters: Mapping[Label, NearestImages]) -> list[tuple[int, float]]:
+    """One image's nearest of both banks together, row ids and similarities, by (-similarity, row id)."""
     pairs = sorted(
-        (-float(s), int(r), int(c))
+        (-similarity, row_id)
         for bank in voters.values()
-        for s, r, c in zip(bank.similarities, bank.row_ids, bank.content, strict=True)
+        for similarity, row_id in zip(
+            bank.similarities[0, :N_EVIDENCE].tolist(), bank.row_ids[0, :N_EVIDENCE].tolist(), strict=True
+        )
+        if similarity > -np.inf
     )
-    for similarity, row_id, content in pairs:
-        if content not in seen and len(merged) < N_EVIDENCE:
-            seen.add(content)
-            merged.append((row_id, -similarity))
-    return merged
+    return [(row_id, -similarity) for similarity, row_id in pairs[:N_EVIDENCE]]
 
 
 def shown_with(
-    snapshot: Snapshot, voters: Mapping[Label, BankNeighbours]
+    snapshot: Snapshot, voters: Mapping[Label, NearestImages]
 ) -> tuple[tuple[Evidence, ...], dict[Label, tuple[Evidence, ...]]]:
     """The nearest references of both banks together, and the nearest of each, from one look at the store."""
     both = nearest_of_both(voters)
@@ -72,18 +70,9 @@ def shown_with(
     return ranked(both), {label: ranked(pairs) for label, pairs in each.items()}
 
 
-def own_rows(
-    snapshot: Snapshot, near: Mapping[Label, Near], stored: Sequence[tuple[int, int]]
-) -> tuple[Evidence, ...]:
-    """The query's own image and its near-duplicates among the references, most similar first.
-
-    ``stored`` : row id and group of the rows of its own bytes.
-    """
-    similar = {row_id: 1.0 for row_id, _ in stored}
-    for bank in near.values():
-        similar |= dict(
-            zip(bank.row_ids[bank.own].tolist(), bank.similarities[bank.own].tolist(), strict=True)
-        )
+def own_rows(snapshot: Snapshot, answers: Answers) -> tuple[Evidence, ...]:
+    """One image's own rows and its near-duplicates among the references, most similar first."""
+    similar = {row_id: 1.0 for row_id, _ in answers.stored.get(0, ())} | dict(answers.own.get(0, {}))
     found = evidence_of(snapshot, sorted(similar.items(), key=lambda pair: (-pair[1], pair[0])))
     first = {copy.content_id: copy for copy in reversed(found)}
     images = [copy for copy in found if first[copy.content_id] is copy]  # of an image's views, the nearest

@@ -15,31 +15,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.methods import Answer, Methods, calibration_name
+from retrieval_detect.methods import Methods, calibration_name
 from retrieval_detect.progress import quiet
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
 from retrieval_detect.scoring.conformal import TRAITS, Conformal, size_class
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
+from retrieval_detect.scoring.vote import nobody_left
+from retrieval_detect.search.banks import Asked
 from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.manifest import ALL_ROWS
 from retrieval_detect.store.schema import norm_column
-from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Probe
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retrieval_detect.methods import Answers
     from retrieval_detect.store.manifest import FittedRecord, Manifest
     from retrieval_detect.store.shards import Shard
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
     from retrieval_detect.store.writer import Writer
-    from retrieval_detect.types import Bool, Float32, Label, Split
+    from retrieval_detect.types import Bool, Label, Split
 
     Float64 = NDArray[np.float64]
 
 _FOLDS = 5
-_COLUMNS = ["content_id", "phash", "group", "generator", "source", "width", "height", "format"]
+_COLUMNS = ["content_id", "phash", "group", "width", "height", "format"]
+_AT_ONCE = 1024
+"""Rows asked about together."""
 
 Progress = Callable[[int], None]
 
@@ -92,51 +97,69 @@ def score_rows(
     """
     methods = Methods(judge or rows, device=device)
     question = methods.checked(question)
-    asked = list(rows_to_ask(rows, chosen, methods.layers(question)))
-    answers = []
-    for row in asked:
-        answers.append(methods.ask(row.probe, row.vectors, question, own_groups={row.group}))
-        progress(1)
+    parts = []
+    for block in rows_to_ask(rows, chosen, methods.layers(question)):
+        answers = methods.ask(block.asked, question)
+        if not answers.voted.all():
+            raise nobody_left(answers.missing[0])
+        own = _own_densities(methods, question, block, answers)
+        parts.append((block, answers.scores, answers.typical, own))
+        progress(len(block.names))
+    scores, typical, own = (
+        np.concatenate([np.empty(0), *(part[column] for part in parts)]) for column in (1, 2, 3)
+    )
     return CalibrationScores(
-        [row.name for row in asked],
-        np.array([row.row_id for row in asked], np.int64),
-        np.array([row.group for row in asked], np.int64),
-        np.array([answer.result.score for answer in answers]),
-        np.array([answer.typical for answer in answers]),
-        np.array([row.label == "fake" for row in asked], bool),
-        {trait: [row.traits[trait] for row in asked] for trait in TRAITS},
-        np.array([_own_density(methods, question, *pair) for pair in zip(asked, answers, strict=True)]),
+        [name for block, *_ in parts for name in block.names],
+        np.concatenate([np.empty(0, np.int64), *(block.row_ids for block, *_ in parts)]),
+        np.concatenate([np.empty(0, np.int64), *(block.groups for block, *_ in parts)]),
+        scores,
+        typical,
+        np.concatenate([np.empty(0, bool), *(block.fake for block, *_ in parts)]),
+        {trait: [value for block, *_ in parts for value in block.traits[trait]] for trait in TRAITS},
+        own,
     )
 
 
-def _own_density(methods: Methods, question: Question, row: AskedRow, answer: Answer) -> float:
-    names = methods.banks(question.projection).references("fake").names
-    if row.label == "real" or row.name not in names:
-        return -np.inf
-    return float(methods.generator_densities(answer, question)[names.index(row.name)])
+def _own_densities(methods: Methods, question: Question, block: AskedRows, answers: Answers) -> Float64:
+    """How close each fake lies to its own generator, float64 (n,); see ``CalibrationScores.own``."""
+    codes = {name: i for i, name in enumerate(methods.banks(question.projection).references("fake").names)}
+    known = [codes.get(name, -1) if fake else -1 for name, fake in zip(block.names, block.fake, strict=True)]
+    code = np.array(known, np.int64)
+    densities = methods.generator_densities(answers, question)[np.arange(len(code)), code]
+    return np.where(code < 0, -np.inf, densities)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AskedRow:
-    """A stored image that is asked about. ``vectors`` : layer → float32 (d,), as the network gave them."""
+class AskedRows:
+    """Stored images of one shard that are asked about; the group of each is its own.
 
-    row_id: int
-    probe: Probe
-    vectors: Mapping[str, Float32]
-    name: str
-    group: int
+    ``row_ids``, ``groups`` : int64 (n,). ``names`` : see ``CalibrationScores``. ``traits`` : each of
+    ``conformal.TRAITS`` → its value for every row.
+    """
+
+    row_ids: NDArray[np.int64]
+    asked: Asked
+    names: list[str]
+    groups: NDArray[np.int64]
     label: Label
-    traits: Mapping[str, str]
+    traits: Mapping[str, list[str]]
+
+    @property
+    def fake(self) -> Bool:
+        """Bool (n,), all alike."""
+        return np.full(len(self.names), self.label == "fake")
 
 
-def rows_to_ask(snapshot: Snapshot, chosen: Chosen, layers: Sequence[str]) -> Iterator[AskedRow]:
-    """The rows chosen, in an order of ``snapshot`` alone; views are left out."""
+def rows_to_ask(snapshot: Snapshot, chosen: Chosen, layers: Sequence[str]) -> Iterator[AskedRows]:
+    """The rows chosen, a block at a time, in an order of ``snapshot`` alone; views are left out."""
     shards = [s for label in LABELS for split in chosen.splits for s in snapshot.shards(label, split)]
     live = [np.flatnonzero(snapshot.live(s) & _within(s, chosen) & _original(s)) for s in shards]
     total = sum(map(len, live))
     step = 1 if chosen.at_most is None else max(1, -(-total // chosen.at_most))
     for shard, positions in zip(shards, live, strict=True):
-        yield from _rows_of(shard, positions[::step], layers)
+        wanted = positions[::step]
+        for start in range(0, len(wanted), _AT_ONCE):
+            yield _block(shard, wanted[start : start + _AT_ONCE], layers)
 
 
 def _original(shard: Shard) -> Bool:
@@ -150,19 +173,31 @@ def _within(shard: Shard, chosen: Chosen) -> Bool:
     return inside if chosen.until is None else inside & (row_ids < chosen.until)
 
 
-def _rows_of(shard: Shard, positions: NDArray[np.int64], layers: Sequence[str]) -> Iterator[AskedRow]:
+def _block(shard: Shard, positions: NDArray[np.int64], layers: Sequence[str]) -> AskedRows:
     label = shard.record.label
-    column = "generator" if label == "fake" else "source"
-    names = ["row_id", *_COLUMNS, *(norm_column(layer) for layer in layers)]
-    rows = shard.take(positions, names).to_pylist() if len(positions) else []
-    for row, position in zip(rows, positions.tolist(), strict=True):
-        vectors = {
-            layer: shard.vectors(layer)[position].astype(np.float32) * np.float32(row[norm_column(layer)])
-            for layer in layers
-        }
-        probe = Probe(row["content_id"], row["phash"])
-        traits = {"format": row["format"], "size": size_class(row["width"], row["height"])}
-        yield AskedRow(row["row_id"], probe, vectors, row[column], row["group"], label, traits)
+    name = "generator" if label == "fake" else "source"
+    rows = shard.take(positions, [*_COLUMNS, name, *(norm_column(layer) for layer in layers)])
+    columns = {column: rows[column].to_pylist() for column in [*_COLUMNS, name]}
+    vectors = {
+        layer: shard.vectors(layer)[positions].astype(np.float32)
+        * rows[norm_column(layer)].to_numpy()[:, None]
+        for layer in layers
+    }
+    asked = Asked(
+        columns["content_id"],
+        np.array(columns["phash"], np.uint64),
+        vectors,
+        {i: {group} for i, group in enumerate(columns["group"])},
+    )
+    sizes = map(size_class, columns["width"], columns["height"])
+    return AskedRows(
+        np.asarray(shard.row_ids)[positions],
+        asked,
+        columns[name],
+        np.array(columns["group"], np.int64),
+        label,
+        {"format": columns["format"], "size": list(sizes)},
+    )
 
 
 def fit_calibration(

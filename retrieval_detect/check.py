@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from retrieval_detect.calibrate import AskedRow, Chosen, Progress, rows_to_ask
-from retrieval_detect.errors import EmptyBank, UsageError
-from retrieval_detect.methods import Answer, Methods
-from retrieval_detect.scoring.vote import vote
+from retrieval_detect.calibrate import Chosen, Progress, rows_to_ask
+from retrieval_detect.errors import UsageError
+from retrieval_detect.methods import Methods
+from retrieval_detect.scoring.vote import merged_counts
 from retrieval_detect.types import LABELS, METHODS, Label
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retrieval_detect.calibrate import AskedRows
+    from retrieval_detect.methods import Answers
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Bool
 
@@ -131,16 +133,14 @@ def check(
             f"head {question.method!r} has learnt from the references it would be asked about",
             hint=f"Check with a vote: --method {METHODS[0]}",
         )
-    asked, alone = [], 0
+    asked: list[_Asked] = []
+    alone = 0
     chosen = Chosen(splits=("bank",), at_most=at_most)
-    for row in rows_to_ask(snapshot, chosen, methods.layers(question)):
-        try:
-            answer = methods.ask(row.probe, row.vectors, question, own_groups={row.group})
-        except EmptyBank:  # its group is all that a bank holds
-            alone += 1
-        else:
-            asked.append(_asked(row, answer))
-        progress(1)
+    for block in rows_to_ask(snapshot, chosen, methods.layers(question)):
+        answers = methods.ask(block.asked, question)
+        alone += int((~answers.voted).sum())  # its group is all that a bank holds
+        asked += _asked(block, answers)
+        progress(len(block.names))
     return _checked(snapshot, asked, alone)
 
 
@@ -159,24 +159,26 @@ class _Asked:
     other_similarity: float
 
 
-def _asked(row: AskedRow, answer: Answer) -> _Asked:
-    other: Label = "real" if row.label == "fake" else "fake"
-    nearest = vote(answer.voters["fake"], answer.voters["real"], method="majority", k=NEAREST)
-    shares = {"fake": nearest.d_fake, "real": nearest.d_real}
-    counts = {"fake": nearest.votes_fake, "real": nearest.votes_real}
-    wrong = answer.result.score if other == "fake" else -answer.result.score
-    overwhelmed = shares[other] >= (OVERWHELMING - _ROUNDING) * sum(shares.values())
-    return _Asked(
-        row.row_id,
-        row.label,
-        row.name,
+def _asked(block: AskedRows, answers: Answers) -> Iterator[_Asked]:
+    """Those that had voters."""
+    other: Label = "real" if block.label == "fake" else "fake"
+    first = {label: near.first(NEAREST) for label, near in answers.voters.items()}
+    counts = dict(zip(("fake", "real"), merged_counts(first["fake"], first["real"], NEAREST), strict=True))
+    shares = {label: counts[label] / first[label].n_bank for label in LABELS}
+    wrong = answers.scores if other == "fake" else -answers.scores
+    overwhelmed = shares[other] >= (OVERWHELMING - _ROUNDING) * (shares["fake"] + shares["real"])
+    columns = (
+        block.row_ids[answers.voted],
+        np.array(block.names, object)[answers.voted],
         wrong,
-        others=counts[other],
-        of=sum(counts.values()),
-        disagrees=wrong > 0 and overwhelmed,
-        other_row_id=int(answer.voters[other].row_ids[0]),
-        other_similarity=float(answer.voters[other].similarities[0]),
+        counts[other],
+        counts["fake"] + counts["real"],
+        (wrong > 0) & overwhelmed,
+        first[other].row_ids[:, 0],
+        first[other].similarities[:, 0],
     )
+    for row_id, name, *found in zip(*(column.tolist() for column in columns), strict=True):
+        yield _Asked(row_id, block.label, name, *found)
 
 
 def _checked(snapshot: Snapshot, asked: Sequence[_Asked], alone: int) -> Check:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_detect import anew, influence, regions, stability
 from retrieval_detect.answers import N_EVIDENCE, by_head, doubts, own_rows, shown_with
-from retrieval_detect.bulk import Together
-from retrieval_detect.errors import EmptyBank, ImageError, UsageError
+from retrieval_detect.errors import EmptyBank, ImageError, UsageError, VectorError
 from retrieval_detect.images.laundering import CROPS, drawn_views, kind_of, stored_views
-from retrieval_detect.methods import ATTRIBUTION_K, Answer, Methods, calibration_name
+from retrieval_detect.methods import Answers, Methods, asked_about, calibration_name, vote_of
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, size_class
 from retrieval_detect.scoring.conformal import verdict as verdict_name
+from retrieval_detect.scoring.vote import few
 from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.types import LABELS, Embedded, Failure, ImageItem
-from retrieval_detect.verdicts import Attribution, Evidence, IndexRef, Question, Verdict, Votes
+from retrieval_detect.verdicts import Attribution, IndexRef, JudgedView, Question, Verdict, Votes
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.search.banks import Banks
     from retrieval_detect.store.manifest import FittedRecord
-    from retrieval_detect.verdicts import VerdictName
 
 _CALIBRATED = ("fpr", "confidence", "source", "within", "fdr", "prior")
 
@@ -166,77 +165,107 @@ class Detector:
     def _judged_all(
         self, embedded: Iterable[Sequence[Embedded | Failure]], question: Question
     ) -> Iterator[Verdict | Failure]:
-        started, together = time.perf_counter(), Together(self.methods, question)
+        started = time.perf_counter()
         for views in embedded:
-            yield self.judge_views(views, together, started=started)
+            (result,) = self.judge_all([views], question, started=[started])
+            yield result
             started = time.perf_counter()
 
     def views(self, question: Question) -> Chooser:
         """Which views of an image must be embedded to answer a checked question, the original first."""
         return _views(question, crop_size=self.encoder.spec.preprocessing.size)
 
-    def judge_views(
-        self, embedded: Sequence[Embedded | Failure], together: Together, *, started: float
-    ) -> Verdict | Failure:
-        """The verdict for one image whose views are embedded already; ``started`` : ``time.perf_counter()``.
+    def judge_all(
+        self, images: Sequence[Sequence[Embedded | Failure]], question: Question, *, started: Sequence[float]
+    ) -> list[Verdict | Failure]:
+        """The verdicts for images whose views are embedded already, from one search for all of them.
 
-        ``embedded`` : what became of each of ``views(question)``, in order; ``together`` : the question, and
-        the images that share a search.
+        ``images`` : of each, what became of each of ``views(question)``, in order. ``question`` :
+        ``checked``. ``started`` : of each, ``time.perf_counter()``. What cannot be judged comes as a
+        ``Failure``.
         """
-        original, *others = embedded
-        if isinstance(original, Failure):
-            return original
-        usable = [view for view in others if isinstance(view, Embedded)]
+        usable = {i: first for i, (first, *_) in enumerate(images) if isinstance(first, Embedded)}
+        results = {i: first for i, (first, *_) in enumerate(images) if isinstance(first, Failure)}
+        judged: dict[int, Verdict | Failure] = {}
+        if usable:
+            asked = asked_about(list(usable.values()), self.methods.layers(question))
+            at = list(usable)
+            for positions, answers in self.methods.ask_all(asked, question):
+                for place, i in enumerate(at[position] for position in positions.tolist()):
+                    verdict = self._verdict_or_failure(images[i], answers, place, question)
+                    if isinstance(verdict, Verdict):
+                        verdict = replace(verdict, elapsed_s=time.perf_counter() - started[i])
+                    judged[i] = verdict
+        return [results.get(i) or judged[i] for i in range(len(images))]
+
+    def _verdict_or_failure(
+        self,
+        views: Sequence[Embedded | Failure],
+        answers: Answers | VectorError,
+        place: int,
+        question: Question,
+    ) -> Verdict | Failure:
+        usable = [view for view in views if isinstance(view, Embedded)]
+        uri = usable[0].item.uri
+        if isinstance(answers, VectorError):
+            return Failure(uri, "bad-vector", answers.in_full)
         try:
-            verdict = self._judge(original, together, usable)
+            return self._judge(usable, answers.one(place), question)
         except EmptyBank as error:  # every reference left is a copy of this very image
-            return Failure(original.item.uri, "no-voters", error.in_full)
-        return replace(verdict, elapsed_s=time.perf_counter() - started)
+            return Failure(uri, "no-voters", error.in_full)
 
     def judge(self, embedded: Embedded, **asked: Any) -> Verdict:
-        """The verdict for an image that is embedded already; no encoder is needed."""
+        """The verdict for an image that is embedded already; no encoder is needed.
+
+        Raises ``EmptyBank`` if all references of a bank are copies of it.
+        """
         started = time.perf_counter()
         question = self.checked(Question(**asked))
         if question.stability or question.regions:
             raise UsageError("stability and regions need the image itself", hint="Use query().")
-        verdict = self._judge(embedded, Together(self.methods, question))
+        answers = self.methods.ask(asked_about([embedded], self.methods.layers(question)), question)
+        verdict = self._judge([embedded], answers.one(0), question)
         return replace(verdict, elapsed_s=time.perf_counter() - started)
 
-    def _judge(self, embedded: Embedded, together: Together, views: Sequence[Embedded] = ()) -> Verdict:
-        question = together.question
-        stored, answer = together.ask(embedded)
-        groups = {group for _, group in stored}
-        verdict = self._verdict(embedded, answer, own_rows(self.snapshot, answer.near, stored), question)
-        if told := self.methods.attribution(question, embedded.vectors):
+    def _judge(self, views: Sequence[Embedded], answers: Answers, question: Question) -> Verdict:
+        """The verdict for one image. ``views`` : the image itself and what else became of it."""
+        embedded, *others = views
+        verdict = self._verdict(embedded, answers, question)
+        if told := self.methods.attribution(question, answers.vectors):
             shares = by_head(verdict.attribution, told[0], told[1][0])
             verdict = replace(verdict, attribution=shares, attributed_by=question.method)
-        verdict = self._calibrated(verdict, answer, question, embedded)
+        verdict = self._calibrated(verdict, answers, question, embedded)
         if question.influence:
-            asked = (self.methods, embedded, embedded.vectors, question)
-            found = influence.Influences(*asked, answer=answer, own_groups=groups).all()
+            stored = {group for _, group in answers.stored.get(0, ())}
+            found = influence.Influences(self.methods, embedded, question, answers, own_groups=stored).all()
             verdict = replace(verdict, influence=found)
         if question.stability or question.regions:
-            groups |= self.methods.banks(question.projection).own_groups(answer.near)
-            verdict = self._with_views(verdict, views, question, groups)
+            verdict = self._with_views(verdict, others, question, answers.groups.get(0, set()))
         return verdict
 
     def _with_views(
         self, verdict: Verdict, views: Sequence[Embedded], question: Question, own_groups: set[int]
     ) -> Verdict:
         """What views of the image add; what did not vote on the image does not vote on them."""
-
-        def judge(view: Embedded) -> tuple[VerdictName, float]:
-            answer = self.methods.ask(view, view.vectors, question, own_groups=own_groups)
-            return self._fields(answer, question, view)["verdict"], answer.result.score
-
         crops = [view for view in views if kind_of(view.view) == CROPS]
         if question.regions and crops:
             found = self._crop_methods.regions(crops, question, own_groups=own_groups)
             verdict = replace(verdict, regions=found)
         if question.stability:
             others = [view for view in views if kind_of(view.view) != CROPS]
-            return stability.with_stability(verdict, others, judge, threshold=question.stable_at)
+            judged = self._judged_views(others, question, own_groups) if others else ()
+            return stability.with_stability(verdict, judged, threshold=question.stable_at)
         return verdict
+
+    def _judged_views(
+        self, views: Sequence[Embedded], question: Question, own_groups: set[int]
+    ) -> Iterator[JudgedView]:
+        asked = asked_about(views, self.methods.layers(question), own_groups=own_groups)
+        answers = self.methods.ask(asked, question)
+        for i, view in enumerate(views):
+            answer = answers.one(i)
+            name = self._fields(answer, question, view)["verdict"]
+            yield JudgedView(view.view, name, float(answer.scores[0]))
 
     @cached_property
     def _crop_methods(self) -> regions.CropMethods:
@@ -264,30 +293,32 @@ class Detector:
         return self.methods.calibration(self.methods.checked(question))
 
     def _calibrated(
-        self, verdict: Verdict, answer: Answer, question: Question, embedded: Embedded
+        self, verdict: Verdict, answers: Answers, question: Question, embedded: Embedded
     ) -> Verdict:
-        fields = self._fields(answer, question, embedded)
+        fields = self._fields(answers, question, embedded)
         calibration = self.methods.calibration(question)
         if calibration is not None and self.is_stale(calibration):
             fields["warnings"] = (*verdict.warnings, self.stale_note(calibration))
-        fields["attribution"] = self._attributed(verdict, answer, question)
+        fields["attribution"] = self._attributed(verdict, answers, question)
         return replace(verdict, **fields)
 
-    def _fields(self, answer: Answer, question: Question, embedded: Embedded) -> dict[str, Any]:
-        """The verdict's name; with a calibration, all that it says."""
+    def _fields(self, answers: Answers, question: Question, embedded: Embedded) -> dict[str, Any]:
+        """The verdict's name of one image; with a calibration, all that it says."""
+        score, typical = float(answers.scores[0]), float(answers.typical[0])
         calibration = self.methods.calibration(question)
         if calibration is None:
-            return {"verdict": "fake-like" if answer.result.score > 0 else "real-like"}
+            return {"verdict": "fake-like" if score > 0 else "real-like"}
         traits = {"format": embedded.format, "size": size_class(embedded.width, embedded.height)}
-        return calibration.judge(answer.result.score, answer.typical, question, traits=traits)
+        return calibration.judge(score, typical, question, traits=traits)
 
-    def _attributed(self, verdict: Verdict, answer: Answer, question: Question) -> tuple[Attribution, ...]:
+    def _attributed(self, verdict: Verdict, answers: Answers, question: Question) -> tuple[Attribution, ...]:
         """The nearest fakes' generators, each with how well it fits."""
         calibration = self.methods.calibration(question)
         if calibration is None:
             return verdict.attribution
         names = self.methods.banks(question.projection).references("fake").names
-        densities = dict(zip(names, self.methods.generator_densities(answer, question).tolist(), strict=True))
+        (near,) = self.methods.generator_densities(answers, question).tolist()
+        densities = dict(zip(names, near, strict=True))
         fits = calibration.fits_generators(densities)
         return tuple(replace(a, p=fits.get(a.generator)) for a in verdict.attribution)
 
@@ -321,28 +352,27 @@ class Detector:
 
     # ------------------------------------------------------------ answering
 
-    def _verdict(
-        self, embedded: Embedded, answer: Answer, own: tuple[Evidence, ...], question: Question
-    ) -> Verdict:
-        voters, result = answer.voters, answer.result
+    def _verdict(self, embedded: Embedded, answers: Answers, question: Question) -> Verdict:
+        voters, score = answers.voters, float(answers.scores[0])
         banks = self.methods.banks(question.projection)
         evidence, by_bank = shown_with(self.snapshot, voters)
+        own = own_rows(self.snapshot, answers)
         fakes = sum(e.label == "fake" for e in evidence)
         index = self.reference
         encoder = self.snapshot.manifest.encoder
+        vote = vote_of(question.method)
         return Verdict(
             input=embedded.item.uri,
             sha256=embedded.content_id.hex(),
-            verdict="fake-like" if result.score > 0 else "real-like",
-            score=result.score,
+            verdict="fake-like" if score > 0 else "real-like",
+            score=score,
             method=question.method,
-            k=result.k,
+            k=int(answers.k[0]),
             votes=Votes(fakes, len(evidence) - fakes, len(evidence), index.share_fake),
-            nearest={label: float(voters[label].similarities.max()) for label in ("fake", "real")},
+            nearest={label: float(voters[label].similarities[0, 0]) for label in ("fake", "real")},
             attribution=attribute(
-                voters["fake"],
+                self.methods.nearest_fakes(answers),
                 names=banks.references("fake").names,
-                k=ATTRIBUTION_K,
                 of=N_EVIDENCE,
                 temperature=banks.projection.temperature,
             ),
@@ -351,7 +381,7 @@ class Detector:
             same_image=own,
             warnings=(
                 *doubts(embedded, own, encoder),
-                *result.warnings,
+                *few(voters, 0, method=vote, k=question.k or 0),
                 *self.stale_parts(question),
             ),
             index=index,

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval_detect.answers import nearest_of_both
 from retrieval_detect.errors import EmptyBank, UsageError
-from retrieval_detect.methods import Methods
-from retrieval_detect.scoring.neighbours import nearest_images
+from retrieval_detect.methods import Methods, asked_about
 from retrieval_detect.types import LABELS, METHODS
 from retrieval_detect.verdicts import Influence
 
 if TYPE_CHECKING:
-    from retrieval_detect.methods import Answer
+    from retrieval_detect.methods import Answers
     from retrieval_detect.search.banks import Banks
-    from retrieval_detect.types import Bool, Embedded, Float32, Label, Probe
+    from retrieval_detect.types import Bool, Embedded, Label
     from retrieval_detect.verdicts import Question
 
 MOST_NAMES = 5
@@ -46,21 +45,20 @@ class _Without(Methods):
 
 
 class Influences:
-    """Asks about one image again and again. ``answer`` : what the whole banks said of it."""
+    """Asks about one image again and again. ``answers`` : what the whole banks said of it."""
 
     def __init__(
         self,
         methods: Methods,
-        image: Embedded | Probe,
-        vectors: Mapping[str, Float32],
+        image: Embedded,
         question: Question,
+        answers: Answers,
         *,
-        answer: Answer,
-        own_groups: set[int],
+        own_groups: Set[int],
     ) -> None:
         self._methods, self._question = methods, question
-        self._image, self._vectors = image, vectors
-        self._answer, self._own_groups = answer, own_groups
+        self._asked = asked_about([image], methods.layers(question), own_groups=own_groups)
+        self._answers = answers
         self._banks = methods.banks(question.projection)
 
     def all(self) -> tuple[Influence, ...]:
@@ -84,7 +82,7 @@ class Influences:
     def _heaviest(self, label: Label) -> list[int]:
         """Codes of the names with the largest share of the bank's density near the image."""
         k, temperature = self._question.k or 1, self._banks.projection.temperature
-        near = nearest_images(self._answer.voters[label], k)
+        near = self._answers.voters[label].first(k)
         n = int(near.n[0])
         terms = near.similarities[0, :n] / temperature + near.log_weights[0, :n]
         parts = np.bincount(near.names[0, :n], weights=np.exp(terms - terms.max()))
@@ -92,7 +90,7 @@ class Influences:
         return [int(code) for code in order[:MOST_NAMES] if parts[code] > 0]
 
     def _references(self) -> Iterator[Influence]:
-        for row_id, _ in nearest_of_both(self._answer.voters):
+        for row_id, _ in nearest_of_both(self._answers.voters):
             for label in LABELS:
                 references = self._banks.references(label)
                 at = int(references.positions(np.array([row_id]))[0])
@@ -104,12 +102,9 @@ class Influences:
     def _left_out(
         self, label: Label, gone: Bool, *, name: str, n_images: int, row_id: int | None = None
     ) -> Influence:
-        before = self._answer.result.score
         try:
             reduced = _Without(self._methods, self._banks.without(label, gone))
-            groups = self._own_groups
-            again = reduced.ask(self._image, self._vectors, self._question, own_groups=groups)
+            score = float(reduced.ask(self._asked, self._question).one(0).scores[0])
         except EmptyBank:
             return Influence(label, name, row_id, n_images, None, None)
-        score = again.result.score
-        return Influence(label, name, row_id, n_images, score, score - before)
+        return Influence(label, name, row_id, n_images, score, score - float(self._answers.scores[0]))

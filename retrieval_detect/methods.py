@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from retrieval_detect.errors import EncoderMismatch, UsageError
+from retrieval_detect.errors import EncoderMismatch, UsageError, VectorError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.heads.registry import read_head
-from retrieval_detect.scoring.attribution import generator_densities
+from retrieval_detect.scoring.attribution import generator_densities, top_names
 from retrieval_detect.scoring.calibration import Calibration
-from retrieval_detect.scoring.vote import DEFAULT_K, REDEFINED, typicality, vote
+from retrieval_detect.scoring.vote import DEFAULT_K, REDEFINED, nobody_left, typicality, vote
 from retrieval_detect.search.approximate import caveat
-from retrieval_detect.search.banks import Banks
+from retrieval_detect.search.banks import Asked, Banks
 from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.shards import damaged
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.heads.base import Head
-    from retrieval_detect.scoring.neighbours import BankNeighbours
+    from retrieval_detect.scoring.neighbours import NearestImages
     from retrieval_detect.scoring.vote import VoteResult
-    from retrieval_detect.search.banks import Near, Sought
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import Embedded, Float32, Label, Method, Probe
+    from retrieval_detect.types import Bool, Embedded, Float32, Int64, Label, Method
 
     Float64 = NDArray[np.float64]
+
+T = TypeVar("T")
 
 ATTRIBUTION_K = DEFAULT_K["density"]
 """Attribution is a share of the default vote's density, whatever method was asked for."""
@@ -45,13 +46,50 @@ QUALITY = "quality"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """What the index says of one image. ``typical`` : the larger of the mean similarities to either bank."""
+class Answers:
+    """What the index says of q images; one image is q = 1.
 
-    near: Mapping[Label, Near]
-    voters: Mapping[Label, BankNeighbours]
-    result: VoteResult
-    typical: float
+    ``voted`` : bool (q,), whether each bank has somebody to vote; ``missing`` : the bank without voters,
+    for each image that has none. Of the m images that voted alone: ``scores`` : float64 (m,), positive =
+    fake; ``typical`` : float64 (m,), the larger of the mean similarities to either bank; ``k`` : int64
+    (m,), see ``VoteResult``; ``voters`` : the nearest images of each bank, m rows; ``vectors`` : layer → float32 (m, d), as the
+    network gave them. By position among the q: ``stored`` : (row id, group) of every live row of the image's own bytes; ``own`` and ``groups`` : see
+    ``Found``.
+    """
+
+    voted: Bool
+    missing: tuple[Label, ...]
+    scores: Float64
+    typical: Float64
+    k: Int64
+    voters: Mapping[Label, NearestImages]
+    vectors: Mapping[str, Float32]
+    stored: Mapping[int, Sequence[tuple[int, int]]]
+    own: Mapping[int, Mapping[int, float]]
+    groups: Mapping[int, set[int]]
+
+    def one(self, position: int) -> Answers:
+        """Those of one image. Raises ``EmptyBank`` if it has none to vote."""
+        before = int(np.count_nonzero(self.voted[:position]))
+        if not self.voted[position]:
+            raise nobody_left(self.missing[position - before])
+        at = np.array([before])
+
+        def only(by_position: Mapping[int, T]) -> dict[int, T]:
+            return {0: by_position[position]} if position in by_position else {}
+
+        return Answers(
+            np.array([True]),
+            (),
+            self.scores[at],
+            self.typical[at],
+            self.k[at],
+            {label: voters.take(at) for label, voters in self.voters.items()},
+            {layer: x[at] for layer, x in self.vectors.items()},
+            only(self.stored),
+            only(self.own),
+            only(self.groups),
+        )
 
 
 class Methods:
@@ -182,55 +220,49 @@ class Methods:
 
     # ------------------------------------------------------------ asking
 
-    def ask(
-        self,
-        image: Embedded | Probe,
-        vectors: Mapping[str, Float32],
-        question: Question,
-        *,
-        own_groups: set[int],
-    ) -> Answer:
-        """Ask about one image.
+    def ask(self, asked: Asked, question: Question) -> Answers:
+        """Ask about a block of images; what is said of each is what would be said of it alone.
 
-        ``vectors`` : layer → float32 (d,), as the network gave them; at least ``layers(question)``.
-        ``question`` : ``checked``. ``own_groups`` : groups that are known to hold the image itself; their
-        references do not vote.
+        ``asked`` : with at least ``layers(question)``; references of its own bytes need not be among its
+        ``own_groups``. ``question`` : ``checked``. Raises ``VectorError`` where an image cannot be
+        asked about.
         """
-        (near,) = self.nearest_of_each([(image, vectors, own_groups)], question)
-        return self.answer(near, vectors, question)
-
-    def nearest_of_each(self, asked: Sequence[Sought], question: Question) -> list[dict[Label, Near]]:
-        """What ``answer`` needs of each of some images, from one search."""
-        wanted = max(self._k(question), ATTRIBUTION_K)
-        return self.banks(question.projection).nearest_of_each(asked, wanted=wanted)
-
-    def answer(
-        self, near: Mapping[Label, Near], vectors: Mapping[str, Float32], question: Question
-    ) -> Answer:
-        """What ``ask`` gives, from the neighbours of an image that are found already."""
-        banks, k = self.banks(question.projection), self._k(question)
-        voters = banks.voters(near)
-        temperature = banks.projection.temperature
-        result = vote(
-            voters["fake"], voters["real"], method=vote_of(question.method), k=k, temperature=temperature
-        )
+        banks, k = self.banks(question.projection), question.k or DEFAULT_K[vote_of(question.method)]
+        stored = stored_copies(self.snapshot, asked.content_ids)
+        groups = {i: set(known) for i, known in asked.own_groups.items()}
+        for i, rows in stored.items():
+            groups.setdefault(i, set()).update(group for _, group in rows)
+        found = banks.nearest(replace(asked, own_groups=groups), wanted=max(k, ATTRIBUTION_K))
+        voters, vectors = found.voters, asked.vectors
+        voted = (voters["fake"].n > 0) & (voters["real"].n > 0)
+        missing: tuple[Label, ...] = ()
+        if not voted.all():
+            missing = tuple("fake" if n == 0 else "real" for n in voters["fake"].n[~voted])
+            voters = {label: near.take(voted) for label, near in voters.items()}
+            vectors = {layer: x[voted] for layer, x in vectors.items()}
+        by_vote = self._vote(vote_of(question.method), k, voters, question)
+        scores = by_vote.scores
         if question.method not in METHODS:
-            score = self._head_score(question.method, vectors, voters, temperature)
-            result = replace(result, score=score, warnings=())
-        return Answer(near, voters, result, float(typicality(voters["fake"], voters["real"])[0]))
+            scores = self._head_scores(question.method, vectors, voters, question)
+        typical = typicality(voters["fake"], voters["real"])
+        own = stored, found.own, found.groups
+        return Answers(voted, missing, scores, typical, by_vote.k, voters, vectors, *own)
 
-    def _k(self, question: Question) -> int:
-        return question.k or DEFAULT_K[vote_of(question.method)]
+    def ask_all(self, asked: Asked, question: Question) -> Iterator[tuple[Int64, Answers | VectorError]]:
+        """``ask``, where some images may be such as cannot be asked about: those come by themselves.
 
-    def generator_densities(self, answer: Answer, question: Question) -> Float64:
-        """How close an image lies to each generator of the fake bank, float64 (G,)."""
-        banks = self.banks(question.projection)
-        return generator_densities(
-            answer.voters["fake"],
-            n_names=len(banks.references("fake").names),
-            k=ATTRIBUTION_K,
-            temperature=banks.projection.temperature,
-        )
+        Gives positions, int64, and what is said of the images there; every image is in one part.
+        """
+        pending = [np.arange(len(asked))]
+        while pending:
+            at = pending.pop()
+            try:
+                yield at, self.ask(asked if len(at) == len(asked) else asked.take(at), question)
+            except VectorError as error:
+                if len(at) == 1:
+                    yield at, error
+                else:
+                    pending += reversed(np.array_split(at, 2))
 
     def attribution(
         self, question: Question, vectors: Mapping[str, Float32]
@@ -243,27 +275,80 @@ class Methods:
             return None
         return head.attribution({layer: as_stored(vectors[layer]) for layer in head.layers})
 
-    def _head_score(
+    def _vote(
+        self, vote_name: Method, k: int, voters: Mapping[Label, NearestImages], question: Question
+    ) -> VoteResult:
+        temperature = self.banks(question.projection).projection.temperature
+        return vote(voters["fake"], voters["real"], method=vote_name, k=k, temperature=temperature)
+
+    def _head_scores(
         self,
         name: str,
         vectors: Mapping[str, Float32],
-        voters: Mapping[Label, BankNeighbours],
-        temperature: float,
-    ) -> float:
+        voters: Mapping[Label, NearestImages],
+        question: Question,
+    ) -> Float64:
         head = self.head(name)
         if not head.members:
-            given = {layer: as_stored(vectors[layer]) for layer in head.layers}
-            return float(head.decision_function(given)[0])
-        scores = {
-            member: vote(
-                voters["fake"], voters["real"], method=vote_of(member), temperature=temperature
-            ).score
-            if member in METHODS
-            else self._head_score(member, vectors, voters, temperature)
-            for member in head.members
-        }
-        given = {member: np.array([[score]], np.float32) for member, score in scores.items()}
-        return float(head.decision_function(given)[0])
+            return head.decision_function({layer: as_stored(vectors[layer]) for layer in head.layers})
+        given = {}
+        for member in head.members:
+            if member in METHODS:
+                vote_name = vote_of(member)
+                scores = self._vote(vote_name, DEFAULT_K[vote_name], voters, question).scores
+            else:
+                scores = self._head_scores(member, vectors, voters, question)
+            given[member] = scores.astype(np.float32)[:, None]
+        return head.decision_function(given)
+
+    def nearest_fakes(self, answers: Answers) -> NearestImages:
+        """Those that attribution is a share of."""
+        return answers.voters["fake"].first(ATTRIBUTION_K)
+
+    def top_generators(self, answers: Answers, question: Question) -> NDArray[np.object_]:
+        """What images are attributed to first, text (m,): by a head that tells generators apart, or
+        by the nearest fakes.
+        """
+        if len(answers.scores) and (told := self.attribution(question, answers.vectors)):
+            names, shares = told
+            by_name = np.argsort(np.array(names))
+            by_head: NDArray[np.object_] = np.array(names, object)[by_name[shares[:, by_name].argmax(axis=1)]]
+            return by_head
+        banks = self.banks(question.projection)
+        known, temperature = banks.references("fake").names, banks.projection.temperature
+        first = top_names(self.nearest_fakes(answers), names=known, temperature=temperature)
+        return np.array(known, object)[first]
+
+    def generator_densities(self, answers: Answers, question: Question) -> Float64:
+        """How close images lie to each generator of the fake bank, float64 (m, G)."""
+        banks = self.banks(question.projection)
+        return generator_densities(
+            self.nearest_fakes(answers),
+            n_names=len(banks.references("fake").names),
+            temperature=banks.projection.temperature,
+        )
+
+
+def stored_copies(snapshot: Snapshot, content_ids: Sequence[bytes]) -> dict[int, list[tuple[int, int]]]:
+    """Position among ``content_ids`` → (row id, group) of every live row of those bytes, in either split."""
+    hits = snapshot.find(content_ids)
+    rows = snapshot.take([row_id for _, row_id, _, _ in hits], ["group"]) if hits else []
+    copies: dict[int, list[tuple[int, int]]] = {}
+    for (i, *_), row in zip(hits, rows, strict=True):
+        copies.setdefault(i, []).append((row["row_id"], row["group"]))
+    return copies
+
+
+def asked_about(
+    images: Sequence[Embedded], layers: Sequence[str], *, own_groups: Set[int] = frozenset()
+) -> Asked:
+    """Embedded images as a block, with ``layers``. ``own_groups`` : known to hold every one of them."""
+    return Asked(
+        [image.content_id for image in images],
+        np.array([image.phash for image in images], np.uint64),
+        {layer: np.stack([image.vectors[layer] for image in images]) for layer in layers},
+        {i: set(own_groups) for i in range(len(images))} if own_groups else {},
+    )
 
 
 def as_stored(vectors: Float32) -> Float32:

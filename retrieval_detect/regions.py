@@ -12,21 +12,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import CROPS, crop_box, kind_of
-from retrieval_detect.methods import Methods, calibration_name
+from retrieval_detect.methods import Methods, asked_about, calibration_name
 from retrieval_detect.progress import quiet
 from retrieval_detect.scoring.conformal import at_least
-from retrieval_detect.search.banks import Banks
+from retrieval_detect.scoring.vote import nobody_left
+from retrieval_detect.search.banks import Asked, Banks
 from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.shards import damaged
 from retrieval_detect.store.training import load_training_set
-from retrieval_detect.types import LABELS, Probe
+from retrieval_detect.types import LABELS
 from retrieval_detect.verdicts import POOLS, Question, Region, Regions
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
     from retrieval_detect.store.writer import Writer
-    from retrieval_detect.types import Embedded, Float32
+    from retrieval_detect.types import Embedded
     from retrieval_detect.verdicts import Pool
 
 TOP = 3
@@ -134,12 +135,9 @@ class CropMethods(Methods):
         ``crops`` : its views of kind ``crops``, one at least. ``question`` : ``checked``, with a pool.
         ``own_groups`` : groups of the image and its near-duplicates, which do not vote.
         """
+        answers = self.ask(asked_about(crops, self.layers(question), own_groups=own_groups), question)
         heat_map = tuple(
-            Region(
-                crop_box(crop.view),
-                self.ask(crop, crop.vectors, question, own_groups=own_groups).result.score,
-            )
-            for crop in crops
+            Region(crop_box(crop.view), float(answers.one(i).scores[0])) for i, crop in enumerate(crops)
         )
         scores = [region.score for region in heat_map]
         pool = question.regions or "max"
@@ -187,12 +185,11 @@ def fit_regions(
     methods = CropMethods(snapshot, device=device)
     question = methods.checked(question or Question())
     photographs = []
-    for image in _photographs(snapshot, methods.layers(question)):
-        scores = [
-            methods.ask(image.probe, vectors, question, own_groups={image.group}).result.score
-            for vectors in image.crops
-        ]
-        photographs.append((len(scores), max(scores)))
+    for crops in _photographs(snapshot, methods.layers(question)):
+        answers = methods.ask(crops, question)
+        if answers.missing:
+            raise nobody_left(answers.missing[0])
+        photographs.append((len(crops), float(answers.scores.max())))
         progress(1)
     if not photographs:
         raise UsageError(
@@ -209,16 +206,8 @@ def fit_regions(
     )
 
 
-class _Photograph(NamedTuple):
-    """``crops`` : of each, layer → float32 (d,), as the network gave them."""
-
-    probe: Probe
-    group: int
-    crops: list[dict[str, Float32]]
-
-
-def _photographs(snapshot: Snapshot, layers: Sequence[str]) -> Iterator[_Photograph]:
-    """The photographs set aside that have crops."""
+def _photographs(snapshot: Snapshot, layers: Sequence[str]) -> Iterator[Asked]:
+    """The crops of each photograph set aside that has some."""
     rows = load_training_set(snapshot, layers, split="calib", views=True)
     known = snapshot.take(rows.row_ids.tolist(), ["content_id", "phash", "view"])
     vectors = {layer: rows.as_encoded(layer) for layer in layers}
@@ -227,10 +216,11 @@ def _photographs(snapshot: Snapshot, layers: Sequence[str]) -> Iterator[_Photogr
         if kind_of(known[position]["view"]) == CROPS:
             crops[known[position]["content_id"]].append(position)
     for image, positions in crops.items():
-        yield _Photograph(
-            Probe(image, known[positions[0]]["phash"]),
-            int(rows.groups[positions[0]]),
-            [{layer: vectors[layer][position] for layer in layers} for position in positions],
+        yield Asked(
+            [image] * len(positions),
+            np.full(len(positions), known[positions[0]]["phash"], np.uint64),
+            {layer: x[positions] for layer, x in vectors.items()},
+            {i: {int(rows.groups[positions[0]])} for i in range(len(positions))},
         )
 
 

@@ -20,14 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from retrieval_detect.bulk import BulkMethods
 from retrieval_detect.detector import Detector
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.files import TEMPORARY, DigestCache, sha256_bytes, write_atomically
 from retrieval_detect.images.passed import left_out
 from retrieval_detect.scoring.conformal import size_class
 from retrieval_detect.scoring.vote import nobody_left
-from retrieval_detect.search.bulk import Asked
+from retrieval_detect.search.banks import Asked
 from retrieval_detect.store.exchange import EmbeddingsFile
 from retrieval_detect.store.ledger import Finished, Ledger
 from retrieval_detect.store.manifest import FileRecord
@@ -38,7 +37,7 @@ from retrieval_detect.store.sweep import kept_generations
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
-    from retrieval_detect.bulk import BulkAnswers
+    from retrieval_detect.methods import Answers
     from retrieval_detect.store.exchange import EmbeddedRows
     from retrieval_detect.types import Int64
     from retrieval_detect.verdicts import Question
@@ -257,7 +256,7 @@ class _Judge:
         found = self.calibration
         stale = [detector.stale_note(found)] if found and detector.is_stale(found) else []
         self.warnings = (*detector.stale_parts(self.question), *stale)
-        self._bulk = BulkMethods(detector.methods, self.question)
+        self._methods = detector.methods
 
     def verdicts(self, rows: EmbeddedRows) -> pa.Table:
         """A table of ``SCHEMA``, a row for each of ``rows``."""
@@ -267,35 +266,30 @@ class _Judge:
         for i, what in rows.wrong.items():
             texts["error"][i] = f"bad-vector: {what}"
         usable = np.setdiff1d(np.arange(n), list(rows.wrong))
-        for at, answers in self._answers(rows, usable, texts["error"]):
+        asked = Asked(rows.content_ids.to_pylist(), rows.phash, rows.vectors)
+        if rows.wrong:
+            asked = asked.take(usable)
+        parts = self._methods.ask_all(asked, self.question) if usable.size else ()
+        for positions, answers in parts:
+            at = usable[positions]
+            if isinstance(answers, VectorError):
+                texts["error"][at] = f"bad-vector: {answers.message}"
+                continue
             unheard = [f"no-voters: {nobody_left(label).message}" for label in answers.missing]
             texts["error"][at[~answers.voted]] = unheard
-            at = at[answers.voted]  # noqa: PLW2901 - of the others, nothing more is known
+            at = at[answers.voted]  # of the others, nothing more is known
             texts["verdict"][at] = self._judged(answers, rows, at, numbers)
-            texts["top_generator"][at] = np.array(answers.names, object)[answers.generators]
+            texts["top_generator"][at] = self._methods.top_generators(answers, self.question)
         columns = {"content_id": rows.content_ids, "uri": rows.uris, **texts}
         columns |= {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}
         return pa.table([pa.array(columns[f.name], f.type) for f in SCHEMA], schema=SCHEMA)
 
-    def _answers(self, rows: EmbeddedRows, at: Int64, wrong: Any) -> Iterator[tuple[Int64, BulkAnswers]]:
-        """Answers for rows ``at``; those that a projection or a head cannot take are found by halving."""
-        if not at.size:
-            return
-        try:
-            yield at, self._bulk.ask(_asked(rows, at))
-        except VectorError as error:
-            if len(at) == 1:
-                wrong[at] = f"bad-vector: {error.message}"
-                return
-            for half in np.array_split(at, 2):
-                yield from self._answers(rows, half, wrong)
-
     def _judged(
-        self, answers: BulkAnswers, rows: EmbeddedRows, at: Int64, numbers: dict[str, Any]
+        self, answers: Answers, rows: EmbeddedRows, at: Int64, numbers: dict[str, Any]
     ) -> Sequence[str]:
         """The verdicts of rows ``at``; what else is known of them goes to ``numbers``."""
         found = {"score": answers.scores}
-        found |= {f"nearest_{label}": answers.nearest[label] for label in LABELS}
+        found |= {f"nearest_{label}": answers.voters[label].similarities[:, 0] for label in LABELS}
         if self.calibration is None:
             names: Sequence[str] = np.where(answers.scores > 0, "fake-like", "real-like").tolist()
         else:
@@ -310,13 +304,6 @@ class _Judge:
         for name, values in found.items():
             numbers[name][at] = values
         return names
-
-
-def _asked(rows: EmbeddedRows, at: Int64) -> Asked:
-    if len(at) == len(rows.phash):
-        return Asked(rows.content_ids.to_pylist(), rows.phash, rows.vectors)
-    content_ids = rows.content_ids.take(pa.array(at)).to_pylist()
-    return Asked(content_ids, rows.phash[at], {layer: x[at] for layer, x in rows.vectors.items()})
 
 
 def _changed(now: pa.Table, before: pa.Table) -> pa.Table:

@@ -26,8 +26,8 @@ from retrieval_detect.options import check_options
 from retrieval_detect.projections.base import unit_rows
 from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.projections.scatter import LEDOIT_WOLF, parse_shrinkage
-from retrieval_detect.scoring.neighbours import BankNeighbours
-from retrieval_detect.scoring.vote import DEFAULT_K, TEMPERATURE, vote_batch
+from retrieval_detect.scoring.neighbours import NearestImages
+from retrieval_detect.scoring.vote import DEFAULT_K, TEMPERATURE, vote
 from retrieval_detect.scoring.weights import reference_weights
 from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
 from retrieval_detect.search.projection import Identity, query_codes
@@ -171,18 +171,17 @@ class RetrievalClassifier(_Detector):
 
     def _scores(self, x: Float32) -> Float64:
         k = DEFAULT_K[self.method] if self.k is None else self.k
-        fake, real = (self._voters(self._banks[label], x, k) for label in ("fake", "real"))
-        results = vote_batch(fake, real, method=self.method, k=k, temperature=self.temperature)
-        return np.array([result.score for result in results])
+        fake, real = (self._nearest(self._banks[label], x, k) for label in ("fake", "real"))
+        return vote(fake, real, method=self.method, k=k, temperature=self.temperature).scores
 
-    def _voters(self, bank: Bank, x: Float32, k: int) -> BankNeighbours:
+    def _nearest(self, bank: Bank, x: Float32, k: int) -> NearestImages:
         near = bank.search(x, k)
-        return BankNeighbours(
-            similarities=near.similarities,
-            content=near.row_ids,
+        return NearestImages(
+            similarities=near.similarities.astype(np.float64),
             log_weights=self.log_weights_[near.row_ids],
             names=np.zeros_like(near.row_ids),
             row_ids=near.row_ids,
+            n=np.full(len(x), near.row_ids.shape[1]),
             n_bank=bank.n,
         )
 

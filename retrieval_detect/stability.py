@@ -5,22 +5,15 @@ Which re-encodings follows from the content id, so that asking again asks the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.verdicts import JudgedView, Stability, Verdict, VerdictName
+from retrieval_detect.verdicts import JudgedView, Stability, Verdict
 
 if TYPE_CHECKING:
-    from retrieval_detect.types import Embedded
     from retrieval_detect.verdicts import Question
-
-VIEWS = 16
-"""Re-encodings an image, if not said otherwise."""
-
-Judge: TypeAlias = Callable[["Embedded"], tuple[VerdictName, float]]
-"""A view → its verdict and its score."""
 
 
 def require(question: Question) -> None:
@@ -38,12 +31,12 @@ def require(question: Question) -> None:
         )
 
 
-def with_stability(verdict: Verdict, views: Sequence[Embedded], judge: Judge, *, threshold: float) -> Verdict:
+def with_stability(verdict: Verdict, judged: Iterable[JudgedView], *, threshold: float) -> Verdict:
     """The verdict with what re-encodings do to it: ``uncertain`` where too few of them agree.
 
-    ``views`` : re-encodings of the image; ``judge`` must ask of them what was asked of the image.
+    ``judged`` : re-encodings of the image, asked what was asked of the image.
     """
-    judged = tuple(JudgedView(view.view, *judge(view)) for view in views)
-    agree = sum(view.verdict == verdict.verdict for view in judged)
-    found = Stability(agree, len(judged), threshold, verdict.verdict, judged)
+    views = tuple(judged)
+    agree = sum(view.verdict == verdict.verdict for view in views)
+    found = Stability(agree, len(views), threshold, verdict.verdict, views)
     return replace(verdict, stability=found, verdict=verdict.verdict if found.holds else "uncertain")

@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from retrieval_detect.scoring.neighbours import BankNeighbours
 from retrieval_detect.search.exact import ShardVectors
 from retrieval_detect.search.projection import Identity, unit
+from tests.votes import BankNeighbours
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=60)
 """The same examples on every machine, so that a red test is red everywhere."""

@@ -21,7 +21,7 @@ from retrieval_detect.images.decode import decode
 from retrieval_detect.images.items import from_bytes
 from retrieval_detect.report.json import verdict_json
 from retrieval_detect.scoring.conformal import Conformal, verdict
-from retrieval_detect.scoring.neighbours import BankNeighbours
+from retrieval_detect.scoring.neighbours import NearestImages
 from retrieval_detect.scoring.vote import vote
 from retrieval_detect.search.bank import Bank, BankFiles
 from retrieval_detect.search.projection import query_codes
@@ -86,16 +86,15 @@ def test_scan(benchmark, q):
 
 def neighbours(k, *, seed):
     rng = np.random.default_rng(seed)
-    ids = np.arange(k)
-    return BankNeighbours(
-        np.sort(rng.uniform(0, 1, k).astype(np.float32))[::-1], ids, np.zeros(k), ids % 8, ids, 5 * k
-    )
+    ids = np.arange(k)[None, :]
+    similarities = np.sort(rng.uniform(0, 1, (1, k)).astype(np.float32)).astype(np.float64)[:, ::-1]
+    return NearestImages(similarities, np.zeros((1, k)), ids % 8, ids, np.array([k]), 5 * k)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_vote(benchmark, method):
     fake, real = neighbours(200, seed=1), neighbours(200, seed=2)
-    assert np.isfinite(benchmark(vote, fake, real, method=method).score)
+    assert np.isfinite(benchmark(vote, fake, real, method=method).scores).all()
 
 
 def test_conformal_judgement(benchmark):

@@ -18,7 +18,7 @@ from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.evaluate.shortcuts import LEAST_IMAGES, MODELS, group_folds, out_of_fold
 from retrieval_detect.files import sha256_bytes
 from retrieval_detect.images.chains import UNIFIED, pruned
-from retrieval_detect.search.bulk import Asked
+from retrieval_detect.search.banks import Asked
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.groups import group_rows
 from retrieval_detect.store.manifest import tool_versions
@@ -95,7 +95,7 @@ class Images:
         return inside
 
     def asked(self) -> Asked:
-        """As ``bulk.BulkMethods`` wants them."""
+        """As ``Methods.ask`` wants them."""
         return Asked(self.content_ids.tolist(), self.phash, self.vectors)
 
     def scored(self, scores: Float64) -> Scored:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from retrieval_detect.bulk import BulkMethods
 from retrieval_detect.errors import EmptyBank, UsageError
 from retrieval_detect.evaluate.context import references
 from retrieval_detect.evaluate.shortcuts import group_folds
@@ -68,7 +67,6 @@ class Scorer:
         self.snapshot = snapshot
         self.methods = Methods(snapshot, device=device)
         self.question = self.methods.checked(question)
-        self._bulk = BulkMethods(self.methods, self.question)
 
     def ask(self, images: Images) -> Said:
         """What the index says; an image's own copies among the references do not vote."""
@@ -76,13 +74,14 @@ class Scorer:
         return Said(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _block(self, images: Images) -> tuple[Float64, Float64, NDArray[np.str_]]:
-        answers = self._bulk.ask(images.asked())
-        if not answers.voted.all():
+        answers = self.methods.ask(images.asked(), self.question)
+        if answers.missing:
             raise EmptyBank(
                 f"the {answers.missing[0]} bank holds nothing but copies of an image that is asked about",
                 hint="Add other references of that label.",
             )
-        return answers.scores, answers.typical, np.array(answers.names, np.str_)[answers.generators]
+        generators = self.methods.top_generators(answers, self.question).astype(np.str_)
+        return answers.scores, answers.typical, generators
 
     def set_aside(self, layers: tuple[str, ...]) -> tuple[Images, Said] | None:
         """The calibration rows and what is said of them; ``None`` unless there are some of both labels."""

@@ -11,15 +11,15 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.metrics import auc
-from retrieval_detect.scoring.neighbours import BankNeighbours, NearestImages
-from retrieval_detect.scoring.vote import DEFAULT_K, TEMPERATURE, densities, vote_batch
+from retrieval_detect.scoring.neighbours import NearestImages
+from retrieval_detect.scoring.vote import DEFAULT_K, TEMPERATURE, vote
 from retrieval_detect.scoring.weights import reference_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.store.training import TrainingSet
-    from retrieval_detect.types import Bool, Float32, Int64, Label, Method
+    from retrieval_detect.types import Float32, Int64, Label, Method
 
     Float64 = NDArray[np.float64]
 
@@ -219,22 +219,24 @@ class _Side:
     log_weights: Float64
 
 
-def _pair_auc(similarities: Float32, fake: _Side, real: _Side, vote: Vote) -> float | None:
+def _pair_auc(similarities: Float32, fake: _Side, real: _Side, by: Vote) -> float | None:
     """AUC of the pair's fakes against its photographs; ``None`` where no query is left."""
     queries = np.concatenate([fake.queries, real.queries])
     is_fake = np.arange(len(queries)) < len(fake.queries)
-    near = [_nearest(similarities, queries, side, vote) for side in (fake, real)]
+    near = [_nearest(similarities, queries, side, by) for side in (fake, real)]
     usable = (near[0].n > 0) & (near[1].n > 0)
     if not (usable & is_fake).any() or not (usable & ~is_fake).any():
         return None
-    scores = _scores(_only(near[0], usable), _only(near[1], usable), vote, (len(fake.bank), len(real.bank)))
+    scores = vote(
+        *(side.take(usable) for side in near), method=by.method, k=by.k, temperature=by.temperature
+    ).scores
     return auc(scores[is_fake[usable]], scores[~is_fake[usable]])
 
 
-def _nearest(similarities: Float32, queries: Int64, side: _Side, vote: Vote) -> NearestImages:
+def _nearest(similarities: Float32, queries: Int64, side: _Side, by: Vote) -> NearestImages:
     """The k nearest in a bank; ties are in any order, for no sum minds."""
     found = similarities[np.ix_(queries, side.bank)]
-    k = min(vote.k or DEFAULT_K[vote.method], len(side.bank))
+    k = min(by.k or DEFAULT_K[by.method], len(side.bank))
     columns = np.argpartition(found, len(side.bank) - k, axis=1)[:, -k:]
     order = np.argsort(-np.take_along_axis(found, columns, 1), axis=1)
     columns = np.take_along_axis(columns, order, 1)
@@ -245,29 +247,5 @@ def _nearest(similarities: Float32, queries: Int64, side: _Side, vote: Vote) -> 
         np.zeros_like(columns),
         side.bank[columns],
         (values > -np.inf).sum(axis=1),
+        len(side.bank),
     )
-
-
-def _only(near: NearestImages, chosen: Bool) -> NearestImages:
-    return NearestImages(
-        near.similarities[chosen],
-        near.log_weights[chosen],
-        near.names[chosen],
-        near.row_ids[chosen],
-        near.n[chosen],
-    )
-
-
-def _scores(fake: NearestImages, real: NearestImages, vote: Vote, sizes: tuple[int, int]) -> Float64:
-    if vote.method == "density":
-        # What vote_batch returns, without its record a query.
-        d_fake, d_real = densities(fake, real, vote.temperature)
-        return d_fake - d_real
-    banks = [
-        BankNeighbours(
-            near.similarities.astype(np.float32), near.row_ids, near.log_weights, near.names, near.row_ids, n
-        )
-        for near, n in zip((fake, real), sizes, strict=True)
-    ]
-    results = vote_batch(*banks, method=vote.method, k=vote.k, temperature=vote.temperature)
-    return np.array([result.score for result in results])

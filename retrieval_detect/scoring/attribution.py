@@ -7,33 +7,39 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.errors import EmptyBank
-from retrieval_detect.scoring.neighbours import BankNeighbours, NearestImages, nearest_images
 from retrieval_detect.scoring.vote import TEMPERATURE
 from retrieval_detect.verdicts import Attribution
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retrieval_detect.scoring.neighbours import NearestImages
+
 
 def generator_densities(
-    fake: BankNeighbours, *, n_names: int, k: int, temperature: float = TEMPERATURE
+    near: NearestImages, *, n_names: int, temperature: float = TEMPERATURE
 ) -> NDArray[np.float64]:
-    """How close one query lies to each generator, float64 (``n_names``,); -inf for those not near.
+    """How close queries lie to each generator, float64 (q, ``n_names``); -inf for those not near.
 
-    D_g = logsumexp of s/T over the generator's images among the k nearest fakes. Compared with what the
-    generator's own calibration images get, it says whether the generator fits at all: the nearest of
-    several known ones need not.
+    ``near`` : the nearest fakes. D_g = logsumexp of s/T over the generator's images among them. Compared
+    with what the generator's own calibration images get, it says whether the generator fits at all: the
+    nearest of several known ones need not.
     """
-    near = nearest_images(fake, k)
-    n = int(near.n[0])
-    terms, codes = near.similarities[0, :n] / temperature, near.names[0, :n]
-    largest = terms.max(initial=0.0)
+    terms = near.similarities / temperature
+    largest = np.maximum(terms.max(axis=1, initial=-np.inf), 0.0)[:, None]
+    sums = _by_name(np.exp(terms - largest), near.names, n_names)
     with np.errstate(divide="ignore"):
-        found: NDArray[np.float64] = largest + np.log(
-            np.bincount(codes, weights=np.exp(terms - largest), minlength=n_names)
-        )
+        found: NDArray[np.float64] = largest + np.log(sums)
     return found
+
+
+def _by_name(parts: NDArray[np.float64], names: NDArray[np.int64], n_names: int) -> NDArray[np.float64]:
+    """Sums of (q, k) over columns of one name: float64 (q, n_names)."""
+    place = names + n_names * np.arange(len(parts))[:, None]
+    sums: NDArray[np.float64] = np.bincount(
+        place.ravel(), parts.ravel(), minlength=n_names * len(parts)
+    ).astype(np.float64, copy=False)
+    return sums.reshape(len(parts), n_names)
 
 
 def top_names(near: NearestImages, *, names: Sequence[str], temperature: float) -> NDArray[np.int64]:
@@ -44,29 +50,25 @@ def top_names(near: NearestImages, *, names: Sequence[str], temperature: float) 
     terms = near.similarities / temperature + near.log_weights
     parts = np.exp(terms - terms.max(axis=1, keepdims=True))
     by_name = np.argsort(np.array(names))
-    place = np.argsort(by_name)[near.names] + len(names) * np.arange(len(parts))[:, None]
-    shares = np.bincount(place.ravel(), parts.ravel(), minlength=len(names) * len(parts))
-    first: NDArray[np.int64] = by_name[shares.reshape(len(parts), len(names)).argmax(axis=1)]
+    shares = _by_name(parts, np.argsort(by_name)[near.names], len(names))
+    first: NDArray[np.int64] = by_name[shares.argmax(axis=1)]
     return first
 
 
 def attribute(
-    fake: BankNeighbours,
+    near: NearestImages,
     *,
     names: Sequence[str],
-    k: int,
     of: int = 10,
     temperature: float = TEMPERATURE,
 ) -> tuple[Attribution, ...]:
-    """Generators among one query's k nearest fakes, by share, then by name.
+    """Generators among one query's nearest fakes, by share, then by name.
 
-    ``fake`` : neighbours of shape (k,), whose codes index ``names``. A share is the generator's part
-    of the sum of w exp(s/T) over these k; ``of_nearest_fakes`` counts its images among the ``of`` nearest.
+    ``near`` : of one query, one fake at least; its codes index ``names``. A share is the generator's part
+    of the sum of w exp(s/T) over all of them; ``of_nearest_fakes`` counts its images among the ``of``
+    nearest.
     """
-    near = nearest_images(fake, k)
     n = int(near.n[0])
-    if n == 0:
-        raise EmptyBank("no reference of the fake bank is left to vote")
     terms: NDArray[np.float64] = (near.similarities / temperature + near.log_weights)[0, :n]
     parts, codes = np.exp(terms - terms.max()), near.names[0, :n]
     shares = np.bincount(codes, weights=parts, minlength=len(names)) / parts.sum()

@@ -9,29 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.errors import EmptyBank, UsageError
-from retrieval_detect.scoring.neighbours import BankNeighbours, NearestImages, nearest_images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retrieval_detect.scoring.neighbours import NearestImages
     from retrieval_detect.types import Int64, Label, Method
 
     Float64 = NDArray[np.float64]
-
-__all__ = [
-    "DEFAULT_K",
-    "REDEFINED",
-    "TEMPERATURE",
-    "BankNeighbours",
-    "VoteResult",
-    "densities",
-    "nobody_left",
-    "scores",
-    "typicality",
-    "typicality_of",
-    "vote",
-    "vote_batch",
-]
 
 TEMPERATURE = 0.2
 """T of design §9."""
@@ -46,45 +31,27 @@ _TIE = 1e-6
 """Below any difference that one neighbour more or less makes to a majority."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class VoteResult:
-    """The outcome for one query.
+    """The outcome for q queries.
 
-    ``score`` : positive = fake. ``d_fake`` and ``d_real`` : the two sides compared, in the method's
-    own measure. ``k`` : neighbours looked at, in the bank that gave more (in both together by majority).
-    ``votes_fake`` and ``votes_real`` : how many of the k nearest of both banks together are which.
+    ``scores`` : float64 (q,), positive = fake. ``k`` : int64 (q,), images looked at, in the bank that gave
+    more (by ``mean`` in the one that gave less, by ``majority`` in both together).
     """
 
-    score: float
-    d_fake: float
-    d_real: float
-    k: int
-    votes_fake: int
-    votes_real: int
-    warnings: tuple[str, ...] = ()
+    scores: Float64
+    k: Int64
 
 
 def vote(
-    fake: BankNeighbours,
-    real: BankNeighbours,
+    fake: NearestImages,
+    real: NearestImages,
     *,
     method: Method = "density",
     k: int | None = None,
     temperature: float = TEMPERATURE,
 ) -> VoteResult:
-    """The vote on one query, whose neighbours have shape (k,). See ``vote_batch``."""
-    return vote_batch(fake, real, method=method, k=k, temperature=temperature)[0]
-
-
-def vote_batch(
-    fake: BankNeighbours,
-    real: BankNeighbours,
-    *,
-    method: Method = "density",
-    k: int | None = None,
-    temperature: float = TEMPERATURE,
-) -> list[VoteResult]:
-    """The votes on q queries, whose neighbours have shape (q, k).
+    """The votes on q queries.
 
     Give each bank's k nearest images or more, or all it has: a vote counts what it is given. With s a
     similarity and w a weight:
@@ -98,61 +65,39 @@ def vote_batch(
     - ``majority`` : share of each bank among the k nearest of both, fake part less one half; ties go by
       ``mean``.
 
-    A bank with fewer than k images votes with what it has, with a warning except in ``density``, which
-    allows for that. A bank with none is an ``EmptyBank`` error.
+    A bank with fewer than k images votes with what it has (see ``few``). One with none for some query is
+    an ``EmptyBank`` error.
     """
     k = DEFAULT_K[method] if k is None else k
     _check(method, k, temperature)
-    near_fake, near_real = nearest_images(fake, k), nearest_images(real, k)
-    _refuse_empty(near_fake, "fake")
-    _refuse_empty(near_real, "real")
-    votes_fake, votes_real = _merged_counts(near_fake, near_real, k)
-    if method == "density":
-        d_fake, d_real = densities(near_fake, near_real, temperature)
-        score, used = d_fake - d_real, np.maximum(near_fake.n, near_real.n)
-    elif method == "majority":
-        d_fake, d_real = votes_fake / fake.n_bank, votes_real / real.n_bank
-        score, used = _majority(near_fake, near_real, d_fake, d_real), votes_fake + votes_real
-    else:
-        d_fake, d_real = _means(near_fake, near_real)
-        score, used = d_fake - d_real, np.minimum(near_fake.n, near_real.n)
-    columns = (column.tolist() for column in (score, d_fake, d_real, used, votes_fake, votes_real))
-    warnings = _warnings(near_fake, near_real, k=k, quiet=method == "density")
-    return [VoteResult(*values) for values in zip(*columns, warnings, strict=True)]
-
-
-def scores(
-    fake: NearestImages,
-    real: NearestImages,
-    *,
-    method: Method,
-    k: int,
-    temperature: float,
-    n_banks: tuple[int, int],
-) -> Float64:
-    """The scores of ``vote_batch`` alone, float64 (q,), of images found and ordered already.
-
-    ``fake``, ``real`` : at least one image a query. ``n_banks`` : images in each bank.
-    """
-    _check(method, k, temperature)
     fake, real = fake.first(k), real.first(k)
+    if not (fake.n.all() and real.n.all()):
+        raise nobody_left("real" if fake.n.all() else "fake")
     if method == "density":
         d_fake, d_real = densities(fake, real, temperature)
-        return d_fake - d_real
-    if method == "majority":
-        d_fake, d_real = (n / of for n, of in zip(_merged_counts(fake, real, k), n_banks, strict=True))
-        return _majority(fake, real, d_fake, d_real)
+        return VoteResult(d_fake - d_real, np.maximum(fake.n, real.n))
     mean_fake, mean_real = _means(fake, real)
-    return mean_fake - mean_real
+    if method == "majority":
+        n_fake, n_real = merged_counts(fake, real, k)
+        d_fake, d_real = n_fake / fake.n_bank, n_real / real.n_bank
+        # (a - b) / 2(a + b) = a/(a + b) - 1/2, and changes its sign exactly when the banks change places.
+        share = (d_fake - d_real) / (2 * (d_fake + d_real))
+        return VoteResult(share + _TIE * np.tanh(mean_fake - mean_real), n_fake + n_real)
+    return VoteResult(mean_fake - mean_real, np.minimum(fake.n, real.n))
 
 
-def typicality(fake: BankNeighbours, real: BankNeighbours) -> Float64:
+def few(near: Mapping[Label, NearestImages], query: int, *, method: Method, k: int) -> tuple[str, ...]:
+    """What to say where banks had fewer than k images to vote on a query; ``density`` allows for that."""
+    found = {label: int(near[label].n[query]) for label in ("fake", "real")}
+    return tuple(
+        f"k is {k}, but only {n} images of the {label} bank can vote"
+        for label, n in found.items()
+        if n < k and method != "density"
+    )
+
+
+def typicality(fake: NearestImages, real: NearestImages) -> Float64:
     """A of design §9: the larger of the mean similarities to the 9 nearest of each bank. float64 (q,)."""
-    return typicality_of(*(nearest_images(bank, DEFAULT_K["mean"]) for bank in (fake, real)))
-
-
-def typicality_of(fake: NearestImages, real: NearestImages) -> Float64:
-    """``typicality`` of images found and ordered already."""
     means = [_mean(near, near.n) for near in (bank.first(DEFAULT_K["mean"]) for bank in (fake, real))]
     larger: Float64 = np.maximum(*means)
     return larger
@@ -194,13 +139,6 @@ def _density(near: NearestImages, upto: Float64, share: Float64, temperature: fl
     return total
 
 
-def _majority(fake: NearestImages, real: NearestImages, d_fake: Float64, d_real: Float64) -> Float64:
-    mean_fake, mean_real = _means(fake, real)
-    # (a - b) / 2(a + b) = a/(a + b) - 1/2, and changes its sign exactly when the banks change places.
-    score: Float64 = (d_fake - d_real) / (2 * (d_fake + d_real)) + _TIE * np.tanh(mean_fake - mean_real)
-    return score
-
-
 def _means(fake: NearestImages, real: NearestImages) -> tuple[Float64, Float64]:
     k = np.minimum(fake.n, real.n)
     return _mean(fake, k), _mean(real, k)
@@ -212,7 +150,7 @@ def _mean(near: NearestImages, k: Int64) -> Float64:
     return mean
 
 
-def _merged_counts(fake: NearestImages, real: NearestImages, k: int) -> tuple[Int64, Int64]:
+def merged_counts(fake: NearestImages, real: NearestImages, k: int) -> tuple[Int64, Int64]:
     """How many of the k nearest of both banks together, by (-similarity, row id), are fake and real."""
     similarities = np.concatenate([fake.similarities, real.similarities], axis=1)
     row_ids = np.concatenate([fake.row_ids, real.row_ids], axis=1)
@@ -237,19 +175,3 @@ def nobody_left(label: Label) -> EmptyBank:
         f"no reference of the {label} bank is left to vote",
         hint=f"add references of other images: rd bank add PATH --label {label}",
     )
-
-
-def _refuse_empty(near: NearestImages, label: Label) -> None:
-    if not near.n.all():
-        raise nobody_left(label)
-
-
-def _warnings(fake: NearestImages, real: NearestImages, *, k: int, quiet: bool) -> list[tuple[str, ...]]:
-    return [
-        tuple(
-            f"k is {k}, but only {n} images of the {label} bank can vote"
-            for label, n in (("fake", n_fake), ("real", n_real))
-            if n < k and not quiet
-        )
-        for n_fake, n_real in zip(fake.n.tolist(), real.n.tolist(), strict=True)
-    ]

@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
-from retrieval_detect.bulk import Together
 from retrieval_detect.encoders.pipeline import CPU_BATCH, GPU_BATCH, Prepared, Work, prepare, with_vectors
 from retrieval_detect.errors import EncoderError
 from retrieval_detect.types import Embedded, Failure
@@ -42,12 +40,13 @@ _MEMORY = 0.05
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """Views of one image, ready for the network, and where their vectors, and a search, are awaited."""
+    """Views of one image, ready for the network, and where its verdict is awaited."""
 
     detector: Detector
     question: Question
     prepared: Sequence[Prepared | Failure]
-    embedded: Future[tuple[list[Embedded | Failure], Together]] = field(default_factory=Future)
+    started: float
+    verdict: Future[Verdict | Failure] = field(default_factory=Future)
 
 
 class Service:
@@ -83,7 +82,7 @@ class Service:
         for lane in self._lanes:
             await asyncio.to_thread(lane.stop, _STOP_S)
         while waiting := self._next(0.0):
-            waiting.embedded.set_exception(Stopping())
+            waiting.verdict.set_exception(Stopping())
         await asyncio.to_thread(self.decoders.close)
 
     @property
@@ -153,12 +152,11 @@ class Service:
         prepared = await self._decoding.run(prepare, item, work)
         if isinstance(prepared[0], Failure):
             return prepared[0]
-        waiting = _Waiting(detector, question, prepared)
+        waiting = _Waiting(detector, question, prepared, started)
         self._ready.put(waiting)
         self._encoding.submit(self._embed_ready)
-        # Shielded: a request that is given up must not end the future that the encoding thread will set.
-        embedded, together = await asyncio.shield(asyncio.wrap_future(waiting.embedded))
-        return await self._judging.run(partial(detector.judge_views, embedded, together, started=started))
+        # Shielded: a request that is given up must not end the future that the judging thread will set.
+        return await asyncio.shield(asyncio.wrap_future(waiting.verdict))
 
     # ------------------------------------------------------------ shared passes
 
@@ -195,12 +193,36 @@ class Service:
     def _embed(self, detector: Detector, batch: Sequence[_Waiting]) -> None:
         try:
             results = self._vectors(detector, batch)
-            together = _together(detector, batch, results)
         except BaseException as error:  # noqa: BLE001 - also of a plug-in: nobody waits for ever
             self._failed(detector, batch, error)
         else:
-            for waiting, embedded in zip(batch, results, strict=True):
-                waiting.embedded.set_result((embedded, together[waiting.question]))
+            pairs = list(zip(batch, results, strict=True))
+            for question in {waiting.question for waiting in batch}:
+                asked = [(waiting, views) for waiting, views in pairs if waiting.question == question]
+                try:
+                    self._judging.submit(self._judge, detector, question, asked)
+                except Stopping as error:
+                    for waiting, _ in asked:
+                        waiting.verdict.set_exception(error)
+
+    def _judge(
+        self,
+        detector: Detector,
+        question: Question,
+        asked: Sequence[tuple[_Waiting, list[Embedded | Failure]]],
+    ) -> None:
+        """Judge images that are asked about in one way, by one search; what fails together, one by one."""
+        try:
+            started = [waiting.started for waiting, _ in asked]
+            verdicts = detector.judge_all([views for _, views in asked], question, started=started)
+        except BaseException as error:  # noqa: BLE001 - nobody waits for ever
+            if len(asked) == 1:
+                asked[0][0].verdict.set_exception(error)
+            for one in asked if len(asked) > 1 else ():
+                self._judge(detector, question, [one])
+        else:
+            for (waiting, _), verdict in zip(asked, verdicts, strict=True):
+                waiting.verdict.set_result(verdict)
 
     def _failed(self, detector: Detector, batch: Sequence[_Waiting], error: BaseException) -> None:
         """What fails together is tried one by one: an image must not cost others their answer."""
@@ -211,7 +233,7 @@ class Service:
             return
         failure = EncoderError("the encoder failed on this image", hint="The log of the server says where.")
         failure.__cause__ = error
-        batch[0].embedded.set_exception(failure)
+        batch[0].verdict.set_exception(failure)
 
     def _vectors(self, detector: Detector, batch: Sequence[_Waiting]) -> list[list[Embedded | Failure]]:
         layers = detector.snapshot.manifest.layers
@@ -224,14 +246,3 @@ class Service:
             self._encoding.beat()
         results = iter(found)
         return [[next(results) for _ in waiting.prepared] for waiting in batch]
-
-
-def _together(
-    detector: Detector, batch: Sequence[_Waiting], results: Sequence[Sequence[Embedded | Failure]]
-) -> dict[Question, Together]:
-    """For each question, one search for all images it is asked about."""
-    asked: dict[Question, list[Embedded]] = {waiting.question: [] for waiting in batch}
-    for waiting, (original, *_) in zip(batch, results, strict=True):
-        if isinstance(original, Embedded):
-            asked[waiting.question].append(original)
-    return {question: Together(detector.methods, question, images) for question, images in asked.items()}

@@ -16,7 +16,14 @@ from retrieval_detect.heads.layers import LayersHead
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.svm import SvmHead
 from retrieval_detect.members import member_scores
-from retrieval_detect.methods import Methods, as_stored, calibrations, load_head, read_calibration
+from retrieval_detect.methods import (
+    Methods,
+    as_stored,
+    asked_about,
+    calibrations,
+    load_head,
+    read_calibration,
+)
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
@@ -61,8 +68,7 @@ def combine(store, name, *members, **options):
 def ask(store, question, method):
     methods = Methods(store.snapshot())
     checked = methods.checked(Question(method))
-    vectors = {layer: question.vectors[layer] for layer in methods.layers(checked)}
-    return methods.ask(question, vectors, checked, own_groups=set())
+    return methods.ask(asked_about([question], methods.layers(checked)), checked).one(0)
 
 
 # ---------------------------------------------------------------- which there are
@@ -127,7 +133,7 @@ def test_a_query_gets_the_score_its_stored_copy_has(store, name):
     assert np.ptp(scores) > 5e-3
     for kind, fake in (("camera-3", False), ("sdxl-5", True)):
         if f"{kind}.png" in uris:
-            found = ask(store, image(kind, fake=fake), name).result.score
+            found = ask(store, image(kind, fake=fake), name).scores[0]
             assert found == pytest.approx(scores[uris.index(f"{kind}.png")], rel=1e-5, abs=1e-5)
 
 
@@ -135,14 +141,14 @@ def test_rows_set_aside_are_scored_as_queries_are(store):
     found = score_rows(store.snapshot(), Question("lr"))
     uris = [row["uri"] for row in store.snapshot().take(found.row_ids.tolist(), ["uri"])]
     for uri, score, fake in list(zip(uris, found.scores, found.fake, strict=True))[::5]:
-        asked = ask(store, image(uri.removesuffix(".png"), fake=bool(fake)), "lr").result.score
+        asked = ask(store, image(uri.removesuffix(".png"), fake=bool(fake)), "lr").scores[0]
         assert asked == pytest.approx(score, rel=2e-3, abs=2e-3)
 
 
 def test_a_head_s_answer_keeps_the_evidence_of_the_default_vote(store):
     question = images("question", 1)[0]
     head, vote = (ask(store, question, method) for method in ("lr", "density"))
-    assert head.result.score != vote.result.score and head.result.k == vote.result.k
+    assert head.scores[0] != vote.scores[0] and head.k == vote.k
     assert head.typical == vote.typical
     for label in ("real", "fake"):
         assert np.array_equal(head.voters[label].row_ids, vote.voters[label].row_ids)
@@ -155,9 +161,9 @@ def test_an_ensemble_combines_what_its_members_say(store):
     combine(store, "ens", "density", "mean", "svm", "lay")
     head = load_head(store.snapshot(), "ens")
     for question in images("question", 3):
-        said = {m: np.float32(ask(store, question, m).result.score) for m in head.members}
+        said = {m: np.float32(ask(store, question, m).scores[0]) for m in head.members}
         expected = head.decision_function({m: np.array([[s]], np.float32) for m, s in said.items()})[0]
-        assert ask(store, question, "ens").result.score == pytest.approx(expected, rel=1e-6)
+        assert ask(store, question, "ens").scores[0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_it_reads_the_layers_of_its_members(store):
@@ -173,7 +179,7 @@ def test_members_that_became_ensembles_themselves_are_asked_through(store):
     question = images("question", 1)[0]
     methods = Methods(store.snapshot())
     assert set(methods.layers(methods.checked(Question("ens")))) == {"proj", "pre", "block01"}
-    assert np.isfinite(ask(store, question, "ens").result.score)
+    assert np.isfinite(ask(store, question, "ens").scores[0])
 
 
 # ---------------------------------------------------------------- what makes scores comparable

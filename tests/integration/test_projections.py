@@ -11,6 +11,7 @@ import pytest
 from retrieval_detect.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.detector import Detector
 from retrieval_detect.errors import UsageError, VectorError
+from retrieval_detect.methods import asked_about
 from retrieval_detect.projections.registry import KINDS
 from retrieval_detect.regression import Reviewer
 from retrieval_detect.search.banks import Banks
@@ -89,18 +90,18 @@ def test_the_banks_of_it_answer_as_its_formula_says_bit_for_bit(store):
     banks = Banks(snapshot)
     projection = banks.projection
     query = np.concatenate([question.vectors[layer] for layer in projection.layers])
-    near = banks.nearest(question, question.vectors, wanted=20, own_groups=set())
+    near = banks.nearest(asked_about([question], projection.layers), wanted=20).voters
     for label in LABELS:
         shards = [
             ShardVectors(s.record.id, s.row_ids, SideBySide([s.vectors(n) for n in projection.layers]))
             for s in snapshot.shards(label, "bank")
         ]
-        n = len(near[label].row_ids)
+        n = int(near[label].n[0])
         oracle = search(query[None, :], shards, k=n, projection=projection)
         assert n >= 20
-        assert np.array_equal(near[label].row_ids, oracle.row_ids[0])
-        assert np.array_equal(near[label].similarities, oracle.similarities[0])
-        row = snapshot.take([int(near[label].row_ids[0])], ["content_id"])[0]
+        assert np.array_equal(near[label].row_ids, oracle.row_ids)
+        assert np.array_equal(near[label].similarities, oracle.similarities)
+        row = snapshot.take([int(near[label].row_ids[0, 0])], ["content_id"])[0]
         assert row["content_id"] != question.content_id
 
 

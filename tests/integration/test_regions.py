@@ -15,6 +15,7 @@ from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.images.decode import decode
 from retrieval_detect.images.laundering import crop_boxes
 from retrieval_detect.images.sources import from_bytes
+from retrieval_detect.methods import asked_about
 from retrieval_detect.regions import CropMethods, HighestCrops, commit_regions, fit_regions, pooled
 from retrieval_detect.regression import Reviewer
 from retrieval_detect.report.heatmap import heat_map_png
@@ -90,14 +91,17 @@ def test_only_crops_vote(index):
     question = methods.checked(Question())
     table = snapshot.scan(["row_id", "view"]).to_pylist()
     crops = {row["row_id"] for row in table if row["view"].startswith("crops-")}
-    vectors = {"proj": np.random.default_rng(0).normal(size=32).astype(np.float32)}
-    answer = methods.ask(embedded("a"), vectors, question, own_groups=set())
+    vector = np.random.default_rng(0).normal(size=32).astype(np.float32)
+    asked = asked_about([embedded("a", vector=vector)], methods.layers(question))
+    voters = methods.ask(asked, question).voters
     for label in ("real", "fake"):
-        assert set(answer.voters[label].row_ids.tolist()) <= crops
+        near = voters[label].first(int(voters[label].n[0]))
+        assert set(near.row_ids[0].tolist()) <= crops
         references, images = methods.banks().references(label), snapshot.manifest.live_rows(label, "bank")
         assert methods.banks().bank(label).n == len(references) == 4 * images
         assert references.n_images == images
-        assert len(np.unique(answer.voters[label].content)) == images  # fewer than k, so all of them
+        content = {row["content_id"] for row in snapshot.take(near.row_ids[0].tolist(), ["content_id"])}
+        assert len(content) == len(near.row_ids[0]) == images  # fewer than k, so all of them, once
 
 
 def test_the_images_own_crops_do_not_vote(index, monkeypatch):
@@ -106,14 +110,16 @@ def test_the_images_own_crops_do_not_vote(index, monkeypatch):
     rows = {row["row_id"] for row in table if row["group"] == own["group"]}
     answers, ask = [], CropMethods.ask
 
-    def watched(self, image, vectors, question, *, own_groups):
-        answers.append(ask(self, image, vectors, question, own_groups=own_groups))
+    def watched(self, asked, question):
+        answers.append(ask(self, asked, question))
         return answers[-1]
 
     monkeypatch.setattr(CropMethods, "ask", watched)
     found = detector(index).query(png(int(own["uri"][5:-4])), regions="max").regions
-    assert len(found.heat_map) == len(answers) == 4 and len(rows) == 5
-    assert not any(rows & set(answer.voters["real"].row_ids.tolist()) for answer in answers)
+    (voters,) = (answer.voters["real"] for answer in answers)
+    assert len(found.heat_map) == len(voters) == 4 and len(rows) == 5
+    voted = voters.similarities > -np.inf
+    assert voted.any(axis=1).all() and not rows & set(voters.row_ids[voted].tolist())
 
 
 # ---------------------------------------------------------------- how high is high

@@ -18,7 +18,7 @@ from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.heads.layers import LayersHead
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.members import member_scores
-from retrieval_detect.search import bulk
+from retrieval_detect.search import banks
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.exchange import EmbeddingsFile
 from retrieval_detect.store.store import Store
@@ -195,7 +195,7 @@ def test_in_small_pieces_and_without_a_table_of_row_ids(store, tmp_path, monkeyp
     path = written(tmp_path / "q.parquet", queries(), store)
     whole = rescored(store, path, Question())
     for name, value in (("_NEIGHBOURS_AT_ONCE", 1), ("_LARGEST_GAP", 0)):
-        monkeypatch.setattr(bulk, name, value)
+        monkeypatch.setattr(banks, name, value)
         assert rescored(store, path, Question()) == whole
     monkeypatch.setattr(rescore, "_ROWS_AT_ONCE", 5)
     assert rescored(store, path, Question()) == whole
@@ -227,7 +227,7 @@ def test_what_a_projection_cannot_take_fails_alone(store, tmp_path, monkeypatch)
     asked = images("camera", 9, since=500)
     path = written(tmp_path / "q.parquet", asked, store)
     whole = rescored(store, path, Question())
-    given = bulk.query_codes
+    given = banks.query_codes
     projection = Detector(store.snapshot()).methods.banks().projection
     lost = given(np.concatenate([asked[3].vectors[n] for n in projection.layers])[None], projection)
 
@@ -237,7 +237,7 @@ def test_what_a_projection_cannot_take_fails_alone(store, tmp_path, monkeypatch)
             raise VectorError("a vector is zero once it is projected")
         return codes
 
-    monkeypatch.setattr(bulk, "query_codes", refusing)
+    monkeypatch.setattr(banks, "query_codes", refusing)
     found = rescored(store, path, Question())
     assert found[3]["error"] == "bad-vector: a vector is zero once it is projected"
     assert found[:3] + found[4:] == whole[:3] + whole[4:]

@@ -8,12 +8,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from retrieval_detect.bulk import Together
 from retrieval_detect.detector import Detector
-from retrieval_detect.errors import VectorError
 from retrieval_detect.report.json import verdict_json
 from retrieval_detect.search.banks import Banks
-from retrieval_detect.types import METHODS
+from retrieval_detect.types import METHODS, Failure
 from retrieval_detect.verdicts import Question
 from tests.factories import add, embedded, names, new_store
 
@@ -62,8 +60,8 @@ def said(verdict):
 
 
 def judged(detector, question, images):
-    together = Together(detector.methods, question, images)
-    return [said(detector.judge_views([image], together, started=0.0)) for image in images]
+    verdicts = detector.judge_all([[image] for image in images], question, started=[0.0] * len(images))
+    return [said(verdict) for verdict in verdicts]
 
 
 @pytest.mark.parametrize(("method", "k"), [*product(METHODS, [None]), ("density", 5), ("mean", 5)])
@@ -86,16 +84,11 @@ def test_one_search_for_all_and_another_for_those_with_too_few_left(detector, mi
     assert searches == [8, 1]  # all but 40 copies of the last are fewer than vote
 
 
-def test_an_image_that_is_not_among_them(detector, mixed):
-    together = Together(detector.methods, detector.checked(Question()), mixed)
-    other = embedded("another")
-    assert said(detector.judge_views([other], together, started=0.0)) == said(detector.judge(other))
-
-
-def test_one_that_cannot_be_searched_for_costs_no_other_its_answer(detector, mixed):
+def test_those_that_cannot_be_judged_cost_no_other_its_answer(detector, mixed):
     nothing = embedded("nothing", vector=np.zeros_like(TIED))
-    together = Together(detector.methods, detector.checked(Question()), [*mixed, nothing])
-    with pytest.raises(VectorError):
-        detector.judge_views([nothing], together, started=0.0)
-    found = [said(detector.judge_views([image], together, started=0.0)) for image in mixed]
-    assert found == [said(detector.judge(image)) for image in mixed]
+    broken = Failure("broken.jpg", "truncated", "it ends early")
+    images = [[broken], *([image] for image in mixed), [nothing]]
+    question = detector.checked(Question())
+    first, *found, last = detector.judge_all(images, question, started=[0.0] * len(images))
+    assert first == broken and last.reason == "bad-vector"
+    assert [said(verdict) for verdict in found] == [said(detector.judge(image)) for image in mixed]

@@ -11,10 +11,9 @@ from scipy import stats
 from retrieval_detect.projections.inner import Trial, Vote
 from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.scoring.conformal import at_least
-from retrieval_detect.scoring.neighbours import BankNeighbours
-from retrieval_detect.scoring.vote import vote_batch
 from retrieval_detect.scoring.weights import reference_weights
 from tests.fitting import made_up
+from tests.votes import BankNeighbours, vote_on
 
 SPLITS, CALIB, ASKED, EACH = 200, 99, 200, 20
 D = 8
@@ -55,7 +54,7 @@ def draw(seed, *, leak=False):
     def scores(chosen):
         asked = projection.apply(world.vectors["proj"][chosen])
         sides = [bank(rows, z, asked, fake=label) for label in (True, False)]
-        return np.array([r.score for r in vote_batch(*sides, temperature=temperature)])
+        return vote_on(*sides, temperature=temperature).scores
 
     rest = photographs[2 * EACH :]
     return at_least(np.sort(scores(rest[:CALIB])), scores(rest[CALIB : CALIB + ASKED]))

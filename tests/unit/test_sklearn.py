@@ -16,8 +16,6 @@ from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.methods import as_stored
 from retrieval_detect.projections.registry import fit_projection
-from retrieval_detect.scoring.neighbours import BankNeighbours
-from retrieval_detect.scoring.vote import vote_batch
 from retrieval_detect.scoring.weights import reference_weights
 from retrieval_detect.search.projection import query_codes
 from retrieval_detect.sklearn import PhotographWhitening, PrototypeClassifier, RetrievalClassifier
@@ -25,6 +23,7 @@ from retrieval_detect.store.training import load_training_set
 from retrieval_detect.types import METHODS
 from tests.factories import add, embedded, names, new_store
 from tests.fitting import made_up
+from tests.votes import BankNeighbours, vote_on
 
 EVERY = [RetrievalClassifier(), PrototypeClassifier(), PhotographWhitening()]
 
@@ -61,10 +60,10 @@ def test_the_vote_is_that_of_scoring_over_all_neighbours(data, method, k):
         columns = (of, reference_weights(named[fitted][of], of), of, of)
         whole = [np.broadcast_to(column, (len(similarities), len(of))) for column in columns]
         banks.append(BankNeighbours(similarities[:, of].astype(np.float32), *whole, n_bank=len(of)))
-    expected = vote_batch(*banks, method=method, k=k, temperature=0.1)
+    expected = vote_on(*banks, method=method, k=k, temperature=0.1)
     found = RetrievalClassifier(method, k, temperature=0.1).fit(x[fitted], y[fitted], names=named[fitted])
     scores = found.decision_function(x[asked])
-    np.testing.assert_allclose(scores, [one.score for one in expected], atol=1e-5)
+    np.testing.assert_allclose(scores, expected.scores, atol=1e-5)
     assert np.ptp(scores) > 0.01 and (found.predict(x[asked]) == (scores > 0)).all()
 
 
