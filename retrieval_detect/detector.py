@@ -17,7 +17,7 @@ from retrieval_detect.methods import Answers, Methods, asked_about, calibration_
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, size_class
 from retrieval_detect.scoring.conformal import verdict as verdict_name
-from retrieval_detect.scoring.vote import few
+from retrieval_detect.scoring.vote import few, nobody_left
 from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
@@ -262,10 +262,11 @@ class Detector:
     ) -> Iterator[JudgedView]:
         asked = asked_about(views, self.methods.layers(question), own_groups=own_groups)
         answers = self.methods.ask(asked, question)
+        if answers.missing:
+            raise nobody_left(answers.missing[0])
         for i, view in enumerate(views):
-            answer = answers.one(i)
-            name = self._fields(answer, question, view)["verdict"]
-            yield JudgedView(view.view, name, float(answer.scores[0]))
+            fields = self._fields(answers.one(i), question, view)
+            yield JudgedView(view.view, fields["verdict"], float(answers.scores[i]))
 
     @cached_property
     def _crop_methods(self) -> regions.CropMethods:
@@ -304,12 +305,12 @@ class Detector:
 
     def _fields(self, answers: Answers, question: Question, embedded: Embedded) -> dict[str, Any]:
         """The verdict's name of one image; with a calibration, all that it says."""
-        score, typical = float(answers.scores[0]), float(answers.typical[0])
         calibration = self.methods.calibration(question)
         if calibration is None:
-            return {"verdict": "fake-like" if score > 0 else "real-like"}
-        traits = {"format": embedded.format, "size": size_class(embedded.width, embedded.height)}
-        return calibration.judge(score, typical, question, traits=traits)
+            return {"verdict": "fake-like" if answers.scores[0] > 0 else "real-like"}
+        traits = {"format": [embedded.format], "size": [size_class(embedded.width, embedded.height)]}
+        judged = calibration.judge(answers.scores, answers.typical, question, traits=traits)
+        return calibration.fields(judged, 0, question)
 
     def _attributed(self, verdict: Verdict, answers: Answers, question: Question) -> tuple[Attribution, ...]:
         """The nearest fakes' generators, each with how well it fits."""

@@ -52,9 +52,9 @@ class Answers:
     ``voted`` : bool (q,), whether each bank has somebody to vote; ``missing`` : the bank without voters,
     for each image that has none. Of the m images that voted alone: ``scores`` : float64 (m,), positive =
     fake; ``typical`` : float64 (m,), the larger of the mean similarities to either bank; ``k`` : int64
-    (m,), see ``VoteResult``; ``voters`` : the nearest images of each bank, m rows; ``vectors`` : layer → float32 (m, d), as the
-    network gave them. By position among the q: ``stored`` : (row id, group) of every live row of the image's own bytes; ``own`` and ``groups`` : see
-    ``Found``.
+    (m,), see ``VoteResult``; ``voters`` : the nearest images of each bank, m rows; ``vectors`` : layer →
+    float32 (m, d), as the network gave them. By position among the q: ``stored`` : (row id, group) of every
+    live row of the image's own bytes; ``own`` and ``groups`` : see ``Found``.
     """
 
     voted: Bool

@@ -295,9 +295,7 @@ class _Judge:
         else:
             sizes = zip(rows.width[at].tolist(), rows.height[at].tolist(), strict=True)
             traits = {"format": [rows.formats[i] for i in at], "size": [size_class(*size) for size in sizes]}
-            judged = self.calibration.judge_many(
-                answers.scores, answers.typical, self.question, traits=traits
-            )
+            judged = self.calibration.judge(answers.scores, answers.typical, self.question, traits=traits)
             found |= {"p_real": judged.p_real, "p_fake": judged.p_fake, "p_typical": judged.p_typical}
             found |= {"log10_lr": judged.log10_lr}
             names = judged.names

@@ -188,7 +188,7 @@ def _verdicts(scorer: Scorer, images: Images, said: Said) -> Json:
         "format": images.formats.tolist(),
         "size": [size_class(int(w), int(h)) for w, h in images.sizes],
     }
-    names = np.array(own.judge_many(said.scores, said.typical, scorer.question, traits=traits).names)
+    names = np.array(own.judge(said.scores, said.typical, scorer.question, traits=traits).names)
     return {
         label: {
             str(name): rounded(float((names[images.fake == fake] == name).mean()))

@@ -37,12 +37,19 @@ LOWEST = -1e9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """What a calibration says of q images: their verdicts' names, and each float64 (q,)."""
+    """What a calibration says of q images: their verdicts' names, and each float64 (q,).
+
+    ``alpha`` : the rate that ``p_real`` is held against. ``of`` : the set of photographs each is compared
+    with (``""``: all), and ``photographs`` : int64 (q,), how many those are.
+    """
 
     names: Sequence[VerdictName]
     p_real: Float64
     p_fake: Float64
     p_typical: Float64
+    alpha: Float64
+    of: Sequence[str]
+    photographs: NDArray[np.int64]
     log10_lr: Float64
 
 
@@ -113,55 +120,57 @@ class Calibration:
             return question.fpr
         return confident_alpha(question.fpr, n, confidence=question.confidence)
 
-    def judge_many(
+    def judge(
         self, scores: Float64, typical: Float64, question: Question, *, traits: Mapping[str, Sequence[str]]
     ) -> Judged:
-        """What ``judge`` says of q images at once.
+        """Judge q images.
 
-        ``scores``, ``typical`` : float64 (q,). ``traits`` : each of ``conformal.TRAITS`` → every image's own.
+        ``scores`` : float64 (q,), positive = fake. ``typical`` : float64 (q,). ``traits`` : each of
+        ``conformal.TRAITS`` → every image's own.
         """
         p_real, alpha = np.ones(len(scores)), np.ones(len(scores))
+        of, photographs = np.full(len(scores), "", object), np.zeros(len(scores), np.int64)
         by_trait = question.within in traits and question.source is None
         own = np.asarray(traits[question.within or ""]) if by_trait else np.full(len(scores), "")
         for value in np.unique(own):
             rows = own == value
             compared = self._compared(question, {question.within or "": str(value)})
-            alphas = np.array([self._alpha(question, len(known)) for known in compared.values()])
+            sizes = np.array([len(known) for known in compared.values()])
+            alphas = np.array([self._alpha(question, n) for n in sizes.tolist()])
             p = np.array([at_least(known, scores[rows]) for known in compared.values()])
             closest = (p / alphas[:, None]).argmax(axis=0)
             p_real[rows], alpha[rows] = p[closest, np.arange(p.shape[1])], alphas[closest]
+            of[rows], photographs[rows] = np.array(list(compared), object)[closest], sizes[closest]
         p_values = self.conformal.p_values(scores, typical)
         columns = (column.tolist() for column in (p_real, p_values.fake, p_values.typical, alpha))
         names = [verdict(*p, alpha=a) for *p, a in zip(*columns, strict=True)]
-        return Judged(names, p_real, p_values.fake, p_values.typical, self.likelihood(scores))
+        return Judged(
+            names,
+            p_real,
+            p_values.fake,
+            p_values.typical,
+            alpha,
+            of.tolist(),
+            photographs,
+            self.likelihood(scores),
+        )
 
-    def judge(
-        self, score: float, typical: float, question: Question, *, traits: Mapping[str, str]
-    ) -> dict[str, Any]:
-        """The fields of a ``Verdict`` that a calibration gives.
-
-        ``score`` : positive = fake. ``traits`` : the image's own, of ``conformal.TRAITS``.
-        """
-        compared = self._compared(question, traits)
-        tests = {
-            name: (float(at_least(scores, score)), self._alpha(question, len(scores)))
-            for name, scores in compared.items()
-        }
-        closest = max(tests, key=lambda name: tests[name][0] / tests[name][1])
-        p_real, alpha = tests[closest]
-        p = self.conformal.p_values([score], [typical])
-        p_fake, p_typical = float(p.fake[0]), float(p.typical[0])
-        log10_lr = float(self.likelihood(score))
-        n = len(compared[closest])
+    def fields(self, judged: Judged, i: int, question: Question) -> dict[str, Any]:
+        """The fields of a ``Verdict`` that a calibration gives, of one of the images ``judged``."""
+        p_real, n, log10_lr = (float(x[i]) for x in (judged.p_real, judged.photographs, judged.log10_lr))
         return {
-            "verdict": verdict(p_real, p_fake, p_typical, alpha=alpha),
-            "p_values": {"real": p_real, "fake": p_fake, "typical": p_typical},
-            "alpha": {"real": alpha, "fake": BETA},
+            "verdict": judged.names[i],
+            "p_values": {
+                "real": p_real,
+                "fake": float(judged.p_fake[i]),
+                "typical": float(judged.p_typical[i]),
+            },
+            "alpha": {"real": float(judged.alpha[i]), "fake": BETA},
             "calibration": {
-                "photographs": n,
+                "photographs": int(n),
                 "sources": self._n_sources(question),
                 "as_high": round(p_real * (n + 1)) - 1,
-                "of": closest,
+                "of": judged.of[i],
             },
             "log10_lr": log10_lr,
             "prior": question.prior,
