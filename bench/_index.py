@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.detector import Detector
-from retrieval_detect.methods import asked_about
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.methods import asked_about
 from retrieval_detect.scoring.vote import vote
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.store import Store

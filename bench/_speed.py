@@ -19,13 +19,13 @@ from bench._bare import CPU_BATCH, GPU_BATCH, Bare
 from bench._data import Sample, lay_out
 from bench._index import teach
 from bench._timing import rounds_of, took
-from retrieval_detect.build import Index
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders import pipeline
 from retrieval_detect.images.items import file_item
-from retrieval_detect.plans import plan
 from retrieval_detect.store.staging import normalise
 from retrieval_detect.store.store import Store
+from retrieval_detect.teach.build import Index
+from retrieval_detect.teach.plans import plan
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder

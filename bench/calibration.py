@@ -16,12 +16,12 @@ from bench._data import DEFAULT_DATA, Sample, load
 from bench._frame import Clock, about, carry_out, parser_of, rounded
 from bench._index import Origin
 from bench._machine import commit
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
 from retrieval_detect.store.store import Store
-from retrieval_detect.train import fit_default
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.projections import fit_default
 
 RATES = (0.05, 0.1)
 _VERDICTS = ("fake-like", "uncertain", "real-like", "unknown")

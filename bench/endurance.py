@@ -28,8 +28,7 @@ from PIL import Image
 from bench._frame import Clock, about, carry_out, parser_of
 from bench._machine import commit
 from bench.serve import ADDRESS, server
-from retrieval_detect.build import Index
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.report.json import verdict_json
@@ -37,6 +36,7 @@ from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.pins import pin
 from retrieval_detect.store.purge import kept_snapshot
 from retrieval_detect.store.writer import Addition
+from retrieval_detect.teach.build import Index
 from retrieval_detect.types import Embedded, Facts, Failure, ImageItem
 
 MINUTES, ROWS, CLIENTS = 10.0, 40_000, 8

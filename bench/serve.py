@@ -28,7 +28,7 @@ import numpy as np
 
 from bench._frame import RESULTS, rounded
 from bench._machine import ROOT, commit, machine, versions
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.images.sources import scan
 
 IMAGES, SECONDS, CLIENTS, PORT = 200, 20.0, 32, 8399

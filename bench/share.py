@@ -31,7 +31,7 @@ from retrieval_detect.scoring.neighbours import NearestImages
 from retrieval_detect.scoring.vote import DEFAULT_K, densities
 from retrieval_detect.scoring.weights import reference_weights
 from retrieval_detect.store.training import load_training_set
-from retrieval_detect.train import DIRECTIONS
+from retrieval_detect.teach.projections import DIRECTIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

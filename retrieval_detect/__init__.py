@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Detector": "retrieval_detect.detector",
-    "Index": "retrieval_detect.build",
+    "Detector": "retrieval_detect.ask.detector",
+    "Index": "retrieval_detect.teach.build",
     "load_encoder": "retrieval_detect.encoders.registry",
 }
 
 __all__ = ["Detector", "Index", "__version__", "load_encoder"]
 
 if TYPE_CHECKING:
-    from retrieval_detect.build import Index
-    from retrieval_detect.detector import Detector
+    from retrieval_detect.ask.detector import Detector
     from retrieval_detect.encoders.registry import load_encoder
+    from retrieval_detect.teach.build import Index
 
 
 def __getattr__(name: str) -> Any:

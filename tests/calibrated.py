@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from retrieval_detect import Detector
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.verdicts import Question
 from tests.factories import D, add, digest, embedded, new_store
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval_detect.detector import Detector
-from retrieval_detect.rescore import Rescoring
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.rescore import Rescoring
 from retrieval_detect.store.exchange import write_embeddings
 from tests.layered import WIDTHS, image
 

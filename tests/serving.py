@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from retrieval_detect.build import Index
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import scan
+from retrieval_detect.teach.build import Index
 from retrieval_detect.web.settings import ServeSettings
 from tests.factories import png, write_pictures
 

@@ -16,7 +16,7 @@ from bench._data import _listed
 from bench.accuracy._common import Json, Study, main
 from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.registry import load_encoder
-from retrieval_detect.evaluate.teaching import RD
+from retrieval_detect.evaluate.newcomers import RD
 from retrieval_detect.images.items import file_item
 from retrieval_detect.report.tables import markdown_table
 

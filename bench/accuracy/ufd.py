@@ -8,7 +8,7 @@ generators are asked about.
 from __future__ import annotations
 
 from bench.accuracy._common import Study, by_method, main
-from retrieval_detect.cli.eval import CANDIDATES
+from retrieval_detect.cli.commands.eval import CANDIDATES
 
 STUDY = Study(
     "ufd",

@@ -26,12 +26,12 @@ from bench._frame import Clock, about, carry_out, parser_of, rounded
 from bench._machine import ROOT, commit
 from bench._timing import rounds_of, took
 from bench.speed._embed_tables import table
-from retrieval_detect.build import Index
 from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.registry import load_encoder
 from retrieval_detect.images.decode import decode
 from retrieval_detect.images.items import file_item, from_bytes
-from retrieval_detect.plans import plan
+from retrieval_detect.teach.build import Index
+from retrieval_detect.teach.plans import plan
 from retrieval_detect.types import Facts, Preprocessing
 
 MODEL, FLOPS_AN_IMAGE = "ViT-B-32", 8.82e9

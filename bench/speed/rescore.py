@@ -20,16 +20,16 @@ import numpy as np
 from bench._frame import about, carry_out, parser_of, say
 from bench._machine import commit
 from bench._timing import rounds_of, took
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.detector import Detector
-from retrieval_detect.methods import ATTRIBUTION_K
-from retrieval_detect.rescore import Rescoring, write_verdicts
-from retrieval_detect.search.banks import SPARE
+from retrieval_detect.ask.banks import SPARE
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.methods import ATTRIBUTION_K
+from retrieval_detect.ask.rescore import Rescoring, write_verdicts
 from retrieval_detect.search.projection import query_codes
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.exchange import write_embeddings
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.types import LABELS, Embedded, EncoderSpec, Facts, ImageItem, Preprocessing
 from retrieval_detect.verdicts import Question
 

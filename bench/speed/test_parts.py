@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from bench.speed.search import PROJECTION, made, wide
-from retrieval_detect.build import Index
 from retrieval_detect.encoders.preprocess import prepare
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.content_id import content_id, phash
@@ -26,6 +25,7 @@ from retrieval_detect.scoring.vote import vote
 from retrieval_detect.search.bank import Bank, BankFiles
 from retrieval_detect.search.projection import query_codes
 from retrieval_detect.store.store import Store
+from retrieval_detect.teach.build import Index
 from retrieval_detect.types import METHODS, Preprocessing
 from tests.scenes import picture
 from tests.verdicts import CALIBRATED

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import click
 
 from retrieval_detect import __version__
-from retrieval_detect.cli._params import EVERYWHERE, Group
-from retrieval_detect.cli._streams import drop_stdout, open_streams
+from retrieval_detect.cli.params import EVERYWHERE, Group
+from retrieval_detect.cli.streams import drop_stdout, open_streams
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.passed import counting
 
@@ -66,7 +66,7 @@ class Root(Group):
         """Load a command's module and return its ``command``."""
         if cmd_name not in COMMANDS:
             return super().get_command(ctx, cmd_name)
-        module = import_module(f"retrieval_detect.cli.{COMMANDS[cmd_name].module}")
+        module = import_module(f"retrieval_detect.cli.commands.{COMMANDS[cmd_name].module}")
         return module.command  # type: ignore[no-any-return]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -243,7 +243,7 @@ _COMPLAINTS: Sequence[
 
 
 def _complain(error: BaseException) -> int:
-    from retrieval_detect.cli._output import Output
+    from retrieval_detect.cli.output import Output
 
     meant = _as_system(error)
     complaint = next(say(meant) for kinds, say in _COMPLAINTS if isinstance(meant, kinds))

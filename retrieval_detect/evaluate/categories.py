@@ -17,9 +17,9 @@ from retrieval_detect.evaluate import metrics
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, tabled
 from retrieval_detect.evaluate.datasets import apart
 from retrieval_detect.evaluate.intervals import ranges, ranked, right_at_zero
+from retrieval_detect.evaluate.newcomers import RD, asked_about, drawn, without
 from retrieval_detect.evaluate.rows import BOTH_CHANCES, averaged_over, by_source, stated
 from retrieval_detect.evaluate.states import logistic, rival_scores, state_of
-from retrieval_detect.evaluate.teaching import RD, asked_about, drawn, without
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

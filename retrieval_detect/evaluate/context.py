@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from retrieval_detect.ask.banks import Asked
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate.datasets import EVERY
 from retrieval_detect.evaluate.intervals import Scored
@@ -18,7 +19,6 @@ from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.evaluate.shortcuts import LEAST_IMAGES, MODELS, group_folds, out_of_fold
 from retrieval_detect.files import sha256_bytes
 from retrieval_detect.images.chains import UNIFIED, pruned
-from retrieval_detect.search.banks import Asked
 from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.groups import group_rows
 from retrieval_detect.store.manifest import tool_versions

@@ -15,9 +15,7 @@ from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Resul
 from retrieval_detect.evaluate.cutoffs import training_cutoff
 from retrieval_detect.evaluate.intervals import averaged, recall_change, thresholded
 from retrieval_detect.evaluate.metrics import auroc
-from retrieval_detect.evaluate.rows import bounded, mean_of
-from retrieval_detect.evaluate.states import State, state_of
-from retrieval_detect.evaluate.teaching import (
+from retrieval_detect.evaluate.newcomers import (
     NUMBERS,
     RD,
     RETRAINED,
@@ -31,6 +29,8 @@ from retrieval_detect.evaluate.teaching import (
     unstated,
     without,
 )
+from retrieval_detect.evaluate.rows import bounded, mean_of
+from retrieval_detect.evaluate.states import State, state_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from retrieval_detect.evaluate import categories, incremental, judging, metrics, robustness, teaching
+from retrieval_detect.evaluate import categories, incremental, judging, metrics, newcomers, robustness
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
 from retrieval_detect.evaluate.datasets import apart
 from retrieval_detect.evaluate.intervals import intervals, ranges
@@ -184,16 +184,16 @@ def _left_out(found: Mapping[str, Json]) -> list[str]:
 
 def _few_shot(context: Context) -> Plan:
     """References of a new generator, or of every content category."""
-    return (categories.few_shot if context.options.per_category else teaching.few_shot)(context)
+    return (categories.few_shot if context.options.per_category else newcomers.few_shot)(context)
 
 
 PROTOCOLS: Mapping[str, Callable[[Context], Plan]] = {
     "generators": generators,
     "robustness": robustness.robustness,
-    "holdout": teaching.holdout,
+    "holdout": newcomers.holdout,
     "few-shot": _few_shot,
     "incremental": incremental.incremental,
-    "bank-size": teaching.bank_size,
+    "bank-size": newcomers.bank_size,
     "attribution": judging.attribution,
     "calibration": judging.calibration,
     "quality": judging.quality,

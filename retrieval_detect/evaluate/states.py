@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from retrieval_detect.ask.fitted import PLAIN
+from retrieval_detect.ask.methods import Methods
 from retrieval_detect.errors import EmptyBank, UsageError
 from retrieval_detect.evaluate.context import references
 from retrieval_detect.evaluate.shortcuts import group_folds
-from retrieval_detect.methods import Methods
-from retrieval_detect.refit import refitted
 from retrieval_detect.scoring.likelihood import fit_likelihood_ratio
-from retrieval_detect.search.fitted import PLAIN
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.staging import normalise
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
-from retrieval_detect.train import fit_default
+from retrieval_detect.teach.projections import fit_default
+from retrieval_detect.teach.refit import refitted
 from retrieval_detect.types import METHODS, Facts
 from retrieval_detect.verdicts import Question
 

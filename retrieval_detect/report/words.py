@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from retrieval_detect.report.more import (
+from retrieval_detect.report.views import (
     agreement,
     influence_lines,
     provenance_lines,
@@ -17,8 +17,8 @@ from retrieval_detect.scoring.conformal import BETA
 from retrieval_detect.types import LABELS, METHODS, UNNAMED
 
 if TYPE_CHECKING:
-    from retrieval_detect.regression import Change, Regression
     from retrieval_detect.scoring.calibration import Calibration
+    from retrieval_detect.teach.measure import Change, Regression
     from retrieval_detect.verdicts import Evidence, Verdict
 
 Part: TypeAlias = str | tuple[str, str]

@@ -24,10 +24,10 @@ from retrieval_detect.report.json import failure_json, verdict_json
 from retrieval_detect.store.select import count_by, kept_history
 from retrieval_detect.types import Facts, Failure, ImageItem, Label
 from retrieval_detect.verdicts import Question
+from retrieval_detect.web.additions import Teacher
 from retrieval_detect.web.errors import Refused, add_handlers, body
 from retrieval_detect.web.safety import Guard
 from retrieval_detect.web.service import Service
-from retrieval_detect.web.teaching import Teacher
 from retrieval_detect.web.thumbnails import thumbnail
 from retrieval_detect.web.uploads import FIELD, LONGEST_NAME, Upload, items, uploads
 

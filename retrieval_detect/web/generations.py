@@ -16,7 +16,7 @@ from retrieval_detect.store.manifest import read_current
 from retrieval_detect.web.errors import whereabouts
 
 if TYPE_CHECKING:
-    from retrieval_detect.detector import Detector
+    from retrieval_detect.ask.detector import Detector
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.types import DecodedImage
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from retrieval_detect.errors import UsageError
+from retrieval_detect.web.additions import Teacher
 from retrieval_detect.web.app import create_app
 from retrieval_detect.web.decoding import Decoders
 from retrieval_detect.web.generations import Generations
@@ -21,7 +22,6 @@ from retrieval_detect.web.metrics import Metrics
 from retrieval_detect.web.safety import require_safe
 from retrieval_detect.web.service import Service
 from retrieval_detect.web.settings import MIB, cores
-from retrieval_detect.web.teaching import Teacher
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -21,7 +21,7 @@ from retrieval_detect.web.lanes import Lane
 from retrieval_detect.web.settings import cores
 
 if TYPE_CHECKING:
-    from retrieval_detect.detector import Detector
+    from retrieval_detect.ask.detector import Detector
     from retrieval_detect.types import ImageItem
     from retrieval_detect.verdicts import Question, Verdict
     from retrieval_detect.web.decoding import Decoders

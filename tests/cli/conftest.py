@@ -8,9 +8,9 @@ import click
 import numpy as np
 import pytest
 
-from retrieval_detect.cli._params import Command, Run, device_option, k_option, offline_option
 from retrieval_detect.cli.main import main, rd
-from retrieval_detect.config import SETTING_NAMES, variable
+from retrieval_detect.cli.params import Command, Run, device_option, k_option, offline_option
+from retrieval_detect.cli.settings import SETTING_NAMES, variable
 from retrieval_detect.encoders.canaries import canary_images
 from retrieval_detect.encoders.tiny import TinyEncoder
 from tests.factories import write_pictures

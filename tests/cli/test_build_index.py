@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders import registry
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot

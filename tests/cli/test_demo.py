@@ -14,7 +14,7 @@ from PIL import Image
 pytest.importorskip("interior_photos", reason="the sample pictures are in the extra [demo]")
 pytest.importorskip("comfyui_workflow_templates_media_image", reason="the sample pictures are in [demo]")
 
-from retrieval_detect.demo import SIDE, one_form, prepare
+from retrieval_detect.cli.tour import SIDE, one_form, prepare
 
 
 @pytest.fixture

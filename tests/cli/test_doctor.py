@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_detect.cli.doctor import DISTRIBUTIONS, examine
-from retrieval_detect.config import SETTING_NAMES, Settings
+from retrieval_detect.cli.commands.doctor import DISTRIBUTIONS, examine
+from retrieval_detect.cli.settings import SETTING_NAMES, Settings
 from retrieval_detect.search import _faiss
 from retrieval_detect.search._faiss import FaissStatus
 

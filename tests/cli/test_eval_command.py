@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from retrieval_detect.cli.eval import LAYOUTS, PROTOCOLS
+from retrieval_detect.cli.commands.eval import LAYOUTS, PROTOCOLS
 from retrieval_detect.evaluate import datasets, protocols
 from tests.building import one_error
 from tests.factories import write_set

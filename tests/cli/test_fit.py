@@ -10,8 +10,8 @@ import shutil
 import jsonschema
 import pytest
 
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.cli.main import main
-from retrieval_detect.detector import Detector
 from retrieval_detect.report.json import verdict_schema
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store

@@ -12,7 +12,7 @@ import pytest
 
 from retrieval_detect import __version__, errors
 from retrieval_detect.cli.main import COMMANDS, rd
-from retrieval_detect.config import Settings
+from retrieval_detect.cli.settings import Settings
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval_detect.cli._output import Column, Output, escape, human, human_bytes
-from retrieval_detect.config import FORMATS
+from retrieval_detect.cli.output import Column, Output, escape, human, human_bytes
+from retrieval_detect.cli.settings import FORMATS
 from retrieval_detect.errors import UsageError
 
 HOSTILE = "\x1b[2J\x9b31m\u202egpj\u2028a\nb\x7f.jpg"

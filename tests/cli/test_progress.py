@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from retrieval_detect.cli._output import Output
-from retrieval_detect.cli._progress import progress
+from retrieval_detect.cli.output import Output
+from retrieval_detect.cli.progress import progress
 
 
 class Terminal(io.StringIO):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.report.csv import COLUMNS
 from retrieval_detect.report.json import verdict_schema
 from tests.factories import picture, png, write_pictures

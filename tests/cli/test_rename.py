@@ -8,13 +8,13 @@ import unicodedata
 import pytest
 
 from retrieval_detect import Index
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.ask.methods import read_calibration
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import from_bytes
-from retrieval_detect.methods import read_calibration
 from retrieval_detect.store.manifest import GeneratorFacts, read_current
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.verify import findings
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.types import Facts
 from tests.factories import png
 
@@ -35,7 +35,7 @@ def as_it_was(facts: Facts) -> Facts:
 @pytest.fixture
 def old(bare_folder, monkeypatch):
     """An index of before names had one spelling: a calibrated one with two generators that are one."""
-    monkeypatch.setattr("retrieval_detect.plans.named", as_it_was)
+    monkeypatch.setattr("retrieval_detect.teach.plans.named", as_it_was)
     (bare_folder / "index").mkdir()
     index = Index.create(bare_folder / "index" / "default", encoder=TinyEncoder())
     for label, name, first, n in (

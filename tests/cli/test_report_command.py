@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_detect.cases import LOG
+from retrieval_detect.report.case import LOG
 from tests.building import one_error
 
 ASK = "ask/0200.png"
@@ -128,11 +128,11 @@ def test_blind_is_refused_where_it_would_tell_the_verdict(index, run_rd, bare_fo
 
 
 def test_blind_on_a_terminal_asks_before_it_tells(index, run_rd, monkeypatch):
-    from retrieval_detect.cli import _case
+    from retrieval_detect.cli import case
 
-    monkeypatch.setattr(_case.sys.stdin, "isatty", lambda: True)
-    monkeypatch.setattr(_case.sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(_case.click, "prompt", lambda *args, **kwargs: "undecided")
+    monkeypatch.setattr(case.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(case.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(case.click, "prompt", lambda *args, **kwargs: "undecided")
     result = run_rd("query", ASK, "--case", "case", "--blind")
     assert result.stdout.index("the nearest references") < result.stdout.index("closer to the")
     assert entries()[0]["judged_before"] == "undecided"

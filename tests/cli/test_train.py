@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
+from retrieval_detect.ask.methods import load_head
 from retrieval_detect.cli.main import main
-from retrieval_detect.methods import load_head
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.training import load_training_set
 from tests.building import one_error

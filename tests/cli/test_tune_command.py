@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from retrieval_detect import tune
+from retrieval_detect.teach import tune
 from tests.building import one_error
 
 

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from retrieval_detect.build import Index
 from retrieval_detect.encoders import engines
 from retrieval_detect.encoders.agreement import engine_drift, require_same_encoder
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE, canary_images, centred_distance
@@ -18,6 +17,7 @@ from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder, plain_name
 from retrieval_detect.errors import EncoderError, UsageError
 from retrieval_detect.images.items import from_bytes
+from retrieval_detect.teach.build import Index
 from retrieval_detect.testing import check_encoder
 from tests.scenes import picture
 from tests.towers import TOWERS, random_weights, torch

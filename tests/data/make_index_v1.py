@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from retrieval_detect.build import Index
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.report.json import verdict_json
+from retrieval_detect.teach.build import Index
 from tests.factories import png
 
 HERE = Path(__file__).parent

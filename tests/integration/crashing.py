@@ -10,12 +10,12 @@ import os
 import signal
 from pathlib import Path
 
-from retrieval_detect import build
-from retrieval_detect.build import Index
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import scan
-from retrieval_detect.plans import plan
 from retrieval_detect.store.store import Store
+from retrieval_detect.teach import build
+from retrieval_detect.teach.build import Index
+from retrieval_detect.teach.plans import plan
 from retrieval_detect.types import Facts
 
 STAGED_AT_ONCE = 4

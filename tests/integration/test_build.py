@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval_detect import Index, build
+from retrieval_detect import Index
 from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import (
@@ -23,6 +23,7 @@ from retrieval_detect.images.sources import from_bytes, scan
 from retrieval_detect.search.projection import unit
 from retrieval_detect.store.failures import read_failures
 from retrieval_detect.store.staging import normalise
+from retrieval_detect.teach import build
 from retrieval_detect.types import ImageItem
 from tests.factories import picture, png, write_pictures
 

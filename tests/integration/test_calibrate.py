@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from retrieval_detect import Detector, Index
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.detector import at_fdr
+from retrieval_detect.ask.detector import at_fdr
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.files import sha256_bytes
@@ -18,6 +17,7 @@ from retrieval_detect.images.sources import scan
 from retrieval_detect.report.json import verdict_json, verdict_schema
 from retrieval_detect.store.manifest import ALL_ROWS
 from retrieval_detect.store.verify import findings
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.verdicts import Question
 from tests.calibrated import EACH, calibrate, detector, fakes, images, taught
 from tests.factories import D, add, embedded, names, new_store, png, write_pictures

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from retrieval_detect import Detector
-from retrieval_detect.cases import LOG, START, Case
 from retrieval_detect.errors import CaseDamaged, UsageError
 from retrieval_detect.files import sha256_bytes, sha256_file
-from retrieval_detect.recheck import case_entry, recheck
+from retrieval_detect.report.case import LOG, START, Case
+from retrieval_detect.report.recheck import case_entry, recheck
 from retrieval_detect.store.pins import pinned
 from retrieval_detect.store.store import Store
 from retrieval_detect.verdicts import Question

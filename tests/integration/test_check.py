@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval_detect.check import check
+from retrieval_detect.ask.references import References
 from retrieval_detect.errors import UsageError
-from retrieval_detect.search.references import References
+from retrieval_detect.review.disagreements import check
 from retrieval_detect.verdicts import Question
 from tests.factories import add, digest, new_store
 from tests.kinds import kind

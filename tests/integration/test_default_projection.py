@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from retrieval_detect.detector import Detector
-from retrieval_detect.refit import refitted
-from retrieval_detect.regression import Reviewer
-from retrieval_detect.search.fitted import PLAIN, read_projection
-from retrieval_detect.train import (
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.fitted import PLAIN, read_projection
+from retrieval_detect.teach.measure import Reviewer
+from retrieval_detect.teach.projections import (
     DEFAULT,
     FEWEST,
     commit_projection,
     fit_default,
     fitted_projection,
 )
+from retrieval_detect.teach.refit import refitted
 from tests.layered import add, empty, image, images
 
 
@@ -130,7 +130,7 @@ def test_neither_what_is_trained_nor_that_of_a_large_bank_is_fitted_anew(tmp_pat
     assert searched(store).id == nca.id
     fit_default(store)
     before = searched(store).id
-    monkeypatch.setattr("retrieval_detect.refit.REFIT_AT_MOST", 100)
+    monkeypatch.setattr("retrieval_detect.teach.refit.REFIT_AT_MOST", 100)
     add(store, [image(f"more-{i}", fake=True) for i in range(5)], "fake", "new", review=refit)
     assert searched(store).id == before
 

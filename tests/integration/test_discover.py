@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 import pytest
 
 from retrieval_detect import Detector
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.discover import Candidate, discover
 from retrieval_detect.errors import UsageError
+from retrieval_detect.review.unknown import Candidate, discover
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.types import Failure
 from retrieval_detect.verdicts import Question
 from tests.factories import add, new_store

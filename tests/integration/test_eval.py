@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from retrieval_detect.ask.methods import QUALITY, Methods
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate.cache import Cache, Row, content_ids
@@ -19,7 +20,6 @@ from retrieval_detect.evaluate.robustness import ROBUSTNESS
 from retrieval_detect.evaluate.running import run
 from retrieval_detect.evaluate.states import neutral, parse_method, threshold_at
 from retrieval_detect.images.items import from_bytes
-from retrieval_detect.methods import QUALITY, Methods
 from retrieval_detect.types import ImageItem
 from retrieval_detect.verdicts import Question
 from tests.factories import add, new_store, png

@@ -10,16 +10,17 @@ from dataclasses import replace
 import pytest
 
 from retrieval_detect import Detector, Index
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.ask.rescore import Rescoring
 from retrieval_detect.errors import IndexStateError
 from retrieval_detect.heads.linear import LinearHead
-from retrieval_detect.rescore import Rescoring
+from retrieval_detect.review.whole import require_fitted, verify
 from retrieval_detect.store.exchange import write_embeddings
 from retrieval_detect.store.export import export_index
 from retrieval_detect.store.imported import import_index
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.sweep import KEPT_GENERATIONS
-from retrieval_detect.train import (
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.projections import (
     commit_head,
     commit_projection,
     fitted_projection,
@@ -28,7 +29,6 @@ from retrieval_detect.train import (
 )
 from retrieval_detect.types import Failure
 from retrieval_detect.verdicts import Question
-from retrieval_detect.verify import require_fitted, verify
 from tests.factories import add, embedded, new_store
 from tests.kinds import kind
 

@@ -8,15 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from retrieval_detect.calibrate import commit_calibration, fit_calibration, score_rows
-from retrieval_detect.detector import Detector
-from retrieval_detect.errors import EncoderMismatch, IndexCorrupt, UsageError
-from retrieval_detect.heads.ensemble import EnsembleHead
-from retrieval_detect.heads.layers import LayersHead
-from retrieval_detect.heads.linear import LinearHead
-from retrieval_detect.heads.svm import SvmHead
-from retrieval_detect.members import member_scores
-from retrieval_detect.methods import (
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.methods import (
     Methods,
     as_stored,
     asked_about,
@@ -24,10 +17,17 @@ from retrieval_detect.methods import (
     load_head,
     read_calibration,
 )
+from retrieval_detect.errors import EncoderMismatch, IndexCorrupt, UsageError
+from retrieval_detect.heads.ensemble import EnsembleHead
+from retrieval_detect.heads.layers import LayersHead
+from retrieval_detect.heads.linear import LinearHead
+from retrieval_detect.heads.svm import SvmHead
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
-from retrieval_detect.train import (
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration, score_rows
+from retrieval_detect.teach.members import member_scores
+from retrieval_detect.teach.projections import (
     commit_head,
     commit_projection,
     fitted_projection,
@@ -208,7 +208,7 @@ def test_scores_of_a_vote_as_it_was_defined_once_are_not_compared(store, monkeyp
     asked = ("density", "mean", "lr", "ens")
     today = scorers(store, *asked)
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval_detect.methods.REDEFINED", {})
+        patch.setattr("retrieval_detect.ask.methods.REDEFINED", {})
         once = scorers(store, *asked)
         for method in ("density", "mean"):
             commit_calibration(store, fit_calibration(store.snapshot(), Question(method)))

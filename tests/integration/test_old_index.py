@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.report.json import verdict_json
 from retrieval_detect.store.store import Store

@@ -8,23 +8,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.banks import Banks
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.fitted import read_projection
+from retrieval_detect.ask.methods import asked_about
 from retrieval_detect.errors import UsageError, VectorError
-from retrieval_detect.methods import asked_about
 from retrieval_detect.projections.registry import KINDS
-from retrieval_detect.regression import Reviewer
-from retrieval_detect.search.banks import Banks
+from retrieval_detect.review.whole import verify
 from retrieval_detect.search.exact import ShardVectors, SideBySide, search
-from retrieval_detect.search.fitted import read_projection
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.verify import findings
-from retrieval_detect.train import commit_projection, fitted_projection, use_projection
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.measure import Reviewer
+from retrieval_detect.teach.projections import commit_projection, fitted_projection, use_projection
 from retrieval_detect.types import LABELS, NEAR_COSINE
 from retrieval_detect.verdicts import Question
-from retrieval_detect.verify import verify
 from tests.layered import add, empty, image, images, layered
 
 TWO = ("proj", "block01")
@@ -176,7 +176,7 @@ def test_a_whitening_goes_along_with_photographs_and_stays_when_fakes_come(store
 
 
 def test_a_projection_too_large_to_be_fitted_anew_is_stale_after_many_photographs(store, monkeypatch):
-    monkeypatch.setattr("retrieval_detect.refit.REFIT_AT_MOST", 0)
+    monkeypatch.setattr("retrieval_detect.teach.refit.REFIT_AT_MOST", 0)
     fit(store, "white")
     review = Reviewer(accept_unmeasured=True)
     add(store, images("newgen", 60, fake=True), "fake", "newgen", review)

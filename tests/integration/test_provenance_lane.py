@@ -7,13 +7,13 @@ import json
 import pytest
 
 from retrieval_detect import Detector, Index
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.codes import NOTES
 from retrieval_detect.images.sources import scan
 from retrieval_detect.report.json import verdict_json
 from retrieval_detect.report.words import full
 from retrieval_detect.store.store import Store
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.verdicts import Question
 from tests.factories import write_pictures
 from tests.tagged import camera, chunk, packet, png_text, saved

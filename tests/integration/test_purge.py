@@ -13,16 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_detect import Index
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.ask.methods import Methods, load_head, read_calibration
 from retrieval_detect.encoders.tiny import TinyEncoder
-from retrieval_detect.erasing import purge
 from retrieval_detect.errors import IndexStateError, UsageError
 from retrieval_detect.files import sha256_file
 from retrieval_detect.heads.caption import CaptionHead
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.images.thumbnails import thumbnail
-from retrieval_detect.methods import Methods, load_head, read_calibration
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.failures import read_failures
 from retrieval_detect.store.manifest import GeneratorFacts, manifest_path, read_current
@@ -31,7 +29,9 @@ from retrieval_detect.store.shards import rewrite
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.verify import findings
 from retrieval_detect.store.writer import Addition
-from retrieval_detect.train import commit_head, training_set
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.erasing import purge
+from retrieval_detect.teach.projections import commit_head, training_set
 from retrieval_detect.types import Facts, Failure
 from retrieval_detect.verdicts import Question
 from tests.factories import add, embedded, names, new_store, png

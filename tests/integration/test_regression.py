@@ -8,13 +8,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.ask.methods import calibrations
 from retrieval_detect.errors import UsageError
-from retrieval_detect.methods import calibrations
-from retrieval_detect.regression import Reviewer, change, pooled
 from retrieval_detect.report.words import regression_lines
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.writer import Addition
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.measure import Reviewer, change, pooled
 from retrieval_detect.types import Facts
 from tests.factories import D, add, embedded, new_store
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from retrieval_detect import refit
-from retrieval_detect.anew import command
-from retrieval_detect.build import Index
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.anew import command
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.errors import VectorError
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.prototype import PrototypeHead
-from retrieval_detect.train import (
+from retrieval_detect.teach import refit
+from retrieval_detect.teach.build import Index
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.projections import (
     DEFAULT,
     commit_head,
     commit_projection,
@@ -65,16 +65,16 @@ def test_a_fit_that_fails_holds_no_removal_up(index, monkeypatch, part, error):
 
 
 def test_a_calibration_that_fails_leaves_the_others_fitted(index, monkeypatch):
-    from retrieval_detect import train
+    from retrieval_detect.teach import projections
 
-    fit = train.fit_calibration
+    fit = projections.fit_calibration
 
     def fails(snapshot, question, **how):
         if question.method == "density":
             raise OSError("no space")
         return fit(snapshot, question, **how)
 
-    monkeypatch.setattr(train, "fit_calibration", fails)
+    monkeypatch.setattr(projections, "fit_calibration", fails)
     index.remove(rows_of(index, "fake"), device="cpu")
     assert [record.name for record in index.snapshot().stale()] == [f"density--{DEFAULT}"]
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from retrieval_detect import rescore
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask import rescore
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.rescore import Rescoring, write_verdicts
 from retrieval_detect.errors import UsageError
 from retrieval_detect.files import write_bytes
-from retrieval_detect.rescore import Rescoring, write_verdicts
 from retrieval_detect.store.store import Store
 from retrieval_detect.verdicts import Question
 from tests.layered import add, image, images, layered

@@ -10,20 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrieval_detect import rescore
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask import banks, rescore
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.errors import VectorError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.heads.layers import LayersHead
 from retrieval_detect.heads.linear import LinearHead
-from retrieval_detect.members import member_scores
-from retrieval_detect.search import banks
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.exchange import EmbeddingsFile
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
-from retrieval_detect.train import commit_head, commit_projection, fitted_projection, training_set
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.members import member_scores
+from retrieval_detect.teach.projections import commit_head, commit_projection, fitted_projection, training_set
 from retrieval_detect.types import METHODS, Embedded, Facts, ImageItem
 from retrieval_detect.verdicts import Question
 from tests.layered import WIDTHS, add, image, images, layered

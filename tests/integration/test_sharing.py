@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_detect import Detector
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, RdError, UsageError
 from retrieval_detect.files import sha256_bytes
 from retrieval_detect.report.json import verdict_json
+from retrieval_detect.review.whole import require_fitted
 from retrieval_detect.store.export import HEAD, export_index
 from retrieval_detect.store.imported import import_index
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.verify import findings
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.verdicts import Question
-from retrieval_detect.verify import require_fitted
 from tests.factories import add, names, new_store
 from tests.kinds import kind
 

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from retrieval_detect import Detector, Index
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.ask.methods import Methods
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.content_id import phash
 from retrieval_detect.images.decode import decode
 from retrieval_detect.images.laundering import drawn_views, kind_of, render
 from retrieval_detect.images.sources import from_bytes
-from retrieval_detect.methods import Methods
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.verdicts import JudgedView, Question, Stability
 from tests.factories import embedded, picture, png
 

@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.banks import Banks
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.report.json import verdict_json
-from retrieval_detect.search.banks import Banks
 from retrieval_detect.types import METHODS, Failure
 from retrieval_detect.verdicts import Question
 from tests.factories import add, embedded, names, new_store

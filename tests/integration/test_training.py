@@ -10,23 +10,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.methods import Methods, load_head
 from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.heads.layers import LayersHead
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.heads.svm import SvmHead
-from retrieval_detect.members import member_scores
-from retrieval_detect.methods import Methods, load_head
-from retrieval_detect.regression import Reviewer
 from retrieval_detect.store import training
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.training import load_training_set
-from retrieval_detect.train import (
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.measure import Reviewer
+from retrieval_detect.teach.members import member_scores
+from retrieval_detect.teach.projections import (
     commit_head,
     commit_projection,
     fitted_projection,

@@ -18,7 +18,7 @@ from retrieval_detect.heads.svm import SvmHead
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
-from retrieval_detect.train import (
+from retrieval_detect.teach.projections import (
     commit_head,
     fitted_projection,
     import_for,

@@ -8,21 +8,21 @@ import shutil
 import numpy as np
 import pytest
 
-from retrieval_detect import tune
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.banks import Banks
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.methods import Methods
 from retrieval_detect.errors import FaissUnavailable, UsageError
-from retrieval_detect.methods import Methods
+from retrieval_detect.review.whole import verify
 from retrieval_detect.search._faiss import faiss
 from retrieval_detect.search.approximate import recall
 from retrieval_detect.search.bank import Bank
-from retrieval_detect.search.banks import Banks
 from retrieval_detect.store.layout import BANKS
 from retrieval_detect.store.manifest import Manifest, manifest_path
 from retrieval_detect.store.store import Store
+from retrieval_detect.teach import tune
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.types import LABELS
 from retrieval_detect.verdicts import Question
-from retrieval_detect.verify import verify
 from tests.factories import D, add, embedded, new_store
 
 N = 5600

@@ -11,18 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from retrieval_detect import Index, build
-from retrieval_detect.detector import Detector
+from retrieval_detect import Index
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.pipeline import embed, embed_views
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import crop_boxes, kind_of, render, stored_views
 from retrieval_detect.images.sources import from_bytes
+from retrieval_detect.review.whole import verify
 from retrieval_detect.scoring.vote import TEMPERATURE
 from retrieval_detect.search.projection import unit
 from retrieval_detect.store.verify import findings
+from retrieval_detect.teach import build
 from retrieval_detect.types import Embedded, Failure
-from retrieval_detect.verify import verify
 from tests.factories import picture, png
 
 VIEWS = ("jpeg", "crops")

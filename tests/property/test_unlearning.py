@@ -11,14 +11,14 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from retrieval_detect.build import Index
-from retrieval_detect.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.fitted import read_fitted
+from retrieval_detect.ask.methods import calibrations
 from retrieval_detect.heads.registry import head_class
-from retrieval_detect.methods import calibrations
-from retrieval_detect.regression import Reviewer
-from retrieval_detect.search.fitted import read_fitted
-from retrieval_detect.train import (
+from retrieval_detect.teach.build import Index
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.measure import Reviewer
+from retrieval_detect.teach.projections import (
     commit_head,
     commit_projection,
     fit_default,

@@ -8,8 +8,8 @@ import pytest
 
 from bench.accuracy import bank_size, clipping, few_shot, robustness, ufd
 from bench.accuracy._common import by_method, markdown, placed, split
-from retrieval_detect.cli.eval import LAYOUTS, PROTOCOLS
-from retrieval_detect.recipes import read_recipe
+from retrieval_detect.cli.commands.eval import LAYOUTS, PROTOCOLS
+from retrieval_detect.cli.recipes import read_recipe
 
 STUDIES = [module.STUDY for module in (bank_size, clipping, few_shot, robustness, ufd)]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval_detect.detector import Detector
+from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders import agreement
 from retrieval_detect.encoders.agreement import CANARY_TOLERANCE, REMEMBERED, engine_drift, require_agreement
 from retrieval_detect.encoders.canaries import canary_vectors

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from retrieval_detect.atlas import _drawn, draw
 from retrieval_detect.errors import EmptyBank
 from retrieval_detect.report.html.map import map_view
+from retrieval_detect.review.map import _drawn, draw
 from retrieval_detect.store.snapshot import Snapshot
 from tests.factories import D, add, embedded, names, new_store
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_detect import config
-from retrieval_detect.config import (
+from retrieval_detect.cli import settings
+from retrieval_detect.cli.settings import (
     FORMATS,
     SETTING_NAMES,
     Settings,
@@ -204,7 +204,7 @@ def test_a_named_file_that_is_not_there_is_an_error(bare_folder):
 
 
 def test_every_setting_has_a_reader():
-    assert set(config._READERS) == set(SETTING_NAMES)
+    assert set(settings._READERS) == set(SETTING_NAMES)
 
 
 # ---------------------------------------------------------------- where indexes live

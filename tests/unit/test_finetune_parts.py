@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from retrieval_detect.errors import ImageError, LabelConflict, UsageError
-from retrieval_detect.finetune import FinetuneOptions
 from retrieval_detect.images.augment import blur_and_jpeg, crop_and_flip
 from retrieval_detect.images.items import failed_item, from_bytes
 from retrieval_detect.images.labelled import pixels, survey
+from retrieval_detect.teach.finetune import FinetuneOptions
 from retrieval_detect.types import ImageItem
 from tests.factories import picture, png
 

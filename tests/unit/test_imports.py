@@ -49,7 +49,7 @@ def test_help_loads_no_command():
 
 
 @pytest.mark.parametrize(
-    "module", ["retrieval_detect.config", "retrieval_detect.types", "retrieval_detect.errors"]
+    "module", ["retrieval_detect.cli.settings", "retrieval_detect.types", "retrieval_detect.errors"]
 )
 def test_the_lower_layers_are_light(module):
     assert not packages_after(f"import {module}") & (HEAVY | {"click", "rich", "platformdirs"})

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_detect.cli.recipes import check_date, find_recipe, parse_layers, read_recipe
 from retrieval_detect.errors import ConfigError
-from retrieval_detect.recipes import check_date, find_recipe, parse_layers, read_recipe
 from retrieval_detect.types import Facts
 
 SHIPPED = sorted((Path(__file__).parents[2] / "index" / "recipes").glob("*.toml"))

@@ -12,9 +12,9 @@ from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, cross_val_sc
 from sklearn.pipeline import make_pipeline
 
 from retrieval_detect import Detector, Index
+from retrieval_detect.ask.methods import as_stored
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.prototype import PrototypeHead
-from retrieval_detect.methods import as_stored
 from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.scoring.weights import reference_weights
 from retrieval_detect.search.projection import query_codes

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from retrieval_detect.config import load_settings
+from retrieval_detect.cli.recipes import read_recipe
+from retrieval_detect.cli.settings import load_settings
 from retrieval_detect.errors import ConfigError, UsageError
 from retrieval_detect.evaluate.datasets import load
 from retrieval_detect.images.sources import read_list
-from retrieval_detect.recipes import read_recipe
 from retrieval_detect.texts import csv_text, read_csv
 
 MARKED = ("utf-8-sig", "utf-16", "utf-32")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from retrieval_detect.build import Index
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail as small
+from retrieval_detect.teach.build import Index
 from tests.factories import png, write_pictures
 from tests.serving import AUTHORIZED, add, client, form, pictures, server
 
@@ -163,7 +163,7 @@ def test_thumbnails_by_row_id(folder):
 
 
 def test_plans_are_forgotten_though_nobody_asks(folder, monkeypatch):
-    monkeypatch.setattr("retrieval_detect.web.teaching.KEPT_S", 0.2)
+    monkeypatch.setattr("retrieval_detect.web.additions.KEPT_S", 0.2)
     with client(folder) as web:
         for _ in range(2):
             for data in pictures(4, since=800, fake=True):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_detect.build import Index
 from retrieval_detect.encoders.tiny import TinyEncoder
+from retrieval_detect.teach.build import Index
 from tests.factories import add, names
 
 ROOT = Path(__file__).parents[2]

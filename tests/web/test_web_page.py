@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retrieval_detect.build import Index
+from retrieval_detect.teach.build import Index
 from tests.pixels import require_bars, require_legend
 from tests.serving import TOKEN, add, pictures, server, small_index
 

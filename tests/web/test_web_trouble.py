@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_detect.build import Index
 from retrieval_detect.encoders.tiny import TinyEncoder
+from retrieval_detect.teach.build import Index
 from retrieval_detect.web.errors import Stopping
 from retrieval_detect.web.generations import Generations
 from retrieval_detect.web.lanes import Lane

@@ -12,7 +12,7 @@ from retrieval_detect.report.words import name_of
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
-    from retrieval_detect.atlas import Atlas
+    from retrieval_detect.review.map import Atlas
     from retrieval_detect.types import Label
 
 Colouring: TypeAlias = Literal["label", "generator", "source"]

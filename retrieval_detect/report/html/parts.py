@@ -12,7 +12,7 @@ from retrieval_detect import __version__
 from retrieval_detect.report import words
 from retrieval_detect.report.html import strings as t
 from retrieval_detect.report.html.records import Bar, Fact, InfluenceRow, StabilityView, ViewRow
-from retrieval_detect.report.more import POOLS, agreement, rarity
+from retrieval_detect.report.views import POOLS, agreement, rarity
 from retrieval_detect.store.manifest import tool_versions
 from retrieval_detect.verdicts import Question
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from retrieval_detect.atlas import draw
 from retrieval_detect.errors import ImageError
 from retrieval_detect.images.decode import decode
 from retrieval_detect.report import words
@@ -16,12 +15,13 @@ from retrieval_detect.report.html.charts import distribution
 from retrieval_detect.report.html.map import flipped, map_view
 from retrieval_detect.report.html.pictures import Pictures
 from retrieval_detect.report.html.records import EvidenceView, MapView, ReferenceView, RegionsView
+from retrieval_detect.review.map import draw
 from retrieval_detect.types import LABELS
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
-    from retrieval_detect.atlas import Atlas
-    from retrieval_detect.detector import Detector
+    from retrieval_detect.ask.detector import Detector
+    from retrieval_detect.review.map import Atlas
     from retrieval_detect.types import DecodedImage, Label
     from retrieval_detect.verdicts import Evidence, Regions, Verdict
 

@@ -1,0 +1,361 @@
+"""What build-index and bank add share: scan, plan, embed, commit, and say what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.cli.again import same_index
+from retrieval_detect.cli.output import human_bytes
+from retrieval_detect.cli.params import SOME_FAILED, one_value_each
+from retrieval_detect.cli.progress import progress
+from retrieval_detect.cli.recipes import (
+    DEFAULT_LAYERS,
+    Recipe,
+    ReferenceSet,
+    find_recipe,
+    parse_layers,
+    parse_views,
+    read_recipe,
+)
+from retrieval_detect.cli.settings import index_path, is_index
+from retrieval_detect.errors import UsageError
+from retrieval_detect.images.codes import NOTES
+from retrieval_detect.images.items import printable
+from retrieval_detect.images.sources import scan
+from retrieval_detect.images.thumbnails import thumbnail
+from retrieval_detect.report.words import name_of, number, regression_lines
+from retrieval_detect.store.manifest import GeneratorFacts, Manifest
+from retrieval_detect.store.select import size_on_disk
+from retrieval_detect.teach.build import AddReport, Index
+from retrieval_detect.teach.measure import Regression, Reviewer
+from retrieval_detect.teach.plans import UpdatePlan, plan
+from retrieval_detect.types import LABELS, Facts, ImageItem
+
+if TYPE_CHECKING:
+    from retrieval_detect.cli.output import Output
+    from retrieval_detect.cli.params import Run
+    from retrieval_detect.encoders.base import Encoder
+
+_SHOWN_FAILURES = 10
+
+
+def recipe_of(
+    name: str | None,
+    *,
+    real: Sequence[str],
+    fake: Sequence[str],
+    layers: str | None,
+    views: str | None,
+    root: str,
+    category: str = "",
+    category_folders: bool = False,
+) -> Recipe:
+    """The recipe that was named, or the one that --real, --fake and what they show amount to."""
+    if name is not None and (real or fake or category or category_folders):
+        if (real or fake) and Path(name).exists() and Path(name).suffix != ".toml":
+            hint = one_value_each(*["--real"] * bool(real), *["--fake"] * bool(fake))
+            raise UsageError(f"{printable(name)!r} stands behind no option that says what it is", hint=hint)
+        raise UsageError(
+            "a recipe already says what the references are",
+            hint="Leave out --real, --fake and the options of categories.",
+        )
+    if name is not None:
+        recipe = read_recipe(find_recipe(name), root=Path(root))
+    elif real or fake:
+        given = [("real", real), ("fake", fake)]
+        sets = [
+            ReferenceSet(tuple(paths), Facts(label, category=category), category_folders=category_folders)  # type: ignore[arg-type]
+            for label, paths in given
+            if paths
+        ]
+        recipe = Recipe(tuple(sets))
+    else:
+        raise UsageError(
+            "there is nothing to build from",
+            hint="Give --real DIR and --fake DIR, or a recipe: rd build-index --help",
+        )
+    if layers:
+        recipe = replace(recipe, layers=parse_layers(layers))
+    return replace(recipe, views=parse_views(views)) if views is not None else recipe
+
+
+def teach(
+    run: Run, recipe: Recipe, *, dry_run: bool, kind: str = "build-index", review: Reviewer | None = None
+) -> int | None:
+    """Bring an index, new or old, to hold what ``recipe`` names.
+
+    ``review`` looks at what is added to an index that is calibrated.
+    """
+    started = time.monotonic()
+    folder = _folder(run, recipe)
+    known = is_index(folder)
+    index = Index.open(folder) if known else None
+    thumbnails = bool(run.flags.get("thumbnails"))
+    inputs = [pair for part in recipe.references for pair in _inputs(part, thumbnails=thumbnails)]
+    with progress(len(inputs), "Reading", run.output) as meter:
+        snapshot = index.snapshot() if index else None
+        planned = plan(inputs, snapshot, views=recipe.views, progress=meter.advance)
+    run.output.note(f"{'':20}  {planned.summary()}")
+    for label in LABELS:
+        _name_unnamed(run.output, planned, label, kind)
+    _name_otherwise(run.output, planned)
+    if dry_run:
+        _show_plan(run.output, planned, folder, exists=known)
+        return None
+    if index is not None:
+        _same_layers(index, recipe)
+    if index is None or planned.work or _objects(run, index):
+        encoder = _encoder(run, recipe, index)
+        index = index or Index.create(folder, encoder=encoder, layers=recipe.layers)
+        planned = replace(planned, generators=_generators(recipe, planned), command=kind)
+        review = review or Reviewer(device=run.settings.device)
+        try:
+            report = _embed(run, index, planned, encoder, review)
+        finally:  # people see what was measured, above all where it was refused
+            if review.report is not None:
+                run.output.lines(regression_lines(review.report, budget=review.budget))
+    else:
+        if planned.failures:
+            index.note(planned.failures)
+        report = AddReport(index.snapshot().manifest, 0, 0, planned.failures, purged=planned.purged)
+    new = snapshot is None or not any(snapshot.manifest.live_rows(label) for label in LABELS)
+    if new and report.added and not run.flags.get("plain"):
+        report = _with_default_projection(run, index, report)
+    if report.changed:
+        _open_banks(run, index)
+    measured = review.report if review else None
+    return _finish(run, index, planned, report, measured, time.monotonic() - started)
+
+
+def _folder(run: Run, recipe: Recipe) -> Path:
+    settings = run.settings
+    if recipe.name and settings.origin("index") == "default":
+        settings = replace(settings, index=recipe.name)
+    return index_path(settings)
+
+
+def _inputs(reference_set: ReferenceSet, *, thumbnails: bool) -> Iterator[tuple[ImageItem, Facts]]:
+    column = "generator" if reference_set.facts.label == "fake" else "source"
+    kept = thumbnail if thumbnails else None
+    for item in scan([str(Path(path).absolute()) for path in reference_set.paths]):
+        facts, folders = reference_set.facts, item.relative.split("/")[:-1]
+        if not getattr(facts, column) and folders:
+            facts = _named(facts, folders.pop(0))
+        if reference_set.category_folders and folders:
+            facts = replace(facts, category=folders[0])
+        yield replace(item, thumbnail=kept), facts
+
+
+def _named(facts: Facts, name: str) -> Facts:
+    return replace(facts, generator=name) if facts.label == "fake" else replace(facts, source=name)
+
+
+def _generators(recipe: Recipe, planned: UpdatePlan) -> dict[str, GeneratorFacts]:
+    """What the recipe says about the generators of the fakes that are new."""
+    described = {s.facts: s for s in recipe.references if s.family or s.released_at}
+    found = {}
+    for facts in {p.facts for p in planned.new if p.facts.label == "fake" and p.facts.generator}:
+        for given, reference_set in described.items():
+            if replace(given, generator=facts.generator, category=facts.category) == facts:
+                found[facts.generator] = GeneratorFacts(reference_set.family, reference_set.released_at)
+    return found
+
+
+def _name_unnamed(output: Output, planned: UpdatePlan, label: str, kind: str) -> None:
+    column = "generator" if label == "fake" else "source"
+    unnamed = sum(p.facts.label == label and not getattr(p.facts, column) for p in planned.new)
+    if unnamed:
+        way = f"--{column} or sub-folders" if kind == "bank add" else "sub-folders"
+        output.note(f"{'':20}  no {column} for {number(unnamed, f'{label} image')}: {way} would name it")
+
+
+def _name_otherwise(output: Output, planned: UpdatePlan) -> None:
+    """Say what known images are called: what is stored keeps its name, whatever is given now."""
+    if named := planned.named_otherwise:
+        called = ", ".join(f"{n:,} as {name_of(name)}" for name, n in sorted(named.items()))
+        output.warning(
+            f"{number(sum(named.values()), 'image')} given under another name than stored ({called}): "
+            "the stored name stays.\n  To rename them, rd bank remove them first, then add them again."
+        )
+
+
+def _encoder(run: Run, recipe: Recipe, index: Index | None) -> Encoder:
+    from retrieval_detect.encoders.registry import load_encoder
+
+    settings = run.settings
+    stored = index.snapshot().manifest.encoder.name if index else ""
+    # An index keeps its encoder whatever a variable or rd.toml prefers; only a flag may object.
+    asked = settings.encoder if settings.origin("encoder") == "--encoder" else recipe.encoder
+    return load_encoder(
+        asked or stored or settings.encoder,
+        weights=settings.encoder_weights,
+        device=settings.device,
+        offline=settings.offline,
+    )
+
+
+def _objects(run: Run, index: Index) -> bool:
+    """Whether a flag may name another encoder than the index's: that is refused even if nothing is new."""
+    settings = run.settings
+    if settings.origin("encoder") != "--encoder":
+        return False
+    return settings.encoder != index.snapshot().manifest.encoder.name or settings.encoder_weights is not None
+
+
+def _same_layers(index: Index, recipe: Recipe) -> None:
+    stored = index.snapshot().manifest.layers
+    if recipe.layers not in (stored, DEFAULT_LAYERS):
+        raise UsageError(
+            f"index {index.folder.name!r} stores layers {','.join(stored)}, not {','.join(recipe.layers)}",
+            hint="All references of an index have the same layers: leave --layers out, or build another.",
+        )
+
+
+def _embed(
+    run: Run,
+    index: Index,
+    planned: UpdatePlan,
+    encoder: Encoder,
+    review: Reviewer,
+) -> AddReport:
+    run.output.detail(f"Encoder {encoder.spec.name}, engine {encoder.spec.engine}")
+    with progress(len(planned.work), "Embedding", run.output) as meter:
+        return index.apply(
+            planned,
+            encoder=encoder,
+            review=review,
+            progress=meter.advance,
+            workers=run.settings.workers,
+            batch_size=run.settings.batch_size,
+        )
+
+
+def _with_default_projection(run: Run, index: Index, report: AddReport) -> AddReport:
+    from retrieval_detect.teach.projections import fit_default
+
+    manifest = fit_default(index.store, device=run.settings.device)
+    return replace(report, manifest=manifest) if manifest else report
+
+
+def _open_banks(run: Run, index: Index) -> None:
+    """Build the FAISS files of new shards now, not at the first query."""
+    snapshot = index.snapshot()
+    if all(snapshot.manifest.live_rows(label, "bank") for label in LABELS):
+        Detector(snapshot, device=run.settings.device).open_banks()
+
+
+def _show_plan(output: Output, planned: UpdatePlan, folder: Path, *, exists: bool) -> None:
+    record = {
+        "index": str(folder),
+        "exists": exists,
+        "new": {label: planned.count(label) for label in LABELS},
+        "views_at_most": planned.views_at_most,
+        "kept": planned.kept,
+        "known": planned.known,
+        "named_otherwise": dict(planned.named_otherwise),
+        "repeated": planned.repeated,
+        "purged": planned.purged,
+        "failures": len(planned.failures),
+    }
+    verb = "Would add" if exists else "Would build"
+    new = ", ".join(f"{planned.count(label):,} {label}" for label in LABELS)
+    if planned.views_at_most:
+        most = "up to " * ("crops" in planned.views)
+        new += f", and {most}{number(planned.views_at_most, 'view')}, each as large as an image's vectors"
+    output.record(record, text=f"{verb} {folder}: {new}. Nothing was written.")
+
+
+def _finish(
+    run: Run,
+    index: Index,
+    planned: UpdatePlan,
+    report: AddReport,
+    measured: Regression | None,
+    elapsed_s: float,
+) -> int | None:
+    manifest = report.manifest
+    for failure in report.failures[:_SHOWN_FAILURES]:
+        run.output.warning(f"{failure.uri}: {failure.message}")
+    if len(report.failures) > _SHOWN_FAILURES:
+        rest = len(report.failures) - _SHOWN_FAILURES
+        run.output.warning(f"and {rest:,} more, all listed in {index.folder / 'failures.jsonl'}")
+    if report.purged:
+        run.output.warning(f"refused {number(report.purged, 'image')} that were purged from this index")
+    size_bytes = size_on_disk(index.folder)
+    record: dict[str, Any] = {
+        "index": str(index.folder),
+        "generation": manifest.generation,
+        "added": report.added,
+        "views": report.views,
+        "kept": planned.kept,
+        "known": planned.known,
+        "named_otherwise": dict(planned.named_otherwise),
+        "repeated": planned.repeated,
+        "purged": report.purged,
+        "failures": len(report.failures),
+        "notes": dict(sorted(report.notes.items())),
+        "references": {label: manifest.live_rows(label) for label in LABELS},
+        "generators": manifest.counts("fake"),
+        "sources": manifest.counts("real"),
+        "encoder": manifest.encoder.name,
+        "size_bytes": size_bytes,
+        "elapsed_s": round(elapsed_s, 3),
+        "measured": asdict(measured) if measured else None,
+    }
+    views = f" and {number(report.views, 'view')}" if report.views else ""
+    added = f"{report.added:,}{views} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"
+    if len(report.failures) == planned.n_read:
+        added = f"none of {number(planned.n_read, 'image')} could be used: nothing was added"
+    lines = [*_state(index, manifest), f"  {added}"]
+    if report.notes:
+        notes = ", ".join(f"{NOTES[note]} ({n:,})" for note, n in sorted(report.notes.items()))
+        lines.append(f"  {notes}")
+    lines += _fitted(manifest) if report.changed else []
+    lines += _next_steps(report, same_index(run, index.folder))
+    run.output.record(record, text=lines, essential=["generation"])
+    return SOME_FAILED if report.failures or report.purged else None
+
+
+def _fitted(manifest: Manifest) -> Iterator[str]:
+    """What was fitted along with an addition."""
+    if manifest.operation.kind == "fit":
+        yield f"  searched through projection {manifest.projection}, fitted on them (rd index info)"
+        return
+    anew = [f for f in manifest.fitted if f.kind == "calibration" or f.until == manifest.next_row_id]
+    if anew:
+        yield f"  fitted anew: {', '.join(f'{f.kind} {f.name}' for f in anew)}"
+
+
+def _state(index: Index, manifest: Manifest) -> list[str]:
+    counts = ", ".join(f"{manifest.live_rows(label):,} {label}" for label in LABELS)
+    generators, sources = len(manifest.names("fake")), len(manifest.names("real"))
+    names = f"{number(generators, 'generator')}, {number(sources, 'source')}"
+    held = sum(manifest.live_rows(label, "calib") for label in LABELS)
+    lines = [
+        f"{index.folder.name}, generation {manifest.generation}: {counts} references ({names})"
+        f" · {manifest.encoder.name}"
+    ]
+    if held:
+        lines.append(f"  {held:,} of them are set aside for calibration and do not vote")
+    return lines
+
+
+def _next_steps(report: AddReport, index_flag: str) -> list[str]:
+    manifest = report.manifest
+    empty = [label for label in LABELS if not manifest.live_rows(label, "bank")]
+    if empty:
+        return [f"  The {empty[0]} bank is empty. Fill it: rd bank add DIR --label {empty[0]}{index_flag}"]
+    if not report.changed:
+        return []
+    fresh = not manifest.parent or manifest.operation.kind == "fit"
+    if not fresh:
+        return [f"  Undo: rd bank rollback {manifest.parent}{index_flag}"]
+    lines = [f"  Ask: rd query photo.jpg{index_flag}"]
+    if all(manifest.live_rows(label, "calib") for label in LABELS):
+        lines.append(f"  State error rates: rd fit calibration{index_flag}")
+    return lines

@@ -1,0 +1,153 @@
+"""``rd query --case`` and ``--blind``: the examiner's log, and judging before the verdict is seen."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from retrieval_detect.cli.params import with_options
+
+if TYPE_CHECKING:
+    from retrieval_detect.ask.detector import Detector
+    from retrieval_detect.cli.params import Run
+    from retrieval_detect.types import Failure
+    from retrieval_detect.verdicts import Question, Verdict
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+JUDGEMENTS = ("fake", "real", "undecided")
+_OPTIONS = (
+    click.option(
+        "--case",
+        metavar="DIR",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Keep a log there, which rd report verify checks; the generation asked is kept, too.",
+    ),
+    click.option("--examiner", metavar="NAME", help="With --case: who asks (default: the user's name)."),
+    click.option(
+        "--blind",
+        is_flag=True,
+        help="At a terminal: show the evidence, ask for your own judgement, and only then tell the verdict. "
+        "With --report: keep it closed on the page.",
+    ),
+)
+
+
+def case_options(command: F) -> F:
+    """``--case`` and what belongs to it."""
+    return with_options(command, _OPTIONS)
+
+
+class Examination:
+    """What an examiner wants of each verdict: evidence before it, and a line in the log.
+
+    ``asks`` : for the examiner's own judgement, before the verdict is told.
+    """
+
+    def __init__(self, run: Run, *, case: Path | None, examiner: str | None, asks: bool) -> None:
+        from retrieval_detect.report.case import Case
+
+        self._run, self._asks = run, asks
+        self._case = Case(case) if case else None
+        self._who = examiner or _user()
+        if self._case and self._case.exists:
+            self._case.read()  # a log that was changed is found before an image is looked at
+
+    def of(
+        self,
+        results: Iterable[Verdict | Failure],
+        detector: Detector,
+        question: Question,
+        *,
+        report: Path | None,
+    ) -> Iterator[Verdict | Failure]:
+        """The results as they are, each logged; with a report once that is written, for its digest."""
+        from retrieval_detect.types import Failure
+
+        entries = []
+        for result in results:
+            if not isinstance(result, Failure):
+                judgement = self._judgement(result) if self._asks else None
+                if self._case:
+                    entries.append(self._entry(detector, result, question, judgement))
+                    if report is None:
+                        self._case.append(entries.pop())
+            yield result
+        if self._case and report is not None:
+            digest = _digest(report)
+            for entry in entries:
+                self._case.append(entry | {"report": digest})
+
+    def _entry(
+        self, detector: Detector, verdict: Verdict, question: Question, judgement: str | None
+    ) -> dict[str, Any]:
+        from retrieval_detect.report.recheck import case_entry
+
+        entry = case_entry(detector, verdict, question)
+        return {"who": self._who, "command": sys.argv, "judged_before": judgement, **entry}
+
+    def _judgement(self, verdict: Verdict) -> str:
+        """What the examiner makes of the evidence alone."""
+        from retrieval_detect.report.words import blind_lines
+
+        self._run.output.lines(blind_lines(verdict, "the verdict is shown after your own judgement"))
+        question = "Your own judgement, before the verdict is shown"
+        return str(click.prompt(question, type=click.Choice(JUDGEMENTS), err=True))
+
+
+def examination_of(run: Run, asked: dict[str, Any]) -> Examination | None:
+    """The examination that options ask for, if they do; takes them out of ``asked``."""
+    from retrieval_detect.errors import UsageError
+
+    case, examiner, blind = (asked.pop(name) for name in ("case", "examiner", "blind"))
+    if examiner and not case:
+        raise UsageError("--examiner means nothing without --case")
+    if case and asked["vectors"] is not None:
+        raise UsageError("a case is about images, and --vectors opens none", hint="Give images instead.")
+    if case or blind:
+        return Examination(run, case=case, examiner=examiner, asks=blind and _somebody_sits_here())
+    return None
+
+
+def require_blind(run: Run, asked: Mapping[str, Any]) -> bool:
+    """Whether verdicts are kept from stdout altogether: only a page, which keeps them closed, is asked for.
+
+    Raises ``UsageError`` where ``--blind`` could not keep its promise.
+    """
+    from retrieval_detect.errors import UsageError
+
+    if not asked["blind"]:
+        return False
+    if asked["vectors"] is not None:
+        raise UsageError("--blind shows evidence first, and --vectors has none", hint="Give images instead.")
+    if run.output.format != "human":
+        raise UsageError(f"--blind is for people, and --format {run.output.format} tells verdicts at once")
+    if not (asked["report"] or _somebody_sits_here()):
+        raise UsageError(
+            "--blind asks for your own judgement, and here is no terminal to ask at",
+            hint="Ask at a terminal, or add --report FILE.html: the page keeps the verdict closed.",
+        )
+    return not _somebody_sits_here()
+
+
+def _somebody_sits_here() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return "unknown"
+
+
+def _digest(report: Path) -> dict[str, str]:
+    from retrieval_detect.files import sha256_file
+
+    return {"path": str(report.resolve()), "sha256": sha256_file(report)}

@@ -1,0 +1,1 @@
+"""One file a command; they parse, call, and hand data to the output."""

@@ -1,0 +1,376 @@
+"""``rd bank``: teach, unlearn, undo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval_detect.cli.commands.bank_rename import rename
+from retrieval_detect.cli.commands.bank_review import check, discover
+from retrieval_detect.cli.params import (
+    Group,
+    Run,
+    category_folders_option,
+    computing_options,
+    dry_run_option,
+    thumbnails_option,
+    views_option,
+    yes_option,
+)
+
+if TYPE_CHECKING:
+    from retrieval_detect.store.manifest import Manifest
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.teach.build import Index
+
+_LABEL = click.Choice(["real", "fake"])
+_BY = ("label", "generator", "source", "split", "batch", "contributor", "view", "row")
+
+
+@click.group(
+    "bank",
+    cls=Group,
+    examples="""
+        rd bank add new/ --label fake --generator newgen
+        rd bank remove --generator newgen --reason "licence withdrawn"
+        rd bank list --by generator
+        rd bank rollback 7
+    """,
+)
+def command() -> None:
+    """Add, remove and list references; undo."""
+
+
+def opened(run: Run) -> Index:
+    """The index that is meant."""
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.teach.build import Index
+
+    return Index.open(index_path(run.settings))
+
+
+# ---------------------------------------------------------------- add
+
+
+@command.command(
+    "add",
+    examples="""
+        rd bank add new/ --label fake --generator newgen --released-at 2026-10-01
+        rd bank add phone-photos/ --label real --source my-phone
+    """,
+)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--label", required=True, type=_LABEL, help="What all these images are.")
+@click.option("--generator", default="", help="The model that made them (default: sub-folders).")
+@click.option("--family", default="", help="Its kind, such as 'latent diffusion'.")
+@click.option("--released-at", default="", metavar="DATE", help="When it was released, YYYY-MM-DD.")
+@click.option("--source", default="", help="The dataset or site they came from (default: sub-folders).")
+@click.option("--category", default="", help="What they show.")
+@category_folders_option
+@click.option("--licence", default="", help="Under what terms they may be used.")
+@click.option("--contributor", default="", help="Who gave them.")
+@click.option("--batch", default="", help="A name for this delivery; a batch never outweighs one generator.")
+@click.option("--tags", default="", help="Words of your own.")
+@views_option
+@thumbnails_option
+@click.option(
+    "--fpr-budget",
+    metavar="POINTS",
+    type=click.FloatRange(0),
+    default=1.0,
+    help="How far false alarms may rise on a calibrated index (default: 1 point).",
+)
+@click.option(
+    "--accept-unmeasured", is_flag=True, help="Add even if calibration photographs are too few to tell."
+)
+@computing_options
+@dry_run_option
+@click.pass_obj
+def add(
+    run: Run,
+    /,
+    paths: tuple[str, ...],
+    dry_run: bool,
+    family: str,
+    released_at: str,
+    views: str | None,
+    category_folders: bool,
+    fpr_budget: float,
+    accept_unmeasured: bool,
+    **facts: Any,
+) -> int | None:
+    """Add references to an index; only what is new is embedded.
+
+    On a calibrated index the change is measured first: who is found, which photographs are flagged.
+    It is refused, and nothing is added, where false alarms would rise by more than --fpr-budget.
+    """
+    from retrieval_detect.cli.adding import teach
+    from retrieval_detect.cli.recipes import Recipe, ReferenceSet, check_date, parse_views
+    from retrieval_detect.names import checked, named
+    from retrieval_detect.teach.measure import Reviewer
+    from retrieval_detect.types import Facts
+
+    opened(run)
+    if facts["label"] == "real" and (facts["generator"] or family or released_at):
+        raise click.UsageError("a photograph has no generator: --generator goes with --label fake.")
+    released = check_date(released_at, where="--released-at")
+    reference_set = ReferenceSet(
+        paths, named(Facts(**facts)), checked(family, "family"), released, category_folders
+    )
+    review = Reviewer(budget=fpr_budget, accept_unmeasured=accept_unmeasured, device=run.settings.device)
+    recipe = Recipe((reference_set,), views=parse_views(views or ""))
+    return teach(run, recipe, dry_run=dry_run, kind="bank add", review=review)
+
+
+# ---------------------------------------------------------------- remove
+
+
+@command.command(
+    "remove",
+    examples="""
+        rd bank remove --generator newgen --dry-run
+        rd bank remove --id 3a7b…e1 --reason mislabelled --yes
+    """,
+)
+@click.option("--label", type=_LABEL, help="Only references of this label.")
+@click.option("--generator", help="All of one generator ('' for those without a name).")
+@click.option("--source", help="All of one source.")
+@click.option("--batch", help="All of one batch.")
+@click.option("--contributor", help="All of one contributor.")
+@click.option("--id", "ids", multiple=True, metavar="SHA256", help="An image, by the sha256 of its file.")
+@click.option("--row", "rows", multiple=True, type=int, metavar="N", help="A reference, by its row id.")
+@click.option(
+    "--from-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Images by sha256, one a line, as sha256sum prints them.",
+)
+@click.option("--reason", default="", help="Why; kept in the history.")
+@dry_run_option
+@yes_option
+@click.pass_obj
+def remove(
+    run: Run,
+    /,
+    ids: tuple[str, ...],
+    rows: tuple[int, ...],
+    from_file: Path | None,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    **where: str | None,
+) -> int | None:
+    """Take references out of the banks; what they taught is gone at once.
+
+    All conditions must hold. The vectors stay on disk, so that rd bank rollback can undo it, until
+    rd bank compact --purge erases them. What was fitted on them is fitted anew along with it, as with
+    rd bank add, and takes as long; what cannot be is named, and refuses nothing.
+    """
+    from retrieval_detect.names import printable, spelling
+    from retrieval_detect.report.words import name_of, number
+    from retrieval_detect.store.select import select_rows
+
+    index = opened(run)
+    listed = _digests(from_file) if from_file else []
+    conditions = {name: spelling(value) for name, value in where.items() if value is not None}
+    wanted = select_rows(index.snapshot(), content_ids=[*ids, *listed], row_ids=rows, **conditions)
+    names = [*map(name_of, conditions.values()), *(["chosen images"] if ids or rows or listed else [])]
+    what = f"{number(len(wanted), 'reference')} ({', '.join(names)})"
+    if dry_run:
+        _would_remove(run, index.snapshot(), wanted, what)
+        return None
+    if wanted and not run.output.confirm(f"Remove {what}?", yes=yes):
+        return _declined(run)
+    detail = conditions | {"command": "bank remove"}
+    before = index.snapshot().manifest
+    manifest = index.remove(wanted, reason=printable(reason), detail=detail, device=run.settings.device)
+    committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.", before=before)
+    return None
+
+
+def _would_remove(run: Run, snapshot: Snapshot, wanted: Sequence[int], what: str) -> None:
+    """What a removal would take out and fit anew, with nothing written."""
+    from retrieval_detect.teach.refit import follows
+
+    left = snapshot.without(wanted)
+    fitted = [f"{f.kind} {f.name}" for f in snapshot.manifest.fitted if follows(left, f)]
+    lines = [f"Would remove {what}. Nothing was written."]
+    lines += [f"  Would be fitted anew along with it: {', '.join(fitted)}"] * bool(fitted)
+    run.output.record({"would_remove": len(wanted), "would_fit": fitted}, text=lines)
+
+
+def _digests(file: Path) -> list[str]:
+    """The first word of each line: the output of sha256sum names the file behind it.
+
+    A list of nothing is refused: passed over, it would leave it to the other conditions what goes.
+    """
+    from retrieval_detect.errors import UsageError
+    from retrieval_detect.images.items import printable
+    from retrieval_detect.texts import decoded
+
+    lines = decoded(file.read_bytes(), str(file), file_names=True).split("\n")
+    found = [line.split()[0].removeprefix("\\") for line in lines if line.strip()]
+    if not found:
+        raise UsageError(f"the list {printable(str(file))} names no image")
+    return found
+
+
+def _declined(run: Run) -> int:
+    run.output.note("Nothing was changed.")
+    return 1
+
+
+def committed(
+    run: Run, manifest: Manifest, record: dict[str, Any], text: str, *, before: Manifest | None = None
+) -> None:
+    """Say what was committed and how to go back; ``before`` : beside which something may be fitted anew."""
+    from retrieval_detect.ask.anew import command as fit_again
+    from retrieval_detect.cli.again import same_index
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.store.snapshot import Snapshot
+
+    folder = index_path(run.settings)
+    same, snapshot = same_index(run, folder), Snapshot(folder, manifest)
+    lines = [
+        text,
+        f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}{same}",
+    ]
+    if before is not None:
+        fitted = [f"{f.kind} {f.name}" for f in manifest.fitted if f not in before.fitted]
+        record |= {"fitted": fitted}
+        lines += [f"  Fitted anew along with it: {', '.join(fitted)}"] * bool(fitted)
+    stale = {f"{f.kind} {f.name}": fit_again(snapshot, f) for f in snapshot.stale()}
+    lines += [
+        f"  {name} was fitted on other references than these. Fit it anew: {again}{same}"
+        for name, again in stale.items()
+    ]
+    run.output.record(record | {"generation": manifest.generation, "stale": list(stale)}, text=lines)
+
+
+# ---------------------------------------------------------------- look
+
+
+@command.command("list", examples="rd bank list --by generator\nrd bank list --by row --format csv")
+@click.option("--by", type=click.Choice(_BY), help="What to count by (default: generators and sources).")
+@click.pass_obj
+def list_(run: Run, by: str | None) -> None:
+    """Say what is in the banks."""
+    from retrieval_detect.store.select import count_by, list_rows
+
+    snapshot = opened(run).snapshot()
+    if by == "row":
+        run.output.table(list_rows(snapshot), ["row_id", "label", "split", "generator", "source", "uri"])
+        return
+    keys = [by] if by else ["label", "name"]
+    run.output.table(count_by(snapshot, by), [*keys, "bank", "calib", "references"])
+
+
+@command.command("history", examples="rd bank history")
+@click.pass_obj
+def history(run: Run) -> None:
+    """List the generations that are kept, oldest first: what came, what went, what was fitted."""
+    from retrieval_detect.cli.output import Column
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.report.words import changes
+    from retrieval_detect.store.manifest import read_current
+    from retrieval_detect.store.select import kept_history
+    from retrieval_detect.store.snapshot import Snapshot
+
+    folder = index_path(run.settings)
+    rows = kept_history(Snapshot(folder, read_current(folder)))  # unchecked: it says where to go back to
+    numbers = ("added", "removed", "references")
+    when, what = Column("created_at", "when"), Column("changes", "what", changes)
+    run.output.table(rows, ["generation", when, "operation", *numbers, what])
+
+
+# ---------------------------------------------------------------- undo and erase
+
+
+@command.command("rollback", examples="rd bank history\nrd bank rollback 7")
+@click.argument("generation", type=int)
+@dry_run_option
+@click.pass_obj
+def rollback(run: Run, generation: int, dry_run: bool) -> None:
+    """Go back to an older generation, as a new one: nothing is lost, and this can be undone too."""
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.store.store import Store
+
+    store = Store(index_path(run.settings))
+    if dry_run:
+        store.kept(generation)
+        text = f"Would go back to generation {generation}. Nothing was written."
+        run.output.record({"would_roll_back_to": generation}, text=text)
+        return
+    with store.writer(checked=False) as writer:
+        manifest = writer.rollback(generation)
+    committed(
+        run, manifest, {"rolled_back_to": generation}, f"Back at the references of generation {generation}."
+    )
+
+
+@command.command("compact", examples="rd bank compact\nrd bank compact --purge --yes")
+@click.option("--purge", is_flag=True, help="Erase removed references in every generation, for good.")
+@dry_run_option
+@yes_option
+@click.pass_obj
+def compact(run: Run, purge: bool, dry_run: bool, yes: bool) -> int | None:
+    """Rewrite the index without its removed references.
+
+    --purge also erases their vectors and file names from every older generation, so that none can
+    be gone back to, and refuses the same images for ever. Reports and copies that were handed out
+    are out of its reach.
+    """
+    from retrieval_detect.report.words import number
+
+    index = opened(run)
+    if purge:
+        removed = len(index.store.erasable())
+        what = f"{number(removed, 'removed image')} and every older generation for good"
+    else:
+        removed = len(index.snapshot().dead)
+        what = number(removed, "removed reference")
+    if dry_run:
+        text = f"Would {'erase' if purge else 'drop'} {what}. Nothing was written."
+        run.output.record({"would_drop": removed, "purge": purge}, text=text)
+        return None
+    if not (purge or removed):
+        record = {"dropped": 0, "purge": False, "generation": index.snapshot().manifest.generation}
+        run.output.record(record, text="Nothing is removed, so there is nothing to drop.")
+        return None
+    if purge and not run.output.confirm(f"Erase {what}?", yes=yes):
+        return _declined(run)
+    _compact(run, index, removed, what, purge=purge)
+    return None
+
+
+def _compacted(index: Index) -> Manifest:
+    with index.store.writer() as writer:
+        return writer.compact()
+
+
+def _compact(run: Run, index: Index, removed: int, what: str, *, purge: bool) -> None:
+    from retrieval_detect.cli.output import human_bytes
+    from retrieval_detect.store.select import size_on_disk
+    from retrieval_detect.teach.erasing import purge as erase
+
+    before = size_on_disk(index.folder)
+    manifest = erase(index.store) if purge else _compacted(index)
+    after = size_on_disk(index.folder)
+    record = {"dropped": removed, "purge": purge, "size_bytes_before": before, "size_bytes": after}
+    sizes = f"{human_bytes(before)} before, {human_bytes(after)} now"
+    if purge:
+        text = [
+            f"Erased {what}; {sizes}.",
+            f"  Committed as generation {manifest.generation}, the only one there is.",
+        ]
+        run.output.record(record | {"generation": manifest.generation}, text=text)
+        return
+    note = "older generations keep their files until ten changes later" if after >= before else sizes
+    committed(run, manifest, record, f"Dropped {what}; {note}.")
+
+
+command.add_command(rename)
+command.add_command(check)
+command.add_command(discover)

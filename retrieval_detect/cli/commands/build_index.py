@@ -1,0 +1,83 @@
+"""``rd build-index``."""
+
+from __future__ import annotations
+
+import click
+
+from retrieval_detect.cli.params import (
+    Command,
+    Run,
+    category_folders_option,
+    computing_options,
+    dry_run_option,
+    encoder_option,
+    setting,
+    thumbnails_option,
+    views_option,
+)
+
+
+@click.command(
+    "build-index",
+    cls=Command,
+    examples="""
+        rd build-index --real photos/ --fake generated/
+        rd build-index --real photos/ --fake generated/ --encoder efficientnet-lite0 --index trial
+        rd build-index --real photos/ --fake generated/ --views jpeg,crops
+        rd build-index --real lsun/cat/ --fake progan/cat/ --category cat
+        rd build-index default
+    """,
+)
+@click.argument("recipe", required=False)
+@click.option("--real", multiple=True, metavar="PATH", help="Photographs; sub-folders name their sources.")
+@click.option("--fake", multiple=True, metavar="PATH", help="Generated images; sub-folders name generators.")
+@click.option(
+    "--layers", metavar="LIST", help="Vectors to keep an image: proj, pre, blockNN (default: proj)."
+)
+@click.option("--category", default="", metavar="NAME", help="What all these images show, if one thing.")
+@category_folders_option
+@views_option
+@setting(
+    "--plain",
+    is_flag=True,
+    flag_value=True,
+    default=None,
+    help="Fit no projection: search vectors as stored.",
+)
+@thumbnails_option
+@click.option("--root", metavar="DIR", default=".", help="Where a recipe's relative paths begin.")
+@encoder_option
+@computing_options
+@dry_run_option
+@click.pass_obj
+def command(
+    run: Run,
+    recipe: str | None,
+    real: tuple[str, ...],
+    fake: tuple[str, ...],
+    layers: str | None,
+    views: str | None,
+    root: str,
+    dry_run: bool,
+    category: str,
+    category_folders: bool,
+) -> int | None:
+    """Embed and store references of both labels.
+
+    PATH is a folder, a file, a quoted glob, a tar archive (WebDataset) or a Parquet file with an
+    image column. Running the same command again goes on where it stopped, or adds what is new.
+    A RECIPE (index/recipes/*.toml) says the same in a file.
+    """
+    from retrieval_detect.cli.adding import recipe_of, teach
+
+    wanted = recipe_of(
+        recipe,
+        real=real,
+        fake=fake,
+        layers=layers,
+        views=views,
+        root=root,
+        category=category,
+        category_folders=category_folders,
+    )
+    return teach(run, wanted, dry_run=dry_run)

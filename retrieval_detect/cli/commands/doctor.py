@@ -1,0 +1,304 @@
+"""``rd doctor``: what is installed, what is missing, how to mend it, and why rd behaves as it does."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from retrieval_detect import __version__
+from retrieval_detect.cli.params import Command, Run
+from retrieval_detect.errors import EncoderError, WeightsUnavailable
+
+if TYPE_CHECKING:
+    from retrieval_detect.cli.output import Output
+    from retrieval_detect.cli.settings import Settings
+
+DISTRIBUTIONS = (
+    *("click", "filelock", "huggingface-hub", "jinja2", "numpy", "open_clip_torch", "pillow"),
+    *("platformdirs", "pyarrow", "rich", "safetensors", "scikit-learn", "scipy"),
+    *("simplejpeg", "timm", "torch"),
+)
+"""What rd depends on besides FAISS; the same names as in pyproject.toml."""
+EXTRAS = {"web": "fastapi", "c2pa": "c2pa-python", "openvino": "openvino", "map": "umap-learn"}
+"""What some people need besides: extra → a distribution of it. rd serve, provenance, @openvino, UMAP."""
+
+_OTHER_VARIABLES = frozenset({"RD_CACHE", "RD_DEBUG"})
+_OFFLINE = "efficientnet-lite0"
+_LITTLE_SPACE_BYTES = 1_000_000_000
+_STYLES = {"ok": "good", "warn": "warning", "missing": "bad"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. Without ``advice`` there is nothing to do; ``fatal`` means rd cannot work."""
+
+    name: str
+    state: Literal["ok", "warn", "missing"]
+    detail: str
+    advice: str = ""
+    fatal: bool = False
+
+
+@click.command(
+    "doctor",
+    cls=Command,
+    examples="""
+        rd doctor
+        rd doctor --json
+    """,
+)
+@click.pass_obj
+def command(run: Run) -> int:
+    """Say what is installed, what is missing and how to mend it.
+
+    Downloads nothing. The exit code is 1 if rd cannot work at all.
+    """
+    from retrieval_detect.cli.settings import SETTING_NAMES
+
+    checks = list(examine(run.settings))
+    usable = not any(check.fatal for check in checks)
+    settings = {
+        key: {"value": getattr(run.settings, key), "origin": run.settings.origin(key)}
+        for key in SETTING_NAMES
+    }
+    if run.settings.format == "human":
+        _show(run.output, checks, settings)
+    else:
+        found = [asdict(check) for check in checks]
+        run.output.record({"usable": usable, "checks": found, "settings": settings})
+    return 0 if usable else 1
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """All findings, in the order in which they should be mended."""
+    yield Check(
+        "rd",
+        "ok",
+        f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+    )
+    yield _packages()
+    yield _extras()
+    yield _faiss()
+    yield from _torch()
+    yield _offline_encoder()
+    yield from _encoder(settings)
+    yield _home(settings)
+    yield _indexes(settings)
+    yield from _unknown_variables()
+
+
+# ---------------------------------------------------------------- what is installed
+
+
+def _packages() -> Check:
+    found, missing = [], []
+    for name in DISTRIBUTIONS:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Check(
+            "packages", "missing", ", ".join(missing), f"pip install {' '.join(missing)}", fatal=True
+        )
+    return Check("packages", "ok", ", ".join(found))
+
+
+def _extras() -> Check:
+    there = {extra: _is_installed(distribution) for extra, distribution in EXTRAS.items()}
+    absent = [f"{extra} (pip install 'retrieval-detect[{extra}]')" for extra in EXTRAS if not there[extra]]
+    found = ", ".join(extra for extra in EXTRAS if there[extra]) or "none"
+    return Check("extras", "ok", "; not installed: ".join([found, *([", ".join(absent)] if absent else [])]))
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _faiss() -> Check:
+    from retrieval_detect.search._faiss import distribution_status
+
+    status = distribution_status()
+    if status.problem:
+        return Check("FAISS", "missing", status.problem, status.hint, fatal=True)
+    installed = ", ".join(f"{name} {version}" for name, version in status.installed.items())
+    sees = f"sees {status.n_gpus} GPU" if status.gpu_symbols else "CPU only"
+    return Check("FAISS", "ok", f"{installed}, {sees}")
+
+
+def _torch() -> Iterator[Check]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Check("torch", "missing", f"cannot be imported: {error}", "pip install torch", fatal=True)
+        return
+    yield Check(
+        "torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} CPU threads, {_cpu_bfloat16()}"
+    )
+    yield _gpu(torch)
+    yield _torchvision()
+
+
+def _cpu_bfloat16() -> str:
+    from retrieval_detect.encoders._torch import cpu_multiplies_bfloat16
+
+    return (
+        "bfloat16 in hardware" if cpu_multiplies_bfloat16() else "no bfloat16 in hardware (float32 is used)"
+    )
+
+
+def _gpu(torch: Any) -> Check:
+    from retrieval_detect.search._faiss import distribution_status
+
+    if not torch.cuda.is_available():
+        built_for = (
+            "this torch is built for the CPU" if torch.version.cuda is None else "no CUDA device is seen"
+        )
+        return Check("GPU", "ok", f"none: {built_for}")
+    names = ", ".join(torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count()))
+    if distribution_status().n_gpus:
+        return Check("GPU", "ok", f"{names}, CUDA {torch.version.cuda}")
+    advice = "pip uninstall -y faiss-cpu && pip install 'retrieval-detect[gpu]'"
+    return Check("GPU", "warn", f"{names}: torch can use it, FAISS cannot", advice)
+
+
+def _torchvision() -> Check:
+    from retrieval_detect.encoders._torchvision import ensure_torchvision
+
+    try:
+        mended = ensure_torchvision()
+    except (ImportError, EncoderError) as error:
+        advice = "Install the torchvision release that belongs to the installed torch."
+        return Check("torchvision", "missing", f"cannot be imported: {error}", advice, fatal=True)
+    if mended:
+        return Check("torchvision", "ok", "a CUDA build beside a CPU torch; rd works around it")
+    return Check("torchvision", "ok", "works as installed")
+
+
+# ---------------------------------------------------------------- encoders
+
+
+def _offline_encoder() -> Check:
+    try:
+        from retrieval_detect.encoders.offline import packaged_weights
+
+        path = packaged_weights()
+    except WeightsUnavailable as error:
+        return Check("encoder", "warn", error.message, error.hint)
+    except ImportError as error:
+        return Check("encoder", "missing", f"{_OFFLINE}: {error}", "Mend what is missing above first.")
+    return Check("encoder", "ok", f"{_OFFLINE}, {_size(path)}")
+
+
+def _encoder(settings: Settings) -> Iterator[Check]:
+    """The encoder that ``rd build-index`` would use, as far as can be told without loading it."""
+    name, weights = settings.encoder.partition("@")[0], settings.encoder_weights
+    if weights is not None:
+        if weights.exists():
+            yield Check("encoder", "ok", f"{name}, {weights}")
+        else:
+            yield Check("encoder", "missing", f"{name}: {weights} is not there", "Correct --encoder-weights.")
+    elif _is_open_clip(name):
+        yield _open_clip(name)
+    elif name != _OFFLINE:
+        yield Check("encoder", "ok", f"{name}, weights not looked for")
+
+
+def _is_open_clip(name: str) -> bool:
+    from retrieval_detect.encoders.registry import DEFAULT_ENCODER, known_encoders
+
+    return name == DEFAULT_ENCODER or not (name in known_encoders() or name.startswith("timm:"))
+
+
+def _open_clip(name: str) -> Check:
+    try:
+        from retrieval_detect.encoders.openclip import find_weights
+
+        path = find_weights(name)
+    except WeightsUnavailable:
+        advice = f"rd build-index fetches them; without a network use --encoder {_OFFLINE}"
+        return Check("encoder", "warn", f"{name}: weights are not here yet", advice)
+    except EncoderError as error:
+        return Check("encoder", "warn", error.message, error.hint)
+    except ImportError as error:
+        return Check("encoder", "missing", f"{name}: {error}", "Mend what is missing above first.")
+    return Check("encoder", "ok", f"{name}, {_size(path)}")
+
+
+def _size(path: Path) -> str:
+    from retrieval_detect.cli.output import human_bytes
+
+    return human_bytes(path.stat().st_size)
+
+
+# ---------------------------------------------------------------- places and settings
+
+
+def _home(settings: Settings) -> Check:
+    from retrieval_detect.cli.output import human_bytes
+    from retrieval_detect.cli.settings import index_home
+
+    home = index_home(settings).absolute()
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    if not os.access(there, os.W_OK):
+        return Check(
+            "home", "warn", f"{home} cannot be written", "Name another folder with --home or RD_HOME."
+        )
+    free_bytes = shutil.disk_usage(there).free
+    detail = f"{home}, {human_bytes(free_bytes)} free"
+    if free_bytes < _LITTLE_SPACE_BYTES:
+        return Check(
+            "home", "warn", detail, "Free some space, or name another folder with --home or RD_HOME."
+        )
+    return Check("home", "ok", detail)
+
+
+def _indexes(settings: Settings) -> Check:
+    from retrieval_detect.cli.settings import index_home, index_names
+
+    names = index_names(index_home(settings))
+    if names:
+        return Check("indexes", "ok", ", ".join(names))
+    return Check("indexes", "warn", "none yet", "rd demo, or rd build-index --real DIR --fake DIR")
+
+
+def _unknown_variables() -> Iterator[Check]:
+    from retrieval_detect.cli.settings import SETTING_NAMES, variable
+
+    known = _OTHER_VARIABLES | {variable(key) for key in SETTING_NAMES}
+    for name in sorted(name for name in os.environ if name.startswith("RD_") and name not in known):
+        yield Check(
+            "variable", "warn", f"{name} is set, and nothing reads it", f"Known: {', '.join(sorted(known))}"
+        )
+
+
+# ---------------------------------------------------------------- for people
+
+
+def _show(output: Output, checks: list[Check], settings: dict[str, dict[str, Any]]) -> None:
+    from retrieval_detect.cli.output import human
+
+    for check in checks:
+        first, *more = wrap(check.detail, 58, break_on_hyphens=False)
+        output.line((f"{check.state:<7}", _STYLES[check.state]), f"  {check.name:<11}  {first}")
+        for line in more:
+            output.line(f"{'':22}{line}")
+        if check.advice:
+            output.line(f"{'':22}{check.advice}")
+    output.lines("\nSettings")
+    for key, setting in settings.items():
+        value = "chosen by rd" if setting["value"] is None else human(setting["value"])
+        output.line(f"  {key.replace('_', '-'):<15}  {value:<28}  {setting['origin']}")

@@ -1,0 +1,239 @@
+"""``rd fit``: what is learnt from the references that are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from retrieval_detect.cli.hyper_parameters import given, offered
+from retrieval_detect.cli.params import (
+    Group,
+    Run,
+    device_option,
+    dry_run_option,
+    k_option,
+    method_option,
+    projection_option,
+)
+from retrieval_detect.projections.registry import KINDS
+
+if TYPE_CHECKING:
+    from retrieval_detect.store.store import Store
+
+
+@click.group("fit", cls=Group, examples="rd fit projection white --kind whiten\nrd fit calibration")
+def command() -> None:
+    """Fit what verdicts need: calibration, projections."""
+
+
+@command.command("calibration", examples="rd fit calibration\nrd query photo.jpg --fpr 0.01")
+@click.option(
+    "--likelihood",
+    type=click.Choice(["logistic", "isotonic"]),
+    default="logistic",
+    help="How scores become likelihood ratios (default: logistic).",
+)
+@method_option
+@k_option
+@projection_option
+@device_option
+@dry_run_option
+@click.pass_obj
+def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
+    """Learn which scores photographs and fakes get, from the references set aside for it.
+
+    A verdict then says how many photographs score as high, at the rate of false alarms you ask for,
+    and a likelihood ratio. It holds for images like those set aside, and for no other cameras or sites.
+    """
+    from retrieval_detect.cli.again import committed
+    from retrieval_detect.cli.progress import progress
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.report.words import calibration_lines
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+    from retrieval_detect.types import LABELS
+    from retrieval_detect.verdicts import Question
+
+    settings = run.settings
+    store = Store(index_path(settings))
+    snapshot = store.snapshot()
+    total = sum(snapshot.manifest.live_rows(label, "calib") for label in LABELS)
+    with progress(total, "Scoring", run.output) as meter:
+        fitted = fit_calibration(
+            snapshot,
+            Question(settings.method, settings.k, settings.projection),
+            likelihood=likelihood,  # type: ignore[arg-type]
+            device=settings.device,
+            progress=meter.advance,
+        )
+    record = {
+        "index": str(store.folder),
+        "method": fitted.method,
+        "k": fitted.k,
+        "photographs": {name: len(scores) for name, scores in fitted.conformal.real.items()},
+        "fakes": {name: len(scores) for name, scores in fitted.conformal.fake.items()},
+        "cllr": round(fitted.quality["cllr"], 4),
+        "lacking": fitted.lacking(fitted.question) or None,
+    }
+    lines = calibration_lines(fitted)
+    if dry_run:
+        run.output.record(record, text=[*lines, "  Nothing was written."])
+        return
+    manifest = commit_calibration(store, fitted)
+    lines.append(committed(run, store.folder, manifest))
+    run.output.record(record | {"generation": manifest.generation}, text=lines)
+
+
+@command.command("regions", examples="rd fit regions\nrd query photo.jpg --regions")
+@method_option
+@k_option
+@projection_option
+@device_option
+@dry_run_option
+@click.pass_obj
+def regions(run: Run, dry_run: bool) -> None:
+    """Learn how high the highest crop of a photograph scores, from the photographs set aside.
+
+    A query of regions then says how many photographs have a crop as high. It needs an index with crops:
+    rd build-index --views crops, or rd bank add --views crops.
+    """
+    from retrieval_detect.ask.regions import commit_regions, fit_regions
+    from retrieval_detect.cli.again import committed
+    from retrieval_detect.cli.progress import progress
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.report.words import number
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.verdicts import Question
+
+    settings = run.settings
+    store = Store(index_path(settings))
+    snapshot = store.snapshot()
+    question = Question(settings.method, settings.k, settings.projection)
+    with progress(snapshot.manifest.live_rows("real", "calib"), "Scoring", run.output) as meter:
+        fitted = fit_regions(snapshot, question, device=settings.device, progress=meter.advance)
+    crops = [n for n, _ in fitted.photographs]
+    record = {"index": str(store.folder), "method": fitted.method, "k": fitted.k}
+    record |= {"photographs": len(crops), "crops": sum(crops)}
+    lines = [
+        f"Regions ({fitted.method}, k {fitted.k}): judged {number(sum(crops), 'crop')} of "
+        f"{number(len(crops), 'photograph')}, kept the highest of each"
+    ]
+    if dry_run:
+        run.output.record(record, text=[*lines, "  Nothing was written."])
+        return
+    manifest = commit_regions(store, fitted)
+    lines.append(committed(run, store.folder, manifest))
+    run.output.record(record | {"generation": manifest.generation}, text=lines)
+
+
+@command.command(
+    "projection",
+    examples="""
+        rd fit projection white --kind whiten --layers block05,proj
+        rd fit projection identity
+    """,
+)
+@click.argument("name")
+@click.option(
+    "--kind",
+    metavar="KIND",
+    help="identity, concat, whiten, lda, nca, mask, heads or nullspace; none: use NAME as it is stored.",
+)
+@click.option("--layers", metavar="LIST", help="Stored layers it reads (default: proj, where it is stored).")
+@offered(KINDS)
+@device_option
+@dry_run_option
+@click.pass_obj
+def projection(
+    run: Run, /, name: str, kind: str | None, layers: str | None, dry_run: bool, **options: Any
+) -> None:
+    """Fit a map of the stored vectors, and search the banks through it from now on.
+
+    It is fitted on the references in the banks; no image is opened. Calibrations are fitted again along
+    with it. Without --kind, a projection that the index has already becomes the one in use.
+    """
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.errors import UsageError
+    from retrieval_detect.store.store import Store
+
+    store = Store(index_path(run.settings))
+    if kind is None:
+        if layers or given(options, options):
+            raise UsageError("options say how to fit, and --kind is missing", hint="Give --kind KIND.")
+        _use(run, store, name, dry_run=dry_run)
+        return
+    _fit(run, store, name, _Wanted(kind, layers, given(options, options)), dry_run=dry_run)
+
+
+class _Wanted(NamedTuple):
+    kind: str
+    layers: str | None
+    options: dict[str, Any]
+
+
+def _use(run: Run, store: Store, name: str, *, dry_run: bool) -> None:
+    from retrieval_detect.ask.fitted import read_projection
+    from retrieval_detect.teach.projections import use_projection
+
+    read_projection(store.snapshot(), name)
+    record: dict[str, Any] = {"index": str(store.folder), "name": name}
+    if dry_run:
+        run.output.record(record, text=[f"Banks would be searched through {name}. Nothing was written."])
+        return
+    manifest = use_projection(store, name, device=run.settings.device)
+    text = f"Banks are searched through {name}, generation {manifest.generation}."
+    run.output.record(record | {"generation": manifest.generation}, text=[text])
+
+
+def _fit(run: Run, store: Store, name: str, wanted: _Wanted, *, dry_run: bool) -> None:
+    from retrieval_detect.cli.again import same_index
+    from retrieval_detect.cli.recipes import parse_layers
+    from retrieval_detect.store.append import grouping_layer
+    from retrieval_detect.teach.projections import check_projection_name, commit_projection, fitted_projection
+
+    check_projection_name(name)
+    snapshot = store.snapshot()
+    stored = snapshot.manifest.layers
+    layers = parse_layers(wanted.layers) if wanted.layers else (grouping_layer(stored),)
+    fitted = fitted_projection(
+        snapshot, wanted.kind, layers, progress=run.output.note, options=wanted.options
+    )
+    record = {
+        "index": str(store.folder),
+        "name": name,
+        "kind": fitted.kind,
+        "layers": list(fitted.layers),
+        "d": fitted.d_out,
+        "temperature": fitted.temperature,
+        "facts": dict(fitted.facts),
+    }
+    lines = projection_lines(record)
+    if dry_run:
+        run.output.record(record, text=[*lines, "  Nothing was written."])
+        return
+    manifest = commit_projection(store, name, fitted, of=snapshot, device=run.settings.device)
+    flag = same_index(run, store.folder)
+    lines.append(
+        f"  Banks are searched through it, generation {manifest.generation}. "
+        f"Undo: rd bank rollback {manifest.parent}{flag}"
+    )
+    run.output.record(record | {"generation": manifest.generation}, text=lines)
+
+
+def projection_lines(record: Mapping[str, Any]) -> list[str]:
+    """What a projection maps to what, and what it promises on generators held out."""
+    inner = record["facts"].get("held_out_auc", {})
+    lines = [
+        f"Projection {record['name']} ({record['kind']}): {', '.join(record['layers'])} → "
+        f"{record['d']} dimensions, temperature {record['temperature']:g}"
+    ]
+    if inner:
+        said = ", ".join(f"{auc:.3f} with {n}" for n, auc in inner.items())
+        lines.append(
+            f"  AUC on generators and sources held out, by how many of the generator are known: {said}"
+        )
+    if inner and record["facts"]["labels"]:
+        lines.append("  the map itself was fitted with them, so images of new ones will do worse")
+    return lines

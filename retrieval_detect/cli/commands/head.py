@@ -1,0 +1,123 @@
+"""``rd head``: the heads an index has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval_detect.cli.params import Group, Run, dry_run_option
+
+if TYPE_CHECKING:
+    from retrieval_detect.heads.base import Head
+    from retrieval_detect.store.snapshot import Snapshot
+
+_TRAINED = ".safetensors"
+
+
+@click.group("head", cls=Group, examples="rd head list\nrd head import fc_weights.pth --name ufd")
+def command() -> None:
+    """List, import and remove trained heads."""
+
+
+@command.command("list", examples="rd head list")
+@click.pass_obj
+def list_heads(run: Run) -> None:
+    """List heads, what they read, and whether references changed since."""
+    from retrieval_detect.ask.methods import load_head
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.store.snapshot import Snapshot
+
+    snapshot = Snapshot.open(index_path(run.settings))
+    stale = snapshot.stale()
+    rows: list[dict[str, Any]] = []
+    for record in snapshot.manifest.fitted:
+        if record.kind == "head":
+            head = load_head(snapshot, record.name)
+            reads = ", ".join(head.members or head.layers)
+            rows.append(
+                {"name": record.name, "kind": record.method, "reads": reads, "stale": record in stale}
+            )
+    run.output.table(rows, ["name", "kind", "reads", "stale"])
+    if not rows:
+        run.output.note("No heads yet: rd train --help")
+
+
+@command.command(
+    "import",
+    examples="""
+        rd head import fc_weights.pth --name ufd
+        rd head import resnet50.head.safetensors --name cnndetection
+    """,
+)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", metavar="NAME", help="What to call it (default: ufd, or finetuned).")
+@click.option("--layer", metavar="LAYER", help="The layer that a .pth file reads (default: proj).")
+@dry_run_option
+@click.pass_obj
+def import_head(run: Run, file: Path, name: str | None, layer: str | None, dry_run: bool) -> None:
+    """Import a head that was trained elsewhere.
+
+    FILE is what rd train finetune writes (NAME.head.safetensors, with NAME.head.json beside it), for an index
+    built with the encoder trained along with it; or the published weights of UniversalFakeDetect. These fit
+    embeddings of ViT-L-14:openai@crop alone; with another encoder their scores mean nothing.
+    """
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.teach.projections import check_name, commit_head
+
+    name = name or ("finetuned" if file.suffix == _TRAINED else "ufd")
+    check_name(name)
+    store = Store(index_path(run.settings))
+    head = _imported(run, file, layer, store.snapshot())
+    record = {"index": str(store.folder), "name": name, "kind": head.kind, "layer": ", ".join(head.layers)}
+    if dry_run:
+        run.output.record(record, text=[f"{file} can be imported as {name}. Nothing was written."])
+        return
+    manifest = commit_head(store, name, head, strata=())
+    run.output.record(
+        record | {"generation": manifest.generation},
+        text=[f"Imported {file} as {name}, generation {manifest.generation}."],
+    )
+
+
+def _imported(run: Run, file: Path, layer: str | None, snapshot: Snapshot) -> Head:
+    from retrieval_detect.heads.published import import_fc_weights
+    from retrieval_detect.heads.trained import read_trained
+    from retrieval_detect.store.training import require_layers_stored
+    from retrieval_detect.teach.projections import import_for
+
+    if file.suffix == _TRAINED and layer:
+        raise click.UsageError("--layer is of .pth files: this file says which layer it reads")
+    if file.suffix == _TRAINED:
+        trained = read_trained(file, snapshot.manifest.encoder)
+        require_layers_stored(snapshot, trained.layers)
+        return trained
+    head = import_fc_weights(file, layer=layer or "proj")
+    for warning in import_for(snapshot, head):
+        run.output.warning(warning)
+    return head
+
+
+@command.command("remove", examples="rd head remove ufd")
+@click.argument("name")
+@dry_run_option
+@click.pass_obj
+def remove_head(run: Run, name: str, dry_run: bool) -> None:
+    """Take a head and its calibrations out of the index; rd bank rollback brings them back."""
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.teach.projections import remove_head, require_removable
+
+    store = Store(index_path(run.settings))
+    record = {"index": str(store.folder), "name": name}
+    if dry_run:
+        require_removable(store.snapshot(), name)
+        run.output.record(record, text=[f"Head {name} can be removed. Nothing was written."])
+        return
+    manifest = remove_head(store, name)
+    run.output.record(
+        record | {"generation": manifest.generation},
+        text=[f"Removed head {name}, generation {manifest.generation}."],
+    )

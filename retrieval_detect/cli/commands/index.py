@@ -1,0 +1,245 @@
+"""``rd index``: what is there, and whether it is whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval_detect.cli.commands.index_map import map_
+from retrieval_detect.cli.commands.index_share import export, import_
+from retrieval_detect.cli.commands.index_tune import search_line, tune
+from retrieval_detect.cli.params import Group, Run, encoder_weights_option, offline_option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from retrieval_detect.store.manifest import FittedKind
+    from retrieval_detect.store.snapshot import Snapshot
+
+
+@click.group("index", cls=Group, examples="rd index list\nrd index info\nrd index verify --index default")
+def command() -> None:
+    """List, describe, check and share indexes."""
+
+
+command.add_command(tune)
+command.add_command(export)
+command.add_command(import_)
+command.add_command(map_)
+
+
+@command.command("list", examples="rd index list")
+@click.pass_obj
+def list_(run: Run) -> None:
+    """List the indexes in the home."""
+    from retrieval_detect.cli.output import Column, human_bytes
+    from retrieval_detect.cli.settings import index_home, index_names
+
+    home = index_home(run.settings)
+    names = index_names(home)
+    if not names:
+        run.output.note(f"There is no index in {home}. Build one: rd build-index --real DIR --fake DIR")
+    rows = [_row(home / name) for name in names]
+    for row in rows:
+        if row["error"]:
+            run.output.warning(f"index {row['name']}: {row['error']}")
+    columns: list[str | Column] = [
+        "name",
+        "encoder",
+        "real",
+        "fake",
+        "generators",
+        "generation",
+        Column("size_bytes", "size", human_bytes),
+    ]
+    run.output.table(rows, columns)
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    from retrieval_detect.errors import RdError
+    from retrieval_detect.store.manifest import read_current
+    from retrieval_detect.store.select import size_on_disk
+
+    row: dict[str, Any] = {"name": folder.name, "size_bytes": size_on_disk(folder)}
+    try:
+        manifest = read_current(folder)
+    except RdError as error:
+        unknown = dict.fromkeys(("encoder", "real", "fake", "generators", "generation"))
+        return row | unknown | {"error": error.message}
+    return row | {
+        "encoder": manifest.encoder.name,
+        "real": manifest.live_rows("real"),
+        "fake": manifest.live_rows("fake"),
+        "generators": len(manifest.names("fake")),
+        "generation": manifest.generation,
+        "error": None,
+    }
+
+
+@command.command("info", examples="rd index info\nrd index info --index trial --json")
+@click.pass_obj
+def info(run: Run) -> None:
+    """Describe one index: encoder, banks, how it was made."""
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.store.snapshot import Snapshot
+
+    snapshot = Snapshot.open(index_path(run.settings))
+    record = _info(snapshot)
+    run.output.record(record, text=_info_text(record))
+
+
+def _info(snapshot: Snapshot) -> dict[str, Any]:
+    from retrieval_detect.store.failures import read_failures
+    from retrieval_detect.store.select import size_on_disk
+    from retrieval_detect.teach.tune import describe
+    from retrieval_detect.types import LABELS
+
+    manifest = snapshot.manifest
+    spec = manifest.encoder
+    return {
+        "name": snapshot.folder.resolve().name,
+        "path": str(snapshot.folder),
+        "generation": manifest.generation,
+        "created_at": manifest.created_at,
+        "encoder": spec.name,
+        "is_clip": spec.is_clip,
+        "encoder_note": spec.note,
+        "engine": spec.engine,
+        "fingerprint": spec.fingerprint,
+        "weights_sha256": spec.weights_sha256,
+        "layers": {layer: spec.layers[layer] for layer in manifest.layers},
+        "projection": manifest.projection,
+        "search": describe(snapshot),
+        "references": {
+            label: {"bank": manifest.live_rows(label, "bank"), "calib": manifest.live_rows(label, "calib")}
+            for label in LABELS
+        },
+        "generators": manifest.counts("fake"),
+        "sources": manifest.counts("real"),
+        "removed": len(snapshot.dead),
+        "purged": len(manifest.purge.digests),
+        "failures": len(read_failures(snapshot.folder)),
+        "projections": _fitted(snapshot, "projection"),
+        "heads": _fitted(snapshot, "head"),
+        "calibrations": {name: {"stale": f["stale"]} for name, f in _fitted(snapshot, "calibration").items()},
+        "shards": len(manifest.shards),
+        "size_bytes": size_on_disk(snapshot.folder),
+        "tools": dict(manifest.tools),
+    }
+
+
+def _fitted(snapshot: Snapshot, kind: FittedKind) -> dict[str, dict[str, Any]]:
+    """What was fitted, of which kind it is, and whether on other references than there are now."""
+    stale = snapshot.stale()
+    fitted = (f for f in snapshot.manifest.fitted if f.kind == kind)
+    return {f.name: {"kind": f.method, "stale": f in stale} for f in fitted}
+
+
+def _named(fitted: dict[str, dict[str, Any]], none: str) -> str:
+    notes = {
+        name: ", ".join([*([facts["kind"]] if "kind" in facts else []), *["stale"] * facts["stale"]])
+        for name, facts in fitted.items()
+    }
+    return ", ".join(f"{name} ({note})" if note else name for name, note in notes.items()) or none
+
+
+def _projections(record: dict[str, Any]) -> str:
+    others = _named({"identity": {"stale": False}} | record["projections"], "")
+    return f"{record['projection']}, of {others}" if record["projections"] else record["projection"]
+
+
+def _info_text(record: dict[str, Any]) -> list[str]:
+    from retrieval_detect.cli.output import human_bytes
+    from retrieval_detect.report.words import counted, number
+
+    kind = "CLIP" if record["is_clip"] else record["encoder_note"] or "not CLIP"
+    layers = ", ".join(f"{layer} ({d})" for layer, d in record["layers"].items())
+    banks = ", ".join(
+        f"{counts['bank']:,} {label} ({counts['calib']:,} more set aside for calibration)"
+        for label, counts in record["references"].items()
+    )
+    pairs = [
+        ("index", f"{record['name']}, generation {record['generation']} of {record['created_at']}"),
+        ("path", record["path"]),
+        ("encoder", f"{record['encoder']} ({kind})"),
+        ("engine", record["engine"]),
+        ("fingerprint", record["fingerprint"][:16]),
+        ("layers", layers),
+        ("banks", banks),
+        ("generators", counted(record["generators"])),
+        ("sources", counted(record["sources"])),
+        ("removed", f"{record['removed']:,} (purged for good: {record['purged']:,})"),
+        ("failures", f"{number(record['failures'], 'input')} could not be used"),
+        ("projection", _projections(record)),
+        ("search", search_line(record["search"])),
+        ("heads", _named(record["heads"], "none")),
+        (
+            "calibration",
+            _named(record["calibrations"], "none: scores say which bank is nearer, not how sure that is"),
+        ),
+        ("size", f"{human_bytes(record['size_bytes'])} in {number(record['shards'], 'shard')}"),
+    ]
+    return [f"{name:<12} {value}" for name, value in pairs]
+
+
+@command.command("verify", examples="rd index verify\nrd index verify --sample 32")
+@click.option(
+    "--sample", metavar="N", type=click.IntRange(0), default=0, help="Also embed N references again."
+)
+@encoder_weights_option
+@offline_option
+@click.pass_obj
+def verify(run: Run, sample: int) -> int | None:
+    """Reread every byte of an index and check that FAISS agrees with the store."""
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.report.words import number
+    from retrieval_detect.review.whole import verify as examine
+    from retrieval_detect.store.manifest import read_current
+    from retrieval_detect.store.renaming import twins
+    from retrieval_detect.store.snapshot import Snapshot
+
+    folder, settings = index_path(run.settings), run.settings
+    snapshot = Snapshot(folder, read_current(folder))
+    found = examine(snapshot, sample=sample, weights=settings.encoder_weights, offline=settings.offline)
+    names = {} if found.problems else twins(snapshot)
+    n_files = sum(1 for _ in snapshot.files())
+    record = {
+        "index": str(folder),
+        "generation": snapshot.manifest.generation,
+        "files": n_files,
+        "sampled": found.sampled,
+        "compared": found.compared,
+        "problems": list(found.problems),
+        "left_out": list(found.left_out),
+        "names": names,
+    }
+    if found.problems:
+        lines = [f"{folder}: {number(len(found.problems), 'problem')}"]
+        lines += [f"  {problem}" for problem in found.problems]
+        lines.append(
+            "  Go back to a whole generation (rd bank history), restore the files from a copy, or rebuild."
+        )
+        run.output.record(record, text=lines)
+        return 1
+    lines = [f"{folder}: whole ({n_files} files, generation {snapshot.manifest.generation})"]
+    if sample:
+        images = number(found.sampled, "sampled image")
+        lines.append(f"  {found.compared} of {images} embedded again: they agree")
+    if found.compared < found.sampled:
+        lines.append(f"  {found.sampled - found.compared} could not be: their files are gone or have changed")
+    lines += [f"  {what}" for what in found.left_out]
+    lines += _misspelt(names)
+    run.output.record(record, text=lines)
+    return None
+
+
+def _misspelt(names: dict[str, list[list[str]]]) -> Iterator[str]:
+    """What is one name and spelt in several ways, or in one that rd would not give it."""
+    for column, alike in names.items():
+        for spellings in alike:
+            ways = f"in {len(spellings)} ways" if len(spellings) > 1 else "unusually"
+            yield f"  {column} is spelt {ways}: {', '.join(map(ascii, spellings))}"
+    if names:
+        yield "  Names that look alike are not one until they are spelt alike: rd bank rename"

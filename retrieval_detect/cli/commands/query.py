@@ -1,0 +1,396 @@
+"""``rd query``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from retrieval_detect.cli.case import case_options, examination_of, require_blind
+from retrieval_detect.cli.params import (
+    SOME_FAILED,
+    Command,
+    Run,
+    computing_options,
+    k_option,
+    method_option,
+    projection_option,
+)
+from retrieval_detect.cli.report_files import report_of, report_options
+
+if TYPE_CHECKING:
+    from retrieval_detect.ask.detector import Detector
+    from retrieval_detect.ask.rescore import Tally
+    from retrieval_detect.cli.case import Examination
+    from retrieval_detect.cli.output import Output
+    from retrieval_detect.cli.report_files import Report
+    from retrieval_detect.cli.settings import Settings
+    from retrieval_detect.types import Failure, ImageItem
+    from retrieval_detect.verdicts import Verdict
+
+SOME_FAKE_LIKE, SOME_UNDECIDED = 10, 11
+_ESSENTIAL = ("verdict", "score", "input")
+_VIEWS = 16
+_MORE = ["  --report FILE.html shows the nearest references, --evidence 10 names them"]
+
+
+class _Query(Command):
+    """Lets ``--stability`` stand alone, before an image, too: only a number can be its number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give a lone ``--stability`` its number."""
+        given = [
+            f"{arg}={_VIEWS}" if arg == "--stability" and not after.isdecimal() else arg
+            for arg, after in pairwise([*args, ""])
+        ]
+        return super().parse_args(ctx, given)
+
+
+@click.command(
+    "query",
+    cls=_Query,
+    examples="""
+        rd query photo.jpg
+        rd query photo.jpg --report photo.html --case case-17/
+        rd query photo.jpg --stability --regions --heatmap where.png
+        rd query inbox/ --format jsonl > verdicts.jsonl
+        curl -s https://example.org/a.jpg | rd query -
+        find . -name '*.png' -print0 | rd query --from-file - -0
+        rd query --vectors embedded/ --out verdicts/ --changed-since 7
+    """,
+)
+@click.argument("images", nargs=-1, metavar="IMAGE...")
+@click.option(
+    "--from-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    help="Paths to judge, one a line; - reads them from stdin.",
+)
+@click.option("-0", "--null", is_flag=True, help="Paths in --from-file end in NUL, not in a new line.")
+@click.option("--evidence", metavar="N", type=click.IntRange(0, 10), default=0, help="Show the N nearest.")
+@click.option("--exit-code", is_flag=True, help="Exit 10 if some are fake-like, 11 if some are undecided.")
+@method_option
+@k_option
+@projection_option
+@click.option(
+    "--fpr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    metavar="RATE",
+    help="Share of photographs that may be called fake-like (default: 0.05).",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="P",
+    help="Keep to --fpr with this probability over the draw of the calibration photographs.",
+)
+@click.option("--source", metavar="NAME", help="Compare with this source's calibration photographs alone.")
+@click.option(
+    "--within",
+    type=click.Choice(["source", "format", "size"]),
+    help="Keep to --fpr within each source, or among photographs of the image's own format or size.",
+)
+@click.option(
+    "--fdr",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Of a batch: the share of photographs among those called fake-like, instead of --fpr.",
+)
+@click.option(
+    "--prior",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="P",
+    help="Share of fakes among such images; only with it a probability is stated.",
+)
+@click.option(
+    "--stability",
+    type=click.IntRange(1),
+    metavar="[N]",
+    help=f"Judge N re-encodings of each image, too (default: {_VIEWS}); each takes the time of an image.",
+)
+@click.option(
+    "--stable-at",
+    type=click.FloatRange(0, 1),
+    default=0.75,
+    metavar="SHARE",
+    help="Share of re-encodings that must agree, or the verdict is uncertain (default: 0.75).",
+)
+@click.option("--influence", is_flag=True, help="What the score would be without whom; for one image or few.")
+@click.option("--regions", is_flag=True, help="Judge crops of each image, too, by crops of the references.")
+@click.option(
+    "--pool",
+    type=click.Choice(["max", "mean", "top"]),
+    default="max",
+    help="How the scores of regions become one; top: the mean of the 3 highest (default: max).",
+)
+@click.option(
+    "--heatmap",
+    metavar="FILE.png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the image with the scores of its regions laid over it.",
+)
+@report_options
+@case_options
+@click.option(
+    "--vectors",
+    metavar="FILE|DIR",
+    type=click.Path(exists=True, path_type=Path),
+    help="Judge stored embeddings (rd embed), in one file or a folder of them, without opening an image.",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --vectors: write verdicts as Parquet files; goes on where it was interrupted.",
+)
+@click.option(
+    "--changed-since",
+    metavar="GENERATION",
+    type=int,
+    help="With --vectors: only the verdicts that differ from that generation's.",
+)
+@computing_options
+@click.pass_obj
+def command(
+    run: Run,
+    /,
+    images: tuple[str, ...],
+    from_file: str | None,
+    null: bool,
+    evidence: int,
+    exit_code: bool,
+    heatmap: Path | None,
+    **asked: Any,
+) -> int | None:
+    """Judge images by their nearest references.
+
+    IMAGE is a file, a folder, a quoted glob, a tar archive or a Parquet file with images; - reads
+    one image from stdin. The answer says which bank is nearer, with the references that say so; it
+    is evidence to weigh, not a finding that an image is fake or authentic. With --method of a quality
+    head it is the quality that the head predicts, and nothing else.
+    """
+    from retrieval_detect.ask.detector import Detector
+    from retrieval_detect.ask.ratings import is_quality
+    from retrieval_detect.cli.commands.query_quality import rate_images
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.errors import UsageError
+
+    withheld = require_blind(run, asked)
+    keepers = report_of(asked), examination_of(run, asked)
+    if tally := _of_vectors(run, images, asked):
+        return _exit_code(tally.verdicts, tally.failed, asked=exit_code)
+    settings = run.settings
+    _one_rate(asked)
+    _settle_views(asked)
+    items = _items(images, from_file, null)
+    ahead = list(islice(items, 2))
+    if not ahead:
+        raise UsageError(f"the list {from_file} names no image")
+    single, brief = _is_the_one_asked_for(images, ahead), len(ahead) > 1
+    if heatmap and brief:
+        raise UsageError("a heat map is of one image", hint="Ask about one at a time.")
+    detector = Detector.load(
+        index_path(settings),
+        weights=settings.encoder_weights,
+        device=settings.device,
+        offline=settings.offline,
+    )
+    if is_quality(detector.snapshot, settings.method):
+        return rate_images(run, detector, chain(ahead, items), single=single)
+    started = time.monotonic()
+    results = _judged(settings, detector, chain(ahead, items), asked, keepers)
+    if heatmap:
+        results = _drawn(results, ahead[0], heatmap)
+    shown = None if withheld else evidence
+    counts, failed = _show(run.output, results, single=single, brief=brief, evidence=shown)
+    if brief and not withheld:
+        rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
+        _sum_up(run, detector, counts, failed, rate=rate, asked=asked)
+    return _exit_code(counts, failed, asked=exit_code)
+
+
+def _judged(
+    settings: Settings,
+    detector: Detector,
+    items: Iterator[ImageItem],
+    asked: dict[str, Any],
+    keepers: tuple[Report | None, Examination | None],
+) -> Iterator[Verdict | Failure]:
+    """Verdicts as they come, on their way through a report and a case, where there are such."""
+    from retrieval_detect.verdicts import Question
+
+    report, examination = keepers
+    question = Question(settings.method, settings.k, settings.projection, **asked)
+    results = detector.query_many(
+        report.overheard(items) if report else items,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        **asdict(question),
+    )
+    if report:
+        results = report.written(results, detector, question)
+    if examination:
+        path = report.path if report else None
+        results = examination.of(results, detector, question, report=path)
+    return results
+
+
+def _of_vectors(run: Run, images: tuple[str, ...], asked: dict[str, Any]) -> Tally | None:
+    """What came of stored embeddings, where they are what is asked about."""
+    from retrieval_detect.cli.commands.query_vectors import judge_vectors
+    from retrieval_detect.errors import UsageError
+
+    vectors, out, since = (asked.pop(name) for name in ("vectors", "out", "changed_since"))
+    if vectors is not None:
+        return judge_vectors(run, vectors, images=images, out=out, since=since, asked=asked)
+    if out or since is not None:
+        raise UsageError("--out and --changed-since mean nothing without --vectors")
+    return None
+
+
+def _given(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def _settle_views(asked: dict[str, Any]) -> None:
+    """What is asked of regions is how they are pooled; options that say how need the one that says what."""
+    from retrieval_detect.errors import UsageError
+
+    for option, what in (("stable_at", "stability"), ("pool", "regions"), ("heatmap", "regions")):
+        if _given(option) and not asked[what]:
+            raise UsageError(f"--{option.replace('_', '-')} means nothing without --{what}")
+    pool = asked.pop("pool")
+    asked["regions"] = pool if asked["regions"] else None
+
+
+def _drawn(results: Iterator[Verdict | Failure], item: ImageItem, path: Path) -> Iterator[Verdict | Failure]:
+    """The verdicts as they are; a heat map is written on the way."""
+    from retrieval_detect.files import write_bytes
+    from retrieval_detect.images.decode import decode
+    from retrieval_detect.report.heatmap import heat_map_png
+    from retrieval_detect.verdicts import Verdict
+
+    for result in results:
+        if isinstance(result, Verdict) and result.regions:
+            write_bytes(path, heat_map_png(decode(item.read()).rgb, result.regions))
+        yield result
+
+
+def _one_rate(asked: dict[str, Any]) -> None:
+    from retrieval_detect.errors import UsageError
+
+    if asked["fdr"] is not None and (_given("fpr") or asked["confidence"]):
+        raise UsageError("--fdr stands in the place of --fpr and --confidence", hint="Give one of them.")
+
+
+def _items(images: tuple[str, ...], from_file: str | None, null: bool) -> Iterator[ImageItem]:
+    from retrieval_detect.errors import UsageError
+    from retrieval_detect.images.sources import from_bytes, scan
+
+    if images and from_file:
+        raise UsageError("images and --from-file are both given", hint="Give one of them.")
+    if from_file == "-":
+        yield from _listed(sys.stdin.buffer, null)
+    elif from_file:
+        with Path(from_file).open("rb") as stream:
+            yield from _listed(stream, null)
+    elif images == ("-",):
+        yield from_bytes(sys.stdin.buffer.read(), "-")
+    elif "-" in images:
+        raise UsageError("- stands for one image on stdin and goes alone", hint="A file called -: ./-")
+    elif images:
+        yield from scan(images)
+    else:
+        raise UsageError("there is nothing to judge", hint="Give images, a folder, -, or --from-file LIST.")
+
+
+def _listed(stream: BinaryIO, null: bool) -> Iterator[ImageItem]:
+    """Images of a list; a path that is not there fails alone and does not end the run."""
+    from retrieval_detect.errors import UsageError
+    from retrieval_detect.images.items import failed_item
+    from retrieval_detect.images.sources import read_list, scan
+
+    for path in read_list(stream, null_separated=null):
+        try:
+            yield from scan([path])
+        except UsageError as error:
+            yield failed_item(path, error.message)
+
+
+def _is_the_one_asked_for(images: tuple[str, ...], ahead: Sequence[ImageItem]) -> bool:
+    """Whether one image was named, not a folder or list that happens to hold one: that is a series."""
+    from retrieval_detect.images.items import printable
+
+    return len(images) == len(ahead) == 1 and ahead[0].uri == printable(str(Path(images[0])))
+
+
+def _show(
+    output: Output, results: Iterator[Verdict | Failure], *, single: bool, brief: bool, evidence: int | None
+) -> tuple[Counter[str], int]:
+    """Print verdicts as they come; returns how many of each, and how many inputs failed.
+
+    ``evidence`` : how many references are shown; ``None`` = all that a page shows before its verdict.
+    """
+    from retrieval_detect.errors import ImageError
+    from retrieval_detect.report.csv import failure_row, verdict_row
+    from retrieval_detect.report.json import failure_json, verdict_json
+    from retrieval_detect.report.words import blind_lines, evidence_lines, full, one_line
+    from retrieval_detect.types import Failure
+
+    in_csv = output.format == "csv"
+    counts: Counter[str] = Counter()
+    failed = 0
+    show = output.record if single else output.stream
+    for result in results:
+        if isinstance(result, Failure):
+            if single:
+                raise ImageError(f"{result.uri}: {result.message}", reason=result.reason, uri=result.uri)
+            failed += 1
+            if output.format in ("json", "jsonl", "csv"):
+                show(failure_row(result) if in_csv else failure_json(result))
+            output.warning(f"{result.uri}: {result.message}")
+            continue
+        counts[result.verdict] += 1
+        if evidence is None:
+            output.lines(blind_lines(result, "the verdict is on the page, behind the evidence"))
+            continue
+        lines = [one_line(result)] if brief else full(result)
+        more = evidence_lines(result, evidence) if evidence or brief else [_MORE]
+        record = verdict_row(result) if in_csv else verdict_json(result)
+        show(record, text=[*lines, *more], essential=_ESSENTIAL)
+    return counts, failed
+
+
+def _sum_up(
+    run: Run, detector: Detector, counts: Counter[str], failed: int, *, rate: float, asked: dict[str, Any]
+) -> None:
+    from retrieval_detect.report.words import summary
+    from retrieval_detect.verdicts import Question
+
+    settings = run.settings
+    question = detector.checked(Question(settings.method, settings.k, settings.projection, **asked))
+    calibrated = detector.calibration(question)
+    fpr = asked["fpr"] if calibrated else None
+    for line in summary(counts, failed, rate=rate, fpr=fpr, fdr=asked["fdr"]):
+        run.output.note(line)
+    for why in detector.methods.uncalibrated(question):
+        run.output.warning(why)
+    if calibrated and detector.is_stale(calibrated):
+        run.output.warning(detector.stale_note(calibrated))
+
+
+def _exit_code(counts: Counter[str], failed: int, *, asked: bool) -> int | None:
+    if asked and counts["fake-like"]:
+        return SOME_FAKE_LIKE
+    if asked and counts["uncertain"] + counts["unknown"]:
+        return SOME_UNDECIDED
+    return SOME_FAILED if failed else None

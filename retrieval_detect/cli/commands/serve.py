@@ -1,0 +1,134 @@
+"""``rd serve``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval_detect.cli.params import (
+    Command,
+    Run,
+    computing_options,
+    k_option,
+    method_option,
+    projection_option,
+)
+
+if TYPE_CHECKING:
+    from retrieval_detect.ask.detector import Detector
+    from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.web.generations import Load
+    from retrieval_detect.web.settings import ServeSettings
+
+TOKEN = "RD_TOKEN"  # noqa: S105 - the variable's name
+
+
+@click.command(
+    "serve",
+    cls=Command,
+    examples="""
+        rd serve
+        rd serve --index newsroom --token-file token.txt
+        rd serve --host 0.0.0.0 --token-file token.txt --allow-host rd.example.org
+    """,
+)
+@click.option("--host", default="127.0.0.1", help="The address to listen at (default: this machine alone).")
+@click.option("--port", type=click.IntRange(0, 65535), default=8321, help="The port (default: 8321; 0: any).")
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"What writing asks for, on other addresses than loopback everything (or: {TOKEN}).",
+)
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name of this server.")
+@click.option(
+    "--max-queue",
+    metavar="N",
+    type=click.IntRange(1),
+    default=64,
+    help="Images that may wait; more are turned away (default: 64).",
+)
+@click.option(
+    "--max-file",
+    metavar="MIB",
+    type=click.IntRange(1, 1024),
+    default=32,
+    help="The largest image file taken (default: 32 MiB).",
+)
+@method_option
+@k_option
+@projection_option
+@computing_options
+@click.pass_obj
+def command(run: Run, /, host: str, port: int, token_file: Path | None, **limits: Any) -> None:
+    """Answer on a web page and over HTTP.
+
+    The page judges images dropped or pasted on it and shows the evidence; /v1/query answers programs
+    with the JSON of rd query. By default only this machine can reach it. Ctrl-C ends it once what it
+    is working on is done.
+    """
+    from retrieval_detect.errors import UsageError
+
+    # Read when numpy is loaded, below: its threads would spin between small products on cores others need.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        from retrieval_detect.web.server import serve
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"rd serve needs the package {error.name}, which is not installed",
+            hint="Install it with: pip install 'retrieval-detect[web]'",
+        ) from error
+    settings = _settings(run, limits, host=host, port=port, token=_token(token_file))
+    serve(_loader(run), settings, device=run.settings.device, say=run.output.note)
+
+
+def _settings(run: Run, limits: dict[str, Any], *, host: str, port: int, token: str | None) -> ServeSettings:
+    from dataclasses import replace
+
+    from retrieval_detect.verdicts import Question
+    from retrieval_detect.web.safety import require_safe
+    from retrieval_detect.web.settings import MIB, ServeSettings
+
+    chosen = run.settings
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        token=token,
+        hosts=limits["hosts"],
+        queue_images=limits["max_queue"],
+        batch_images=chosen.batch_size,
+        file_bytes=limits["max_file"] * MIB,
+        question=Question(chosen.method, chosen.k, chosen.projection),
+    )
+    require_safe(settings)
+    return settings if chosen.workers is None else replace(settings, decoders=chosen.workers)
+
+
+def _token(file: Path | None) -> str | None:
+    """The token of a file, else of the variable; never of the command line, which others can read."""
+    if file is not None:
+        from retrieval_detect.texts import read_text
+
+        return read_text(file).strip()
+    return os.environ.get(TOKEN, "").strip() or None
+
+
+def _loader(run: Run) -> Load:
+    from retrieval_detect.ask.detector import Detector
+    from retrieval_detect.cli.settings import index_path
+
+    settings, folder = run.settings, index_path(run.settings)
+
+    def load(encoder: Encoder | None) -> Detector:
+        return Detector.load(
+            folder,
+            encoder=encoder,
+            weights=settings.encoder_weights,
+            device=settings.device,
+            offline=settings.offline,
+        )
+
+    return load

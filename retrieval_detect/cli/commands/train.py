@@ -1,0 +1,184 @@
+"""``rd train``: heads, from the vectors that are stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval_detect.cli.commands.train_finetune import command as finetune
+from retrieval_detect.cli.hyper_parameters import given, hyper_parameters, offered
+from retrieval_detect.cli.params import (
+    Command,
+    Group,
+    Run,
+    device_option,
+    dry_run_option,
+    encoder_weights_option,
+    offline_option,
+)
+from retrieval_detect.heads.registry import KINDS, head_class
+from retrieval_detect.options import check_options
+
+if TYPE_CHECKING:
+    from retrieval_detect.heads.base import Head
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.store.training import TrainingSet
+
+_HELP = {
+    "linear": "Logistic regression, or UniversalFakeDetect's linear classifier",
+    "svm": "A linear SVM, good from ten images a class on",
+    "prototype": "Every generator and source as one distribution",
+    "adapter": "CLIP-Adapter",
+    "prompt": "Learned prompts for real and fake (CoOp)",
+    "caption": "Learned captions, one a generator: detection and attribution",
+    "layers": "Several stored layers together (RINE)",
+    "quality": "Image quality, from scores that people gave",
+    "ensemble": "Several methods as one",
+}
+
+
+class _Kinds(Group):
+    """A command a kind of head, made when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*KINDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _command(cmd_name) if cmd_name in KINDS else super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        others = {name: super(_Kinds, self).get_command(ctx, name) for name in super().list_commands(ctx)}
+        records = [*_HELP.items(), *((n, c.get_short_help_str()) for n, c in others.items() if c)]
+        with formatter.section("Kinds"):
+            formatter.write_dl(records)
+
+
+@click.group("train", cls=_Kinds, examples="rd train linear --name lr\nrd query photo.jpg --method lr")
+def command() -> None:
+    """Train a head on the stored references; no image is opened.
+
+    A head gives a score beside the votes: ask for it with rd query --method NAME, and calibrate it with
+    rd fit calibration --method NAME.
+    """
+
+
+def _command(kind: str) -> click.Command:
+    owner = head_class(kind)
+
+    def run_it(run: Run, /, name: str | None, dry_run: bool, **options: Any) -> None:
+        extra: dict[str, Any] = {key: options.pop(key) for key in ("scores", "members") if key in options}
+        head = owner(**given(options, [f.name for f in hyper_parameters(owner)]))
+        check_options(head)
+        _train(run, head, name, dry_run, extra)
+
+    callback: Any = click.pass_obj(run_it)
+    for decorate in (dry_run_option, offline_option, encoder_weights_option, device_option):
+        callback = decorate(callback)
+    callback = offered({kind: owner})(callback)
+    if kind == "quality":
+        callback = click.option(
+            "--scores",
+            metavar="FILE",
+            required=True,
+            type=click.Path(exists=True, dir_okay=False),
+            help="CSV with columns image (path or sha256) and score.",
+        )(callback)
+    if kind == "ensemble":
+        callback = click.option(
+            "--members", metavar="LIST", required=True, help="Votes and heads to combine: density,lr."
+        )(callback)
+    callback = click.option("--name", metavar="NAME", help=f"What to call it (default: {kind}).")(callback)
+    examples = f"rd train {kind} --name mine" + {
+        "quality": " --scores scores.csv",
+        "ensemble": " --members density,lr",
+    }.get(kind, "")
+    made: click.Command = click.command(kind, cls=Command, help=_HELP[kind] + ".", examples=examples)(
+        callback
+    )
+    return made
+
+
+def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[str, Any]) -> None:
+    from retrieval_detect.cli.again import committed, same_index
+    from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.report.words import training_lines
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.teach.projections import check_name, commit_head
+
+    name = name or head.kind
+    if "members" in extra:
+        extra["members"] = tuple(dict.fromkeys(filter(None, map(str.strip, extra["members"].split(",")))))
+    check_name(name, members=extra.get("members", ()))
+    store = Store(index_path(run.settings))
+    snapshot = store.snapshot()
+    rows = _rows(run, snapshot, head, extra)
+    record = {
+        "index": str(store.folder),
+        "name": name,
+        "kind": head.kind,
+        "layers": [] if "members" in extra else list(head.layers or rows.vectors),
+        "photographs": int((~rows.fake).sum()),
+        "fakes": int(rows.fake.sum()),
+    }
+    if dry_run:
+        run.output.record(record, text=[*training_lines(record), "  Nothing was trained or written."])
+        return
+    _fit(run, head, rows, snapshot, extra)
+    record |= _held_back(snapshot, head)
+    manifest = commit_head(store, name, head, of=snapshot, device=run.settings.device)
+    flag = same_index(run, store.folder)
+    lines = training_lines(record)
+    lines.append(committed(run, store.folder, manifest))
+    if head.kind != "quality":
+        lines.append(f"  Use it: rd query photo.jpg --method {name}{flag}")
+    run.output.record(record | {"generation": manifest.generation}, text=lines)
+
+
+def _rows(run: Run, snapshot: Snapshot, head: Head, extra: dict[str, Any]) -> TrainingSet:
+    from retrieval_detect.teach.members import member_scores
+    from retrieval_detect.teach.projections import scored_rows, training_set
+
+    if "members" in extra:
+        return member_scores(snapshot, extra["members"], device=run.settings.device, progress=run.output.note)
+    if "scores" in extra:
+        rows, extra["scores"] = scored_rows(snapshot, head, extra["scores"])
+        return rows
+    return training_set(snapshot, head)
+
+
+def _fit(run: Run, head: Head, rows: TrainingSet, snapshot: Snapshot, extra: dict[str, Any]) -> None:
+    text = None
+    if head.needs_text:
+        from retrieval_detect.encoders.text import load_text_tower
+        from retrieval_detect.teach.projections import require_same_weights
+
+        settings = run.settings
+        text = load_text_tower(
+            snapshot.manifest.encoder.name,
+            weights=settings.encoder_weights,
+            device="cpu" if settings.device == "auto" else settings.device,
+            offline=settings.offline,
+        )
+        require_same_weights(text, snapshot)
+    if "scores" in extra:
+        head.fit_scores(rows, extra["scores"], text=text, progress=run.output.note)  # type: ignore[attr-defined]
+    else:
+        head.fit(rows, text=text, progress=run.output.note)
+
+
+def _held_back(snapshot: Snapshot, head: Head) -> dict[str, Any]:
+    """How well it tells the rows set aside for calibration, of known generators and sources."""
+    from retrieval_detect.scoring.metrics import auc
+    from retrieval_detect.teach.projections import training_set
+
+    if head.kind in ("quality", "ensemble"):
+        return {"auc_calib": None}
+    rows = training_set(snapshot, head, split="calib")
+    if not (rows.fake.any() and (~rows.fake).any()):
+        return {"auc_calib": None}
+    scores = head.decision_function({layer: rows.as_encoded(layer) for layer in head.layers})
+    return {"auc_calib": round(auc(scores[rows.fake], scores[~rows.fake]), 4)}
+
+
+command.add_command(finetune)

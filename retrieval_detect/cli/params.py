@@ -1,0 +1,293 @@
+"""What all commands share: the options every command takes, and the run they describe.
+
+Options that are settings (``config.Settings``) never reach a command as parameters: they go into
+``Run.settings``, so that a flag, a variable and ``rd.toml`` are one thing to whoever reads them.
+A command is written as::
+
+    @click.command("embed", cls=Command, examples="rd embed photos/ --out vectors.parquet")
+    @click.argument("paths", nargs=-1)
+    @setting("--device", metavar="DEVICE", help="Where to compute: auto, cpu or cuda[:N].")
+    @click.pass_obj
+    def command(run: Run, paths: tuple[str, ...]) -> int | None:
+        run.output.note(run.settings.device)
+
+and may return an exit code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from retrieval_detect.errors import RdError, UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from retrieval_detect.cli.output import Output
+    from retrieval_detect.cli.settings import Settings
+
+SOME_FAILED = 3
+"""Exit code where some inputs failed and the others are done."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Run:
+    """One run of rd: what the flags said, and what follows from them, made when first asked for."""
+
+    flags: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Flags, variables and ``rd.toml`` together."""
+        from retrieval_detect.cli.settings import load_settings
+
+        return load_settings(self.flags, file=self.flags.get("config"))
+
+    @cached_property
+    def output(self) -> Output:
+        """The sink; closed when the run ends."""
+        from retrieval_detect.cli.output import Output
+        from retrieval_detect.images.passed import counted
+
+        output = Output(
+            self.settings.format,
+            color=self.flags.get("color"),
+            verbosity=self.flags.get("verbosity", 0),
+            passed=counted(),
+        )
+        click.get_current_context().find_root().call_on_close(output.close)
+        return output
+
+
+# ---------------------------------------------------------------- options
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Remember what a flag said; the one nearest to the end of the command line wins."""
+    flags = ctx.ensure_object(Run).flags
+    if value is not None and param.name:
+        flags[param.name] = value
+
+
+def _json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Run).flags["format"] = "json"
+
+
+def _quiet(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        flags = ctx.ensure_object(Run).flags
+        flags.setdefault("format", "quiet")
+        flags["verbosity"] = -1
+
+
+def _verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Run).flags["verbosity"] = 1
+
+
+def complete_index(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of the indexes at hand, for the shell; folders once a path is being typed."""
+    from click.shell_completion import CompletionItem
+
+    if "/" in incomplete:
+        return [CompletionItem(incomplete, type="dir")]
+    from retrieval_detect.cli.settings import index_home, index_names
+
+    try:
+        names = index_names(index_home(ctx.ensure_object(Run).settings))
+    except (RdError, OSError):  # a completion that fails must not write into the line being typed
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def setting(*declarations: str, **attributes: Any) -> Callable[[F], F]:
+    """``click.option`` for a setting: its value goes to ``Run.settings`` and to nobody else."""
+    return click.option(*declarations, callback=_keep, expose_value=False, **attributes)
+
+
+def _everywhere() -> list[click.Parameter]:
+    def option(*declarations: str, callback: Callable[..., None] = _keep, **attributes: Any) -> click.Option:
+        return click.Option(declarations, callback=callback, expose_value=False, **attributes)
+
+    file = click.Path(dir_okay=False, path_type=Path)
+    return [
+        option("--index", metavar="NAME|PATH", shell_complete=complete_index, help="The index to use."),
+        option("--home", metavar="DIR", help="The folder of named indexes."),
+        option("--config", metavar="FILE", type=file, help="Settings, instead of the nearest rd.toml."),
+        option("--format", metavar="FORMAT", help="human, json, jsonl, csv or quiet."),
+        option("--json", "as_json", is_flag=True, callback=_json, help="The same as --format json."),
+        option("-q", "--quiet", is_flag=True, callback=_quiet, help="Only the essential data; no notes."),
+        option("-v", "--verbose", is_flag=True, callback=_verbose, help="More notes."),
+        option("--color/--no-color", default=None, help="Colour, or not (default: on terminals)."),
+    ]
+
+
+EVERYWHERE = _everywhere()
+"""Options that every command takes, before and after its name."""
+
+device_option = setting("--device", metavar="DEVICE", help="Where to compute: auto, cpu or cuda[:N].")
+encoder_weights_option = setting(
+    "--encoder-weights", metavar="FILE", help="The encoder's weights, from a local file."
+)
+encoder_option = setting(
+    "--encoder", metavar="NAME|PATH", help="ViT-L-14:openai, efficientnet-lite0, another name, or a path."
+)
+offline_option = setting(
+    "--offline", is_flag=True, flag_value=True, default=None, help="Never download anything."
+)
+method_option = setting(
+    "--method", metavar="NAME", help="A vote (density, nearest, mean, majority) or a head (rd head list)."
+)
+projection_option = setting(
+    "--projection", metavar="NAME", help="What banks are searched through (default: the index's own)."
+)
+k_option = setting("-k", metavar="N", help="How many nearest references of a bank vote.")
+batch_size_option = setting("--batch-size", metavar="N", help="Images in one step of the encoder.")
+workers_option = setting("--workers", metavar="N", help="Threads that read and decode images.")
+
+
+def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    """``command`` with ``options``, in the order in which its help names them."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def computing_options(command: F) -> F:
+    """The options of everything that runs an encoder."""
+    options = (
+        encoder_weights_option,
+        offline_option,
+        device_option,
+        workers_option,
+        batch_size_option,
+    )
+    return with_options(command, options)
+
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+category_folders_option = click.option(
+    "--category-folders",
+    is_flag=True,
+    help="Folders below those of generators and sources name what images show.",
+)
+views_option = click.option(
+    "--views",
+    metavar="LIST",
+    help="Laundered copies to store beside each image: jpeg, webp, resize, crop, blur, screenshot, crops. "
+    "Each takes the time and the space of an image; crops are up to nine.",
+)
+thumbnails_option = setting(
+    "--thumbnails",
+    is_flag=True,
+    flag_value=True,
+    default=None,
+    help="Keep a picture of each new image, 128 pixels long, for reports that its file no longer serves.",
+)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+# ---------------------------------------------------------------- commands
+
+
+class _Shared(click.Command):
+    """A command with the options of ``EVERYWHERE`` and with examples in its help."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings.setdefault("help_option_names", ["-h", "--help"])
+        self.examples = inspect.cleandoc(examples)
+        self.params += EVERYWHERE
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the command's own options; those of every command are only named."""
+        own = [p for p in self.get_params(ctx) if isinstance(p, click.Option) and p not in EVERYWHERE]
+        with formatter.section("Options"):
+            formatter.write_dl([record for p in own if (record := p.get_help_record(ctx))])
+        with formatter.section("Everywhere"):
+            formatter.write_text(f"{' '.join(p.opts[0] for p in EVERYWHERE)} (see rd --help)")
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the examples as they were written."""
+        super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+class Command(_Shared):
+    """A command of rd; ``examples`` are lines a reader can type."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_extra_args = True  # they are refused below, in words that help
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; what is left over is refused."""
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            raise UsageError(
+                f"{ctx.command_path} does not know what {rest[0]!r} is meant to be",
+                hint=_left_over(ctx, rest),
+            )
+        return rest
+
+
+def _left_over(ctx: click.Context, rest: Sequence[str]) -> str:
+    from retrieval_detect.cli.settings import is_index
+
+    repeated = [p for p in ctx.command.params if isinstance(p, click.Option) and p.multiple]
+    if given := [max(p.opts, key=len) for p in repeated if ctx.params.get(p.name or "")]:
+        return one_value_each(*given)
+    if is_index(Path(rest[0])):
+        return f"An index is named by an option: {ctx.command_path} --index {shlex.quote(rest[0])}"
+    return f"{ctx.command_path} --help shows how it is used"
+
+
+def one_value_each(*options: str) -> str:
+    """What to say to someone who gave several values at once, or whose shell made several of a pattern."""
+    named = " and ".join(options)
+    one = options[0]
+    takes = "take" if len(options) > 1 else "takes"
+    return f"{named} {takes} one value each time: {one} A {one} B; quote a pattern: {one} 'DIR/*'"
+
+
+class Group(_Shared, click.Group):
+    """A command of rd that only has commands below it."""
+
+    command_class = Command
+    group_class = type
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands first: they are what a reader of this page looks for."""
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one was likely meant."""
+        if ctx.resilient_parsing or args[0] in self.list_commands(ctx):
+            return super().resolve_command(ctx, args)
+        raise UsageError(f"{ctx.command_path} has no command {args[0]!r}", hint=self.suggest(ctx, args))
+
+    def suggest(self, ctx: click.Context, args: Sequence[str]) -> str:
+        """What to say to someone whose ``args`` begin with no command of this group."""
+        from difflib import get_close_matches
+
+        names = self.list_commands(ctx)
+        if near := get_close_matches(args[0], names, n=1):
+            return f"Did you mean: {ctx.command_path} {near[0]}"
+        return f"Commands: {', '.join(names)}"

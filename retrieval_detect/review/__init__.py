@@ -1,0 +1,1 @@
+"""What is wrong or unknown in an index: it looks and changes nothing."""

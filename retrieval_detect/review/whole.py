@@ -1,0 +1,129 @@
+"""Is an index whole? The store's own checks, FAISS against the store, and images against their vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval_detect.ask.banks import Banks
+from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.fitted import read_projection
+from retrieval_detect.ask.methods import Methods, read_calibration
+from retrieval_detect.ask.regions import read_regions
+from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
+from retrieval_detect.errors import IndexStateError, RdError
+from retrieval_detect.images.sources import scan
+from retrieval_detect.search.approximate import caveat
+from retrieval_detect.store.manifest import manifest_path
+from retrieval_detect.store.verify import findings
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, ImageItem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from retrieval_detect.store.manifest import FittedKind
+    from retrieval_detect.store.snapshot import Snapshot
+
+_PROBES = 64
+"""Stored vectors asked for their nearest neighbour, which must be themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Problems in words; none means the index is whole.
+
+    ``compared`` : how many of the ``sampled`` references were embedded again; the files of the others
+    are gone or have changed. ``left_out`` : what cannot be compared, in words.
+    """
+
+    problems: tuple[str, ...]
+    sampled: int = 0
+    compared: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+def verify(
+    snapshot: Snapshot, *, sample: int = 0, weights: Path | None = None, offline: bool = False
+) -> Findings:
+    """Reread the store, compare FAISS with it, and embed ``sample`` references again."""
+    damage = tuple(findings(snapshot))
+    if damage:
+        _require_kept(snapshot)
+        return Findings(damage)
+    snapshot.hold()
+    detector = Detector(snapshot, weights=weights, offline=offline, device="cpu")
+    # Approximate banks may answer otherwise; what they measure candidates by is compared all the same.
+    banks = Banks(snapshot, device="cpu", exact=True)
+    wrong = [
+        problem
+        for label in LABELS
+        if snapshot.manifest.live_rows(label, "bank")
+        for problem in banks.disagreements(label, _PROBES)
+    ]
+    rows = snapshot.scan(["row_id", "content_id", "uri", "view"]).to_pylist() if sample else []
+    rows = [row for row in rows if row["view"] == ORIGINAL_VIEW]
+    chosen = rows[:: max(1, len(rows) // sample)][:sample] if rows else []
+    distances = list(_distances(detector, chosen))
+    wrong += [
+        f"row {row_id} ({uri}) embeds otherwise now: cosine distance {distance:.1e}"
+        for row_id, uri, distance in distances
+        if not distance <= CANARY_TOLERANCE
+    ]
+    tuned = detector.banks.tuned
+    left_out = (f"only exact search was compared; banks use {caveat(tuned)}",) if tuned else ()
+    return Findings(tuple(wrong), len(chosen), len(distances), left_out)
+
+
+def _require_kept(snapshot: Snapshot) -> None:
+    """Raise ``IndexStateError`` where files are missing because the generation was swept meanwhile."""
+    generation = snapshot.manifest.generation
+    if not manifest_path(snapshot.folder, generation).exists():
+        raise IndexStateError(
+            f"generation {generation} of {snapshot.folder} has gone while it was verified",
+            hint="Verify the one that is in force now: rd index verify",
+        )
+
+
+def require_fitted(snapshot: Snapshot) -> None:
+    """Read all that was fitted, as asking would; raises ``IndexCorrupt`` for a file that is none."""
+    methods = Methods(snapshot, device="cpu")
+    methods.banks()
+    readers: Mapping[FittedKind, Callable[[str], object]] = {
+        "projection": partial(read_projection, snapshot),
+        "head": methods.head,
+        "calibration": partial(read_calibration, snapshot),
+        "regions": partial(read_regions, snapshot),
+    }
+    for record in snapshot.manifest.fitted:
+        readers[record.kind](record.name)
+
+
+def _distances(detector: Detector, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float]]:
+    """Row id, uri and cosine distance between stored and new vector, where the file is what it was."""
+    from retrieval_detect.encoders.pipeline import embed
+
+    if not rows:
+        return
+    items = [item for row in rows for item in _item(row["uri"])]
+    by_content = {row["content_id"]: row["row_id"] for row in rows}
+    for result in embed(items, detector.encoder, layers=[detector.layer]):
+        if isinstance(result, Embedded) and result.content_id in by_content:
+            row_id = by_content[result.content_id]
+            stored = detector.snapshot.gather([row_id], detector.layer)[0]
+            yield row_id, result.item.uri, 1 - _cosine(result.vectors[detector.layer], stored)
+
+
+def _item(uri: str) -> list[ImageItem]:
+    try:
+        return list(islice(scan([uri]), 1))
+    except RdError:
+        return []
+
+
+def _cosine(a: Sequence[float] | np.ndarray, b: np.ndarray) -> float:
+    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))

@@ -1,0 +1,1 @@
+"""What changes an index: building, adding, removing, fitting; and what a change would do."""

@@ -1,0 +1,261 @@
+"""Building and teaching: images and what is known about them → a new generation of an index."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
+from retrieval_detect.encoders.canaries import canary_vectors
+from retrieval_detect.encoders.pipeline import embed_views
+from retrieval_detect.errors import UsageError
+from retrieval_detect.images.labelled import refuse_both_labels
+from retrieval_detect.progress import quiet
+from retrieval_detect.store.failures import record_failures
+from retrieval_detect.store.store import Store
+from retrieval_detect.store.writer import Addition
+from retrieval_detect.teach.plans import Planned, UpdatePlan, conflicts_with, plan, still_wanted, wanted_views
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.store.manifest import FittedRecord, Manifest
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.store.staging import Staging
+    from retrieval_detect.store.writer import Writer
+    from retrieval_detect.types import Float32, Split
+
+STAGE_ROWS = 256
+"""Embeddings kept at most in memory before they are written: what a kill can cost."""
+
+Progress = Callable[[int], None]
+Review: TypeAlias = "Callable[[Writer, Snapshot], Sequence[FittedRecord]]"
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What an addition did. ``added`` and ``embedded`` count images, ``views`` laundered copies stored.
+
+    ``purged`` : images refused because they were erased for good, before the plan was made or after.
+    ``notes`` : code of ``images.codes.NOTES`` → how many of the embedded images have it.
+    """
+
+    manifest: Manifest
+    added: int
+    embedded: int
+    failures: tuple[Failure, ...]
+    views: int = 0
+    purged: int = 0
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is a new generation."""
+        return bool(self.added or self.views)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrays:
+    """Vectors and labels of live references, for methods that train on them.
+
+    ``X`` : float32 (n, d), unit norm; ``norms`` : float32 (n,), before normalisation, so that
+    ``X * norms[:, None]`` is what the network gave; ``y`` : int8 (n,), 1 = fake; ``names`` : n
+    generators (fakes) or sources (photographs); ``groups`` : int64 (n,); ``row_ids`` : int64 (n,).
+    """
+
+    X: Float32
+    norms: Float32
+    y: np.ndarray
+    names: list[str]
+    groups: np.ndarray
+    row_ids: np.ndarray
+
+
+@dataclass(slots=True)
+class Index:
+    """An index directory: build it, teach it, take references back, read its vectors.
+
+    ``Index.create`` and ``Index.open`` make one. Every change is one generation, crash-safe, and
+    refused while another writer holds the lock.
+    """
+
+    folder: Path
+    store: Store = field(repr=False)
+
+    @classmethod
+    def create(cls, folder: str | Path, *, encoder: Encoder, layers: Sequence[str] = ("proj",)) -> Index:
+        """A new, empty index of ``encoder``'s ``layers``; embeds the 16 canary images."""
+        require_layers(encoder.spec, layers)
+        canaries = canary_vectors(encoder, layers)
+        return cls(Path(folder), Store.create(Path(folder), encoder.spec, canaries=canaries))
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Index:
+        """An index that exists; raises ``IndexNotFound``, ``IndexCorrupt`` or ``FormatUnsupported``."""
+        index = cls(Path(folder), Store(Path(folder)))
+        index.snapshot()
+        return index
+
+    def snapshot(self) -> Snapshot:
+        """The generation in force, read-only."""
+        return self.store.snapshot()
+
+    def plan_add(self, items: Iterable[ImageItem], *, views: Sequence[str] = (), **facts: Any) -> UpdatePlan:
+        """What adding ``items`` would do; ``facts`` are fields of ``types.Facts``, ``label`` at least.
+
+        ``views`` : kinds of ``types.VIEW_KINDS``, to be stored beside each image.
+        """
+        known = Facts(**facts)
+        if known.label not in LABELS:
+            raise UsageError(f"there is no label {known.label!r}", hint="Labels are real and fake.")
+        return plan(((item, known) for item in items), self.snapshot(), views=views)
+
+    def apply(
+        self,
+        planned: UpdatePlan,
+        *,
+        encoder: Encoder,
+        review: Review | None = None,
+        progress: Progress = quiet,
+        workers: int | None = None,
+        batch_size: int | None = None,
+    ) -> AddReport:
+        """Embed what is new and commit it as one generation.
+
+        ``review`` is called before the commit with the writer and the generation to be; it returns
+        what it fitted on that, or raises to keep the old one. Interrupted, it leaves the old
+        generation and keeps what was embedded, so that running the same again goes on from there.
+        """
+        with self.store.writer() as writer:
+            require_same_encoder(encoder.spec, writer.snapshot)
+            drift = engine_drift(encoder, writer.snapshot) if planned.work else 0.0
+            staging = writer.staging()
+            given, n_purged = still_wanted(planned, writer.snapshot)
+            wanted = wanted_views(list(given), planned.views, writer.snapshot, staging)
+            refuse_both_labels(list(conflicts_with(given, wanted.stored)), "nothing was written")
+            todo = [given[image] for image in wanted.to_embed()]
+            progress(len(given) - len(todo))
+            results = embed_views(
+                (p.item for p in todo),
+                encoder,
+                layers=writer.snapshot.manifest.layers,
+                views=lambda *image: wanted.missing(*image) or [ORIGINAL_VIEW],
+                batch_size=batch_size,
+                workers=workers,
+            )
+            notes = Counter[str]()
+            failures = list(_embed_into(staging, todo, results, progress, notes))
+            addition = Addition(
+                wanted.rows({image: (p.item.uri, p.facts) for image, p in given.items()}),
+                (*planned.failures, *failures),
+                planned.generators,
+                {encoder.spec.engine: drift},
+                {"command": planned.command} if planned.command else {},
+            )
+            look = None if review is None else partial(review, writer)
+            manifest = writer.add(addition, staging, review=look)
+            return AddReport(
+                manifest,
+                addition.n_images,
+                len(todo) - len(failures),
+                (*planned.failures, *failures),
+                len(addition.rows) - addition.n_images,
+                planned.purged + n_purged,
+                notes,
+            )
+
+    def note(self, failures: Sequence[Failure]) -> None:
+        """List inputs that could not be used, where nothing else is to be written."""
+        with self.store.writer() as writer:
+            record_failures(writer.folder, failures)
+
+    def remove(
+        self,
+        row_ids: Sequence[int],
+        *,
+        reason: str = "",
+        detail: dict[str, Any] | None = None,
+        device: str = "auto",
+    ) -> Manifest:
+        """Take references out of the banks, exactly and at once; returns the new generation.
+
+        What was fitted on them is fitted anew in the same generation, as with an addition that is reviewed,
+        and takes as long (``device`` is where). Nothing about that refuses a removal: what cannot be fitted
+        is ``stale``.
+        """
+        from retrieval_detect.teach.refit import refitted
+
+        if not len(row_ids):
+            raise UsageError("no reference matches, so there is nothing to remove", hint="See: rd bank list")
+        with self.store.writer() as writer:
+            look = partial(refitted, writer, device=device, whatever_fails=True)
+            return writer.remove(row_ids, reason=reason, detail=detail or {}, review=look)
+
+    def arrays(self, *, split: Split = "bank", layer: str = "proj") -> Arrays:
+        """Vectors and labels of all live references of a split; see ``Arrays``."""
+        return _arrays(self.snapshot(), split, layer)
+
+
+def _embed_into(
+    staging: Staging,
+    todo: Sequence[Planned],
+    results: Iterator[list[Embedded | Failure]],
+    progress: Progress,
+    notes: Counter[str],
+) -> Iterator[Failure]:
+    """Stage what is embedded, counting its notes and yielding what failed.
+
+    What is done is staged even if it is interrupted. Of an image all views are staged or none: no view
+    is ever stored without its original.
+    """
+    done: list[Embedded] = []
+    try:
+        for planned, views in zip(todo, results, strict=True):
+            progress(1)
+            failed = next((view for view in views if isinstance(view, Failure)), None)
+            good = [view for view in views if isinstance(view, Embedded)]
+            if failed is not None:
+                yield failed
+            elif good[0].content_id != planned.content_id:
+                yield Failure(planned.item.uri, "changed", "the file changed while it was being read")
+            else:
+                done += good
+                notes.update(good[0].notes)
+            if len(done) >= STAGE_ROWS:
+                batch, done = done, []
+                staging.add(batch)
+    finally:
+        staging.add(done)
+
+
+def _arrays(snapshot: Snapshot, split: Split, layer: str) -> Arrays:
+    import numpy as np
+
+    from retrieval_detect.store.schema import norm_column
+
+    if layer not in snapshot.manifest.layers:
+        raise UsageError(
+            f"index {snapshot.folder.name!r} does not store layer {layer!r}",
+            hint=f"It stores: {', '.join(snapshot.manifest.layers)}",
+        )
+    names = ["row_id", "group", "label", "generator", "source", norm_column(layer)]
+    table = snapshot.scan(names, split=split)
+    vectors = [shard.vectors(layer)[snapshot.live(shard)] for shard in snapshot.shards(split=split)]
+    width = snapshot.manifest.encoder.layers[layer]
+    vectors32 = np.concatenate([np.empty((0, width), np.float16), *vectors]).astype(np.float32)
+    fake = np.array([label == "fake" for label in table["label"].to_pylist()], dtype=bool)
+    generators, sources = table["generator"].to_pylist(), table["source"].to_pylist()
+    return Arrays(
+        vectors32 / np.linalg.norm(vectors32, axis=1, keepdims=True),
+        table[norm_column(layer)].to_numpy(),
+        fake.astype(np.int8),
+        [g if f else s for f, g, s in zip(fake, generators, sources, strict=True)],
+        table["group"].to_numpy(),
+        table["row_id"].to_numpy(),
+    )

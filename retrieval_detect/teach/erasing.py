@@ -1,0 +1,118 @@
+"""Purging: what was removed is erased for good, and its names in whatever was fitted on it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval_detect.ask.methods import Methods, calibration_name, calibrations
+from retrieval_detect.ask.regions import CropMethods, read_regions
+from retrieval_detect.heads.base import unnamed
+from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.store.writer import with_records
+from retrieval_detect.types import UNNAMED
+from retrieval_detect.verdicts import Question
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retrieval_detect.scoring.calibration import Calibration
+    from retrieval_detect.store.manifest import FittedRecord, Manifest
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.store.writer import Writer
+
+    Float64 = NDArray[np.float64]
+
+
+def purge(store: Store) -> Manifest:
+    """Erase removed references in every generation; see ``Writer.compact``.
+
+    Heads and calibrations that were fitted on them go on as they were, and as stale as they were, but name
+    no generator and no source that no reference has.
+    """
+    with store.writer() as writer:
+        return writer.compact(purge=True, review=partial(_nameless, writer))
+
+
+def _nameless(writer: Writer, new: Snapshot) -> list[FittedRecord]:
+    heads = list(_heads(writer, new))
+    fitted = with_records(new.manifest.fitted, heads) if heads else new.manifest.fitted
+    after = Snapshot(new.folder, replace(new.manifest, fitted=fitted))
+    return [*heads, *_calibrations(writer, new, after), *_regions(writer, new, after)]
+
+
+def _heads(writer: Writer, new: Snapshot) -> Iterator[FittedRecord]:
+    names = {*new.manifest.names("fake"), *new.manifest.names("real")}
+    for record in new.manifest.fitted:
+        if record.kind == "head":
+            files = {suffix: new.read(new.fitted_path(record, suffix)) for suffix in record.files}
+            bare = unnamed(files["json"], names)
+            if bare != files["json"]:
+                yield _again(writer, record, files | {"json": bare})
+
+
+def _calibrations(writer: Writer, new: Snapshot, after: Snapshot) -> Iterator[FittedRecord]:
+    """Without names that are gone, and of the scores that a head gives under its new digest."""
+    methods = Methods(new), Methods(after)
+    for found in calibrations(new):
+        record = new.fitted("calibration", calibration_name(found.method, found.projection))
+        bare = replace(
+            _without_names(found, new.manifest), scorer=_scorer(found.scorer, found.question, methods)
+        )
+        if record is not None and bare.to_json() != found.to_json():
+            yield _again(writer, record, {"json": json.dumps(bare.to_json(), sort_keys=True).encode()})
+
+
+def _regions(writer: Writer, new: Snapshot, after: Snapshot) -> Iterator[FittedRecord]:
+    methods = CropMethods(new), CropMethods(after)
+    for record in new.manifest.fitted:
+        found = read_regions(new, record.name) if record.kind == "regions" else None
+        if found is not None:
+            question = Question(found.method, found.k, found.projection)
+            scorer = _scorer(found.scorer, question, methods)
+            if scorer != found.scorer:
+                body = replace(found, scorer=scorer).to_json()
+                yield _again(writer, record, {"json": json.dumps(body, sort_keys=True).encode()})
+
+
+def _scorer(known: str, question: Question, methods: tuple[Methods, Methods]) -> str:
+    """What names the same scores once heads have lost names, and with them their digests."""
+    before, after = methods
+    if before.snapshot.manifest.fitted == after.snapshot.manifest.fitted:
+        return known
+    return after.scorer(question) if known == before.scorer(question) else known
+
+
+def _without_names(found: Calibration, manifest: Manifest) -> Calibration:
+    generators, sources = manifest.names("fake"), manifest.names("real")
+    return replace(
+        found,
+        conformal=replace(
+            found.conformal,
+            real=_pooled(found.conformal.real, sources),
+            fake=_pooled(found.conformal.fake, generators),
+        ),
+        generators={name: scores for name, scores in found.generators.items() if name in generators},
+    )
+
+
+def _pooled(scores: Mapping[str, Float64], names: Collection[str]) -> dict[str, Float64]:
+    """Scores by name; those of other names together, without one."""
+    parts: dict[str, list[Float64]] = defaultdict(list)
+    for name, values in scores.items():
+        parts[name if name in names else UNNAMED].append(values)
+    return {name: np.sort(np.concatenate(parts[name])) for name in sorted(parts)}
+
+
+def _again(writer: Writer, record: FittedRecord, files: Mapping[str, bytes]) -> FittedRecord:
+    """The same thing in other files."""
+    made = writer.write_fitted(
+        record.kind, record.name, method=record.method, files=files, rows=(record.rows_digest, record.strata)
+    )
+    return replace(made, until=record.until, n_rows=record.n_rows)
