@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from retrieval_detect import __version__
+from retrieval_detect.version import __version__
 
 ROOT = Path(__file__).parents[1]
 _PACKAGES = (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_detect.scoring.weights import reference_weights
-from retrieval_detect.store.staging import normalise
 from retrieval_detect.teach.build import Index
+from retrieval_detect.vectors import normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

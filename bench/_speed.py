@@ -22,10 +22,10 @@ from bench._timing import rounds_of, took
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders import pipeline
 from retrieval_detect.images.items import file_item
-from retrieval_detect.store.staging import normalise
 from retrieval_detect.store.store import Store
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.plans import plan
+from retrieval_detect.vectors import normalise
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder

@@ -38,6 +38,10 @@ NEAR_COSINE = 0.95
 at most ``NEAR_HAMMING`` of 64 bits and their vectors' cosine is at least ``NEAR_COSINE``."""
 
 
+def quiet(_: object) -> None:
+    """Nobody is told how far long work has come."""
+
+
 # ---------------------------------------------------------------- images
 
 

@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from retrieval_detect.search.exact import ShardVectors
-from retrieval_detect.search.projection import Identity, unit
+from retrieval_detect.search.projection import Identity
+from retrieval_detect.vectors import unit
 from tests.votes import BankNeighbours
 
 QUICK = settings(derandomize=True, deadline=None, max_examples=60)

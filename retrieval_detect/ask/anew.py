@@ -6,8 +6,9 @@ import shlex
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from retrieval_detect.ask.calibrations import read_calibration
 from retrieval_detect.ask.fitted import read_fitted
-from retrieval_detect.ask.methods import load_head, read_calibration
+from retrieval_detect.ask.methods import load_head
 from retrieval_detect.ask.regions import read_regions
 from retrieval_detect.heads.registry import head_class
 from retrieval_detect.projections.registry import fitting_class

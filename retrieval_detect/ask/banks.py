@@ -20,9 +20,8 @@ from retrieval_detect.search.approximate import ApproximateBank, open_bank
 from retrieval_detect.search.bank import BankFiles, ShardVectors
 from retrieval_detect.search.exact import SideBySide, search, similarity
 from retrieval_detect.search.projection import query_codes
-from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.layout import BANKS
-from retrieval_detect.store.schema import content_words
+from retrieval_detect.store.schema import content_words, grouping_layer
 from retrieval_detect.store.shards import IDS
 from retrieval_detect.types import LABELS, NEAR_HAMMING
 

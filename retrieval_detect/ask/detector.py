@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.ask import anew, influence, regions, stability
+from retrieval_detect.ask.calibrations import calibration_name
 from retrieval_detect.ask.evidence import N_EVIDENCE, by_head, doubts, own_rows, shown_with
 from retrieval_detect.ask.fitted import PLAIN
-from retrieval_detect.ask.methods import Answers, Methods, asked_about, calibration_name, vote_of
+from retrieval_detect.ask.methods import Answers, Methods, asked_about, vote_of
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError, VectorError
 from retrieval_detect.images.laundering import CROPS, drawn_views, kind_of, stored_views
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, size_class
 from retrieval_detect.scoring.conformal import verdict as verdict_name
 from retrieval_detect.scoring.vote import few, nobody_left
-from retrieval_detect.store.append import grouping_layer
+from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.types import LABELS, Embedded, Failure, ImageItem
 from retrieval_detect.verdicts import Attribution, IndexRef, JudgedView, Question, Verdict, Votes

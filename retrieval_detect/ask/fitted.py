@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.search.projection import Affine, Identity
-from retrieval_detect.store.append import grouping_layer
+from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.shards import damaged
 from retrieval_detect.store.training import require_layers_stored
 

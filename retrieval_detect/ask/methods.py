@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from retrieval_detect.ask.banks import Asked, Banks
+from retrieval_detect.ask.calibrations import calibration_name, read_calibration
 from retrieval_detect.ask.fitted import PLAIN
 from retrieval_detect.errors import EncoderMismatch, UsageError, VectorError
 from retrieval_detect.heads.ensemble import EnsembleHead
@@ -20,10 +21,10 @@ from retrieval_detect.scoring.attribution import generator_densities, top_names
 from retrieval_detect.scoring.calibration import Calibration
 from retrieval_detect.scoring.vote import DEFAULT_K, REDEFINED, nobody_left, typicality, vote
 from retrieval_detect.search.approximate import caveat
-from retrieval_detect.store.append import grouping_layer
+from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.shards import damaged
-from retrieval_detect.store.staging import normalise
 from retrieval_detect.types import METHODS
+from retrieval_detect.vectors import as_stored
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
@@ -351,14 +352,6 @@ def asked_about(
     )
 
 
-def as_stored(vectors: Float32) -> Float32:
-    """Queries' vectors, float32 (d,) or (q, d), as heads are trained on them: rounded as stored, (q, d)."""
-    codes, norms = normalise(np.atleast_2d(vectors))
-    rounded = codes.astype(np.float32)
-    stored: Float32 = rounded / np.linalg.norm(rounded, axis=1, keepdims=True) * norms[:, None]
-    return stored
-
-
 def _named(question: Question) -> str:
     """The options of ``rd fit calibration`` for a method."""
     return "" if question.method == Question().method else f" --method {question.method}"
@@ -388,23 +381,6 @@ def load_head(snapshot: Snapshot, name: str) -> Head:
 
 
 # ---------------------------------------------------------------- calibrations
-
-
-def calibration_name(method: str, projection: str) -> str:
-    """What a calibration is called: its method, and its projection where that is not the plain one."""
-    return method if projection == PLAIN else f"{method}--{projection}"
-
-
-def read_calibration(snapshot: Snapshot, name: str) -> Calibration | None:
-    """The calibration called ``name``, if there is one; ``IndexCorrupt`` if its file is none."""
-    record = snapshot.fitted("calibration", name)
-    if record is None:
-        return None
-    path = snapshot.fitted_path(record, "json")
-    try:
-        return Calibration.from_json(json.loads(snapshot.read(path)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path) from error
 
 
 def calibrations(snapshot: Snapshot) -> list[Calibration]:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.ask.evidence import doubts
-from retrieval_detect.ask.methods import QUALITY, as_stored
+from retrieval_detect.ask.methods import QUALITY
 from retrieval_detect.types import Failure
+from retrieval_detect.vectors import as_stored
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector

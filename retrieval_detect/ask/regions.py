@@ -8,40 +8,31 @@ photographs that were cut and judged in the same way.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval_detect.ask.banks import Asked, Banks
+from retrieval_detect.ask.banks import Banks
+from retrieval_detect.ask.calibrations import calibration_name
 from retrieval_detect.ask.fitted import PLAIN
-from retrieval_detect.ask.methods import Methods, asked_about, calibration_name
+from retrieval_detect.ask.methods import Methods, asked_about
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import CROPS, crop_box, kind_of
-from retrieval_detect.progress import quiet
 from retrieval_detect.scoring.conformal import at_least
-from retrieval_detect.scoring.vote import nobody_left
-from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.shards import damaged
-from retrieval_detect.store.training import load_training_set
 from retrieval_detect.types import LABELS
 from retrieval_detect.verdicts import POOLS, Question, Region, Regions
 
 if TYPE_CHECKING:
-    from retrieval_detect.store.manifest import FittedRecord, Manifest, RowStratum
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.store.store import Store
-    from retrieval_detect.store.writer import Writer
     from retrieval_detect.types import Embedded
     from retrieval_detect.verdicts import Pool
 
 TOP = 3
 FORMAT = "retrieval-detect/regions"
 VERSION = 1
-_FITTED_ON: tuple[RowStratum, ...] = (*BANK_ROWS, ("real", "calib"))
 
 
 def require(snapshot: Snapshot, question: Question) -> None:
@@ -167,90 +158,3 @@ def read_regions(snapshot: Snapshot, name: str) -> HighestCrops | None:
 
 
 # ---------------------------------------------------------------- fitting
-
-
-def fit_regions(
-    snapshot: Snapshot,
-    question: Question | None = None,
-    *,
-    device: str = "auto",
-    progress: Callable[[int], None] = quiet,
-) -> HighestCrops:
-    """Judge the crops of every photograph set aside, its own group left out; no image is opened.
-
-    ``question`` : the method, its k and the projection. ``progress`` is called with 1 a photograph. Raises
-    ``UsageError`` where no photograph that is set aside has crops.
-    """
-    _require_crops(snapshot)
-    methods = CropMethods(snapshot, device=device)
-    question = methods.checked(question or Question())
-    photographs = []
-    for crops in _photographs(snapshot, methods.layers(question)):
-        answers = methods.ask(crops, question)
-        if answers.missing:
-            raise nobody_left(answers.missing[0])
-        photographs.append((len(crops), float(answers.scores.max())))
-        progress(1)
-    if not photographs:
-        raise UsageError(
-            "no photograph that is set aside for calibration has crops",
-            hint="A fifth of each source with 25 images or more is set aside: rd bank add --views crops",
-        )
-    return HighestCrops(
-        question.method,
-        question.k or 0,
-        question.projection or PLAIN,
-        methods.scorer(question),
-        snapshot.rows_digest(_FITTED_ON),
-        tuple(photographs),
-    )
-
-
-def _photographs(snapshot: Snapshot, layers: Sequence[str]) -> Iterator[Asked]:
-    """The crops of each photograph set aside that has some."""
-    rows = load_training_set(snapshot, layers, split="calib", views=True)
-    known = snapshot.take(rows.row_ids.tolist(), ["content_id", "phash", "view"])
-    vectors = {layer: rows.as_encoded(layer) for layer in layers}
-    crops: dict[bytes, list[int]] = defaultdict(list)
-    for position in np.flatnonzero(~rows.fake).tolist():
-        if kind_of(known[position]["view"]) == CROPS:
-            crops[known[position]["content_id"]].append(position)
-    for image, positions in crops.items():
-        yield Asked(
-            [image] * len(positions),
-            np.full(len(positions), known[positions[0]]["phash"], np.uint64),
-            {layer: x[positions] for layer, x in vectors.items()},
-            {i: {int(rows.groups[positions[0]])} for i in range(len(positions))},
-        )
-
-
-def write_regions(writer: Writer, fitted: HighestCrops) -> FittedRecord:
-    """It as a file of the index; it counts once it is committed."""
-    name = calibration_name(fitted.method, fitted.projection)
-    files = {"json": json.dumps(fitted.to_json(), sort_keys=True).encode()}
-    rows = (fitted.rows_digest, _FITTED_ON)
-    return writer.write_fitted("regions", name, method="conformal", files=files, rows=rows)
-
-
-def regions_to_fit(
-    writer: Writer, to_be: Snapshot, *, device: str = "auto"
-) -> Iterator[Callable[[], FittedRecord]]:
-    """For those of the generation to be whose crops are of other references by now: what judges them."""
-    for record in to_be.stale():
-        if record.kind == "regions" and (known := read_regions(to_be, record.name)):
-            yield partial(_regions_again, writer, to_be, known, device)
-
-
-def _regions_again(writer: Writer, to_be: Snapshot, old: HighestCrops, device: str) -> FittedRecord:
-    question = Question(old.method, old.k, old.projection)
-    return write_regions(writer, fit_regions(to_be, question, device=device))
-
-
-def commit_regions(store: Store, fitted: HighestCrops) -> Manifest:
-    """Make it the one in force for its method; refuses if the references have changed since."""
-    with store.writer() as writer:
-        if writer.snapshot.rows_digest(_FITTED_ON) != fitted.rows_digest:
-            raise UsageError(
-                "the references changed while their crops were judged", hint="Run rd fit regions again."
-            )
-        return writer.fit([write_regions(writer, fitted)])

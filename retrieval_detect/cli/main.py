@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import click
 
-from retrieval_detect import __version__
 from retrieval_detect.cli.params import EVERYWHERE, Group
 from retrieval_detect.cli.streams import drop_stdout, open_streams
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.passed import counting
+from retrieval_detect.version import __version__
 
 NOBODY_READS = 141
 """Exit code where whoever read stdout has gone, as of a program that SIGPIPE ends."""

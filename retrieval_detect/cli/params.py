@@ -102,7 +102,8 @@ def complete_index(ctx: click.Context, _param: click.Parameter, incomplete: str)
 
     if "/" in incomplete:
         return [CompletionItem(incomplete, type="dir")]
-    from retrieval_detect.cli.settings import index_home, index_names
+    from retrieval_detect.cli.settings import index_home
+    from retrieval_detect.store.indexes import index_names
 
     try:
         names = index_names(index_home(ctx.ensure_object(Run).settings))
@@ -246,7 +247,7 @@ class Command(_Shared):
 
 
 def _left_over(ctx: click.Context, rest: Sequence[str]) -> str:
-    from retrieval_detect.cli.settings import is_index
+    from retrieval_detect.store.indexes import is_index
 
     repeated = [p for p in ctx.command.params if isinstance(p, click.Option) and p.multiple]
     if given := [max(p.opts, key=len) for p in repeated if ctx.params.get(p.name or "")]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retrieval_detect.errors import ConfigError, UsageError
+from retrieval_detect.errors import ConfigError
+from retrieval_detect.store.indexes import default_home, is_path, resolved
 from retrieval_detect.texts import read_toml
 
 FORMATS = ("human", "json", "jsonl", "csv", "quiet")
@@ -22,10 +23,7 @@ DEFAULT = "default"
 """Name of the index that is used when none is named; also the origin of a value nobody set."""
 
 _TABLE = "retrieval-detect"
-_INDEX_MARK = "CURRENT"
 _LARGEST_SIZE = 1 << 20
-_RESERVED_NAMES = frozenset({"recipes"})
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def _text(value: Any, _base: Path) -> str:
 
 def _index(value: Any, base: Path) -> str:
     text = _text(value, base)
-    return str(_path(text, base).absolute()) if _is_path(text) else text
+    return str(_path(text, base).absolute()) if is_path(text) else text
 
 
 def _path(value: Any, base: Path) -> Path:
@@ -235,45 +233,10 @@ def unknown_key(key: str, known: Iterable[str], *, where: str) -> ConfigError:
 
 
 def index_home(settings: Settings) -> Path:
-    """The folder of named indexes: as set, else ``./index`` if it is there, else the user's data folder."""
-    if settings.home is not None:
-        return settings.home
-    if Path("index").is_dir():
-        return Path("index")
-    from platformdirs import user_data_path
-
-    return user_data_path("retrieval-detect", appauthor=False) / "index"
+    """The folder of named indexes: as set, else ``default_home``."""
+    return default_home() if settings.home is None else settings.home
 
 
 def index_path(settings: Settings) -> Path:
-    """The folder of the index in use; it need not exist.
-
-    A value with a path separator, or naming a folder that holds an index, is a path; anything else
-    is the name of an index below the home. A folder that merely has the same name is not taken for
-    one: pictures in ``./default`` do not hide the index ``default``.
-    """
-    value = settings.index
-    if _is_path(value) or is_index(Path(value)):
-        return Path(value)
-    if _NAME.fullmatch(value) and value not in _RESERVED_NAMES:
-        return index_home(settings) / value
-    raise UsageError(
-        f"{value!r} cannot name an index",
-        hint="Names are letters, digits, '.', '_' and '-' and not 'recipes'; ./NAME means a folder here.",
-    )
-
-
-def is_index(folder: Path) -> bool:
-    """Whether a folder holds an index (a committed generation)."""
-    return (folder / _INDEX_MARK).is_file()
-
-
-def index_names(home: Path) -> list[str]:
-    """Names of the indexes below a home, sorted; none if the home does not exist."""
-    if not home.is_dir():
-        return []
-    return sorted(folder.name for folder in home.iterdir() if is_index(folder))
-
-
-def _is_path(text: str) -> bool:
-    return text in {".", "..", "~"} or "/" in text or os.sep in text
+    """The folder of the index in use; it need not exist. See ``store.indexes.resolved``."""
+    return resolved(settings.index, index_home(settings))

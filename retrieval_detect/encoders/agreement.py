@@ -8,11 +8,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING
 
-from retrieval_detect import __version__
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE, canary_vectors, centred_distance
 from retrieval_detect.encoders.registry import ENTRY_POINT_GROUP
 from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.files import read_cache, sha256_bytes, user_cache, write_cache
+from retrieval_detect.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

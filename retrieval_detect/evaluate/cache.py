@@ -23,9 +23,8 @@ from retrieval_detect.files import sha256_bytes, user_cache, write_atomically
 from retrieval_detect.images.chains import rendered, with_numbers
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.labelled import pixels
-from retrieval_detect.progress import quiet
 from retrieval_detect.store.exchange import EmbeddingsFile, write_embeddings
-from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Failure
+from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Failure, quiet
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder

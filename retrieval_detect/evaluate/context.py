@@ -19,12 +19,11 @@ from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.evaluate.shortcuts import LEAST_IMAGES, MODELS, group_folds, out_of_fold
 from retrieval_detect.files import sha256_bytes
 from retrieval_detect.images.chains import UNIFIED, pruned
-from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.groups import group_rows
 from retrieval_detect.store.manifest import tool_versions
-from retrieval_detect.store.schema import norm_column
-from retrieval_detect.store.staging import normalise
+from retrieval_detect.store.schema import grouping_layer, norm_column
 from retrieval_detect.types import ORIGINAL_VIEW, Embedded, ImageItem
+from retrieval_detect.vectors import normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from retrieval_detect.ask.methods import QUALITY, as_stored
+from retrieval_detect.ask.methods import QUALITY
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate import metrics
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
@@ -17,6 +17,7 @@ from retrieval_detect.evaluate.intervals import interval
 from retrieval_detect.evaluate.states import Said, Scorer, calibrated_logistic, unlearnt_scores
 from retrieval_detect.scoring.conformal import size_class
 from retrieval_detect.scoring.likelihood import LIKELIHOOD_METHODS, fit_likelihood_ratio, probability
+from retrieval_detect.vectors import as_stored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from retrieval_detect.evaluate.cache import content_ids
 from retrieval_detect.images.labelled import both_labels, refuse_both_labels
-from retrieval_detect.progress import quiet
 from retrieval_detect.store.originals import stored_images
-from retrieval_detect.types import Failure
+from retrieval_detect.types import Failure, quiet
 
 if TYPE_CHECKING:
     from retrieval_detect.evaluate.cache import Progress

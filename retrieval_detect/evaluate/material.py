@@ -21,8 +21,8 @@ from retrieval_detect.images.content_id import content_id, phash
 from retrieval_detect.images.decode import decode
 from retrieval_detect.images.labelled import both_labels, refuse_both_labels
 from retrieval_detect.images.sources import scan
-from retrieval_detect.store.append import grouping_layer
 from retrieval_detect.store.groups import group_rows
+from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Failure
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate.protocols import PROTOCOLS, WEIGHTS
 from retrieval_detect.files import sha256_bytes, write_bytes
-from retrieval_detect.progress import quiet
+from retrieval_detect.types import quiet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,12 +24,12 @@ from retrieval_detect.evaluate.context import references
 from retrieval_detect.evaluate.shortcuts import group_folds
 from retrieval_detect.scoring.likelihood import fit_likelihood_ratio
 from retrieval_detect.store.append import NewRow
-from retrieval_detect.store.staging import normalise
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.projections import fit_default
 from retrieval_detect.teach.refit import refitted
 from retrieval_detect.types import METHODS, Facts
+from retrieval_detect.vectors import normalise
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:

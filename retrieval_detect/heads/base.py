@@ -12,8 +12,8 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.options import option as option  # noqa: PLC0414 - heads import it from here
-from retrieval_detect.progress import quiet as quiet  # noqa: PLC0414
 from retrieval_detect.types import UNNAMED
+from retrieval_detect.types import quiet as quiet  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

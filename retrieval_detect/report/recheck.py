@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.cli.settings import is_index
 from retrieval_detect.errors import RdError
 from retrieval_detect.files import sha256_bytes, sha256_file
 from retrieval_detect.report.json import verdict_json
+from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import manifest_path, tool_versions
 from retrieval_detect.store.pins import pin
 from retrieval_detect.store.purge import kept_snapshot

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from retrieval_detect.ask.methods import Methods
+from retrieval_detect.ask.rows import Chosen, Progress, rows_to_ask
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.vote import merged_counts
-from retrieval_detect.teach.calibrate import Chosen, Progress, rows_to_ask
 from retrieval_detect.types import LABELS, METHODS, Label
 from retrieval_detect.verdicts import Question
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.ask.methods import Answers
+    from retrieval_detect.ask.rows import AskedRows
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.teach.calibrate import AskedRows
     from retrieval_detect.types import Bool
 
     Float64 = NDArray[np.float64]

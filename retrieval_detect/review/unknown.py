@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval_detect.ask.rows import Progress
 from retrieval_detect.errors import EmptyBank, UsageError
-from retrieval_detect.search.projection import query_codes, row_codes, unit
+from retrieval_detect.search.projection import query_codes, row_codes
 from retrieval_detect.store.groups import group_rows
-from retrieval_detect.store.staging import normalise
-from retrieval_detect.teach.calibrate import Progress
 from retrieval_detect.types import LABELS, Failure, Label
+from retrieval_detect.vectors import normalise, unit
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:

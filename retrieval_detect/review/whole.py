@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_detect.ask.banks import Banks
+from retrieval_detect.ask.calibrations import read_calibration
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.ask.fitted import read_projection
-from retrieval_detect.ask.methods import Methods, read_calibration
+from retrieval_detect.ask.methods import Methods
 from retrieval_detect.ask.regions import read_regions
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
 from retrieval_detect.errors import IndexStateError, RdError

@@ -15,6 +15,7 @@ import numpy as np
 from retrieval_detect.errors import VectorError
 from retrieval_detect.scoring.vote import TEMPERATURE
 from retrieval_detect.store.layout import PROJECTION_ID, plain_id
+from retrieval_detect.vectors import unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -255,22 +256,6 @@ def side_by_side(x: Float32, widths: Sequence[int]) -> list[Float64]:
     """The layers' own columns of ``x``, float64 (n, d) each."""
     edges = np.cumsum([0, *widths])
     return [x[:, start:end].astype(np.float64) for start, end in pairwise(edges.tolist())]
-
-
-def unit(x: Float32) -> Float32:
-    """Rows of ``x``, float32 (n, d), at norm 1.
-
-    Norms are taken in float64: encoders may give vectors of any length. A zero or non-finite row
-    raises ``VectorError``.
-    """
-    wide = np.ascontiguousarray(x, dtype=np.float64)
-    norms = np.sqrt((wide * wide).sum(axis=1))
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-    if bad.size:
-        what = "is zero" if norms[bad[0]] == 0 else "is not finite"
-        raise VectorError(f"vector {bad[0]} of {len(norms)} {what}", hint="embed this image again")
-    unit_rows: Float32 = (wide / norms[:, None]).astype(np.float32)
-    return unit_rows
 
 
 def query_codes(queries: Any, projection: Projection) -> Float16:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from retrieval_detect.store.groups import NONE, group_rows
 from retrieval_detect.store.manifest import ShardRecord, Stratum
 from retrieval_detect.store.originals import stored_images
-from retrieval_detect.store.schema import norm_column, rows_table, with_thumbnails
+from retrieval_detect.store.schema import grouping_layer, norm_column, rows_table, with_thumbnails
 from retrieval_detect.store.shards import cut, write_shard
 from retrieval_detect.store.splits import StratumKey, assign_splits
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, SPLITS, Facts
@@ -97,11 +97,6 @@ def append_rows(
         count_strata(manifest.strata, images, splits, new_groups),
         manifest.next_row_id + len(rows),
     )
-
-
-def grouping_layer(layers: Sequence[str]) -> str:
-    """The layer whose cosine confirms near-duplicates: ``proj`` where it is stored."""
-    return "proj" if "proj" in layers else layers[0]
 
 
 def _stored_homes(images: set[bytes], snapshot: Snapshot) -> dict[bytes, tuple[int, Split]]:

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from retrieval_detect.errors import EncoderMismatch, UsageError, VectorError
 from retrieval_detect.files import write_atomically
 from retrieval_detect.store.schema import CONTENT_ID_BYTES, norm_column
-from retrieval_detect.store.staging import found_facts, normalise
+from retrieval_detect.store.staging import found_facts
+from retrieval_detect.vectors import normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,6 +12,9 @@ import pyarrow as pa
 from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
+    from retrieval_detect.types import Int64
+
+if TYPE_CHECKING:
     from retrieval_detect.types import Bool, Int64, UInt64
 
 FORMAT = "retrieval-detect/index"
@@ -131,3 +134,8 @@ def expand_ranges(low: Int64, high: Int64) -> tuple[Int64, Int64]:
     owner = np.repeat(np.arange(len(low)), lengths)
     offset = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return owner, low[owner] + offset
+
+
+def grouping_layer(layers: Sequence[str]) -> str:
+    """The layer whose cosine confirms near-duplicates: ``proj`` where it is stored."""
+    return "proj" if "proj" in layers else layers[0]

@@ -20,10 +20,11 @@ from retrieval_detect.store.layout import STAGING
 from retrieval_detect.store.schema import CONTENT_ID_BYTES, THUMBNAIL, norm_column
 from retrieval_detect.store.shards import write_array
 from retrieval_detect.types import ORIGINAL_VIEW, Embedded
+from retrieval_detect.vectors import normalise
 
 if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import Float16, Float32
+    from retrieval_detect.types import Float16
 
 Key: TypeAlias = tuple[bytes, str]
 """Content id and view."""
@@ -37,18 +38,6 @@ _FACTS = {
     "format": pa.string(),
     "notes": pa.string(),
 }
-
-
-def normalise(vectors: Float32) -> tuple[Float16, Float32]:
-    """float32 (n, d) as a network gives it → float16 (n, d) unit norm, float32 (n,) norms before.
-
-    Rounds through float64 and float32, bit for bit as queries are (``search.projection.unit``).
-    Rows must be finite and not zero; the pipeline turns others into failures.
-    """
-    wide = vectors.astype(np.float64)
-    norms = np.sqrt((wide * wide).sum(axis=1))
-    unit = (wide / norms[:, None]).astype(np.float32)
-    return unit.astype(np.float16), norms.astype(np.float32)
 
 
 def found_facts(rows: Sequence[Embedded]) -> dict[str, list[Any]]:

@@ -14,12 +14,11 @@ from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.pipeline import embed_views
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.labelled import refuse_both_labels
-from retrieval_detect.progress import quiet
 from retrieval_detect.store.failures import record_failures
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.plans import Planned, UpdatePlan, conflicts_with, plan, still_wanted, wanted_views
-from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem, quiet
 
 if TYPE_CHECKING:
     import numpy as np

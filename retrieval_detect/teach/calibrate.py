@@ -8,196 +8,44 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.ask.banks import Asked
+from retrieval_detect.ask.calibrations import calibration_name
 from retrieval_detect.ask.fitted import PLAIN
-from retrieval_detect.ask.methods import Methods, calibration_name
+from retrieval_detect.ask.methods import Methods, calibrations
+from retrieval_detect.ask.rows import CalibrationScores, Progress, score_rows
 from retrieval_detect.errors import UsageError
-from retrieval_detect.progress import quiet
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
-from retrieval_detect.scoring.conformal import TRAITS, Conformal, size_class
+from retrieval_detect.scoring.conformal import Conformal
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
-from retrieval_detect.scoring.vote import nobody_left
 from retrieval_detect.store.manifest import ALL_ROWS
-from retrieval_detect.store.schema import norm_column
-from retrieval_detect.types import LABELS, ORIGINAL_VIEW
+from retrieval_detect.types import LABELS, SPLITS, quiet
 from retrieval_detect.verdicts import Question
+
+if TYPE_CHECKING:
+    from retrieval_detect.scoring.calibration import Calibration
+    from retrieval_detect.store.manifest import FittedRecord, Manifest
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.store.writer import Writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.ask.methods import Answers
     from retrieval_detect.store.manifest import FittedRecord, Manifest
-    from retrieval_detect.store.shards import Shard
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
     from retrieval_detect.store.writer import Writer
-    from retrieval_detect.types import Bool, Label, Split
+    from retrieval_detect.types import Bool
 
     Float64 = NDArray[np.float64]
 
 _FOLDS = 5
-_COLUMNS = ["content_id", "phash", "group", "width", "height", "format"]
-_AT_ONCE = 1024
-"""Rows asked about together."""
-
-Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Which live rows to ask about: of ``splits``, with row ids from ``since`` up to ``until``.
-
-    ``at_most`` : so many, evenly spread.
-    """
-
-    splits: tuple[Split, ...] = ("calib",)
-    since: int = 0
-    until: int | None = None
-    at_most: int | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CalibrationScores:
-    """What the banks say of stored rows; all of length n.
-
-    ``names`` : generators of fakes, sources of photographs; ``row_ids``, ``groups`` : int64;
-    ``scores`` : float64, positive = fake; ``typical`` : float64; ``fake`` : bool. ``traits`` : each of
-    ``conformal.TRAITS`` → its value for every row. ``own`` : float64, how close a fake lies to its own
-    generator (``attribution.generator_densities``), -inf for a photograph.
-    """
-
-    names: list[str]
-    row_ids: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    scores: Float64
-    typical: Float64
-    fake: Bool
-    traits: Mapping[str, list[str]]
-    own: Float64
-
-
-def score_rows(
-    rows: Snapshot,
-    question: Question,
-    *,
-    chosen: Chosen = Chosen(),
-    judge: Snapshot | None = None,
-    device: str = "auto",
-    progress: Progress = quiet,
-) -> CalibrationScores:
-    """Ask ``judge`` (default: ``rows`` itself) about rows, in an order of ``rows`` alone.
-
-    A row's own group does not vote; views are not asked about.
-    """
-    methods = Methods(judge or rows, device=device)
-    question = methods.checked(question)
-    parts = []
-    for block in rows_to_ask(rows, chosen, methods.layers(question)):
-        answers = methods.ask(block.asked, question)
-        if not answers.voted.all():
-            raise nobody_left(answers.missing[0])
-        own = _own_densities(methods, question, block, answers)
-        parts.append((block, answers.scores, answers.typical, own))
-        progress(len(block.names))
-    scores, typical, own = (
-        np.concatenate([np.empty(0), *(part[column] for part in parts)]) for column in (1, 2, 3)
-    )
-    return CalibrationScores(
-        [name for block, *_ in parts for name in block.names],
-        np.concatenate([np.empty(0, np.int64), *(block.row_ids for block, *_ in parts)]),
-        np.concatenate([np.empty(0, np.int64), *(block.groups for block, *_ in parts)]),
-        scores,
-        typical,
-        np.concatenate([np.empty(0, bool), *(block.fake for block, *_ in parts)]),
-        {trait: [value for block, *_ in parts for value in block.traits[trait]] for trait in TRAITS},
-        own,
-    )
-
-
-def _own_densities(methods: Methods, question: Question, block: AskedRows, answers: Answers) -> Float64:
-    """How close each fake lies to its own generator, float64 (n,); see ``CalibrationScores.own``."""
-    codes = {name: i for i, name in enumerate(methods.banks(question.projection).references("fake").names)}
-    known = [codes.get(name, -1) if fake else -1 for name, fake in zip(block.names, block.fake, strict=True)]
-    code = np.array(known, np.int64)
-    densities = methods.generator_densities(answers, question)[np.arange(len(code)), code]
-    return np.where(code < 0, -np.inf, densities)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AskedRows:
-    """Stored images of one shard that are asked about; the group of each is its own.
-
-    ``row_ids``, ``groups`` : int64 (n,). ``names`` : see ``CalibrationScores``. ``traits`` : each of
-    ``conformal.TRAITS`` → its value for every row.
-    """
-
-    row_ids: NDArray[np.int64]
-    asked: Asked
-    names: list[str]
-    groups: NDArray[np.int64]
-    label: Label
-    traits: Mapping[str, list[str]]
-
-    @property
-    def fake(self) -> Bool:
-        """Bool (n,), all alike."""
-        return np.full(len(self.names), self.label == "fake")
-
-
-def rows_to_ask(snapshot: Snapshot, chosen: Chosen, layers: Sequence[str]) -> Iterator[AskedRows]:
-    """The rows chosen, a block at a time, in an order of ``snapshot`` alone; views are left out."""
-    shards = [s for label in LABELS for split in chosen.splits for s in snapshot.shards(label, split)]
-    live = [np.flatnonzero(snapshot.live(s) & _within(s, chosen) & _original(s)) for s in shards]
-    total = sum(map(len, live))
-    step = 1 if chosen.at_most is None else max(1, -(-total // chosen.at_most))
-    for shard, positions in zip(shards, live, strict=True):
-        wanted = positions[::step]
-        for start in range(0, len(wanted), _AT_ONCE):
-            yield _block(shard, wanted[start : start + _AT_ONCE], layers)
-
-
-def _original(shard: Shard) -> Bool:
-    views = shard.columns(["view"])["view"].to_pylist()
-    return np.array([view == ORIGINAL_VIEW for view in views], bool)
-
-
-def _within(shard: Shard, chosen: Chosen) -> Bool:
-    row_ids = np.asarray(shard.row_ids)
-    inside: Bool = row_ids >= chosen.since
-    return inside if chosen.until is None else inside & (row_ids < chosen.until)
-
-
-def _block(shard: Shard, positions: NDArray[np.int64], layers: Sequence[str]) -> AskedRows:
-    label = shard.record.label
-    name = "generator" if label == "fake" else "source"
-    rows = shard.take(positions, [*_COLUMNS, name, *(norm_column(layer) for layer in layers)])
-    columns = {column: rows[column].to_pylist() for column in [*_COLUMNS, name]}
-    vectors = {
-        layer: shard.vectors(layer)[positions].astype(np.float32)
-        * rows[norm_column(layer)].to_numpy()[:, None]
-        for layer in layers
-    }
-    asked = Asked(
-        columns["content_id"],
-        np.array(columns["phash"], np.uint64),
-        vectors,
-        {i: {group} for i, group in enumerate(columns["group"])},
-    )
-    sizes = map(size_class, columns["width"], columns["height"])
-    return AskedRows(
-        np.asarray(shard.row_ids)[positions],
-        asked,
-        columns[name],
-        np.array(columns["group"], np.int64),
-        label,
-        {"format": columns["format"], "size": list(sizes)},
-    )
 
 
 def fit_calibration(
@@ -298,3 +146,38 @@ def commit_calibration(store: Store, calibration: Calibration) -> Manifest:
                 hint="Run rd fit calibration again.",
             )
         return writer.fit([write_calibration(writer, calibration)])
+
+
+def measurable(snapshot: Snapshot) -> bool:
+    """Whether both banks can vote and rows of both labels are set aside."""
+    return all(snapshot.n_rows([(label, split)]) for label in LABELS for split in SPLITS)
+
+
+def calibrated_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
+    """Calibrations for the generation to be, where those it has are of other scores or other rows."""
+    return [fit() for fit in calibrations_to_fit(writer, to_be, device=device)]
+
+
+def calibrations_to_fit(
+    writer: Writer, to_be: Snapshot, *, device: str = "auto"
+) -> Iterator[Callable[[], FittedRecord]]:
+    """What fits each of them.
+
+    What is calibrated through the default projection in force will be through that to come.
+    """
+    if not measurable(to_be):
+        return
+    methods, rows_digest = Methods(to_be, device=device), to_be.rows_digest()
+    before, after = writer.snapshot.manifest.projection, to_be.manifest.projection
+    known = {(c.method, c.projection): c for c in calibrations(to_be)}
+    moved = {
+        (c.method, after): replace(c, projection=after) for c in known.values() if c.projection == before
+    }
+    for old in (moved | known).values():
+        if (old.scorer, old.rows_digest) != (methods.scorer(old.question), rows_digest):
+            yield partial(_calibrated_again, writer, to_be, old, device)
+
+
+def _calibrated_again(writer: Writer, to_be: Snapshot, old: Calibration, device: str) -> FittedRecord:
+    fitted = fit_calibration(to_be, old.question, likelihood=old.likelihood_method, device=device)
+    return write_calibration(writer, fitted)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.ask.methods import Methods, calibration_name, calibrations
+from retrieval_detect.ask.calibrations import calibration_name
+from retrieval_detect.ask.methods import Methods, calibrations
 from retrieval_detect.ask.regions import CropMethods, read_regions
 from retrieval_detect.heads.base import unnamed
 from retrieval_detect.store.snapshot import Snapshot

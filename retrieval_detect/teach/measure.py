@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.methods import Methods, calibrations
+from retrieval_detect.ask.rows import CalibrationScores, Chosen, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.conformal import at_least
-from retrieval_detect.store.append import grouping_layer
-from retrieval_detect.teach.calibrate import CalibrationScores, Chosen, fit_calibration, score_rows
-from retrieval_detect.teach.projections import measurable
+from retrieval_detect.store.schema import grouping_layer
+from retrieval_detect.teach.calibrate import fit_calibration, measurable
 from retrieval_detect.teach.refit import refitted, with_fitted
 from retrieval_detect.types import SPLITS
 

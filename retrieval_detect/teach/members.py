@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.methods import load_head
+from retrieval_detect.ask.rows import Chosen, score_rows
 from retrieval_detect.errors import UsageError
-from retrieval_detect.progress import quiet
 from retrieval_detect.store.training import TrainingSet, load_training_set
-from retrieval_detect.teach.calibrate import Chosen, score_rows
-from retrieval_detect.types import METHODS
+from retrieval_detect.types import METHODS, quiet
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:

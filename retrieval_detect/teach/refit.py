@@ -10,22 +10,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from retrieval_detect.ask.fitted import read_fitted
 from retrieval_detect.ask.methods import load_head
-from retrieval_detect.ask.regions import regions_to_fit
 from retrieval_detect.errors import RdError, UsageError
 from retrieval_detect.projections.registry import KINDS, fit_projection
 from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.training import load_training_set
 from retrieval_detect.store.writer import with_records
-from retrieval_detect.teach.projections import (
-    DEFAULT,
-    calibrations_to_fit,
-    default_projection,
-    measurable,
-    training_set,
-    write_head,
-    write_projection,
-)
+from retrieval_detect.teach.calibrate import calibrations_to_fit, measurable
+from retrieval_detect.teach.heads import training_set, write_head
+from retrieval_detect.teach.projections import DEFAULT, default_projection, write_projection
+from retrieval_detect.teach.regions import regions_to_fit
 
 if TYPE_CHECKING:
     from retrieval_detect.search.projection import Affine

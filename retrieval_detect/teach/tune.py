@@ -18,7 +18,7 @@ from retrieval_detect.store.layout import BANKS
 from retrieval_detect.store.manifest import GROWTH
 from retrieval_detect.store.shards import SMALL_ROWS
 from retrieval_detect.store.tuned import Tuned, TunedBank
-from retrieval_detect.teach.projections import calibrated_anew
+from retrieval_detect.teach.calibrate import calibrated_anew
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Neighbours
 
 if TYPE_CHECKING:

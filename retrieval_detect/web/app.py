@@ -16,7 +16,6 @@ from fastapi.routing import APIRouter
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
-from retrieval_detect import __version__
 from retrieval_detect.errors import UsageError
 from retrieval_detect.names import named, printable
 from retrieval_detect.report.html.write import STYLE, evidence_fragment, map_fragment
@@ -24,6 +23,7 @@ from retrieval_detect.report.json import failure_json, verdict_json
 from retrieval_detect.store.select import count_by, kept_history
 from retrieval_detect.types import Facts, Failure, ImageItem, Label
 from retrieval_detect.verdicts import Question
+from retrieval_detect.version import __version__
 from retrieval_detect.web.additions import Teacher
 from retrieval_detect.web.errors import Refused, add_handlers, body
 from retrieval_detect.web.safety import Guard

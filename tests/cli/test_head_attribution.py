@@ -14,7 +14,7 @@ from retrieval_detect.heads.caption import CaptionHead
 from retrieval_detect.images.labelled import pixels
 from retrieval_detect.images.sources import scan
 from retrieval_detect.store.store import Store
-from retrieval_detect.teach.projections import commit_head
+from retrieval_detect.teach.heads import commit_head
 from tests.cli.layered import build
 
 KNOWN = ["flux", "firefly", "sdxl"]

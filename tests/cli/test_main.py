@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
-from retrieval_detect import __version__, errors
+from retrieval_detect import errors
 from retrieval_detect.cli.main import COMMANDS, rd
 from retrieval_detect.cli.settings import Settings
+from retrieval_detect.version import __version__
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from retrieval_detect import Index
-from retrieval_detect.ask.methods import read_calibration
+from retrieval_detect.ask.calibrations import read_calibration
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.store.manifest import GeneratorFacts, read_current

@@ -12,11 +12,11 @@ from retrieval_detect.ask.banks import Banks
 from retrieval_detect.ask.methods import asked_about, stored_copies
 from retrieval_detect.scoring.near import same_image
 from retrieval_detect.search.exact import search
-from retrieval_detect.search.projection import unit
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.projections import commit_projection, fitted_projection
 from retrieval_detect.types import LABELS, NEAR_HAMMING, Facts
+from retrieval_detect.vectors import unit
 from tests.layered import add, image, images, layered
 from tests.rescoring import near_duplicates
 from tests.votes import BankNeighbours, nearest_images

@@ -20,11 +20,10 @@ from retrieval_detect.errors import (
     VectorError,
 )
 from retrieval_detect.images.sources import from_bytes, scan
-from retrieval_detect.search.projection import unit
 from retrieval_detect.store.failures import read_failures
-from retrieval_detect.store.staging import normalise
 from retrieval_detect.teach import build
 from retrieval_detect.types import ImageItem
+from retrieval_detect.vectors import normalise, unit
 from tests.factories import picture, png, write_pictures
 
 

@@ -20,13 +20,8 @@ from retrieval_detect.store.imported import import_index
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.sweep import KEPT_GENERATIONS
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.teach.projections import (
-    commit_head,
-    commit_projection,
-    fitted_projection,
-    training_set,
-    use_projection,
-)
+from retrieval_detect.teach.heads import commit_head, training_set
+from retrieval_detect.teach.projections import commit_projection, fitted_projection, use_projection
 from retrieval_detect.types import Failure
 from retrieval_detect.verdicts import Question
 from tests.factories import add, embedded, new_store

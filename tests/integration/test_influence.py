@@ -10,7 +10,7 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.report.json import verdict_json, verdict_schema
 from retrieval_detect.report.words import full
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.teach.projections import commit_head
+from retrieval_detect.teach.heads import commit_head
 from tests.factories import add, embedded, names, new_store
 from tests.integration.test_calibrate import images, taught
 
@@ -74,7 +74,7 @@ def test_a_bank_that_would_be_empty(tmp_path):
 
 def test_a_head_cannot_do_without(store):
     from retrieval_detect.heads.linear import LinearHead
-    from retrieval_detect.teach.projections import training_set
+    from retrieval_detect.teach.heads import training_set
 
     commit_head(store, "lr", LinearHead().fit(training_set(store.snapshot(), LinearHead())))
     with pytest.raises(UsageError, match="trained again"):

@@ -8,15 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
+from retrieval_detect.ask.calibrations import read_calibration
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.ask.methods import (
-    Methods,
-    as_stored,
-    asked_about,
-    calibrations,
-    load_head,
-    read_calibration,
-)
+from retrieval_detect.ask.methods import Methods, asked_about, calibrations, load_head
+from retrieval_detect.ask.rows import score_rows
 from retrieval_detect.errors import EncoderMismatch, IndexCorrupt, UsageError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.heads.layers import LayersHead
@@ -25,15 +20,12 @@ from retrieval_detect.heads.svm import SvmHead
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
-from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration, score_rows
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.heads import commit_head, training_set
 from retrieval_detect.teach.members import member_scores
-from retrieval_detect.teach.projections import (
-    commit_head,
-    commit_projection,
-    fitted_projection,
-    training_set,
-)
+from retrieval_detect.teach.projections import commit_projection, fitted_projection
 from retrieval_detect.types import METHODS
+from retrieval_detect.vectors import as_stored
 from retrieval_detect.verdicts import Question
 from tests.layered import WIDTHS, image, images, layered
 

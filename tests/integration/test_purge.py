@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_detect import Index
-from retrieval_detect.ask.methods import Methods, load_head, read_calibration
+from retrieval_detect.ask.calibrations import read_calibration
+from retrieval_detect.ask.methods import Methods, load_head
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import IndexStateError, UsageError
 from retrieval_detect.files import sha256_file
@@ -31,7 +32,7 @@ from retrieval_detect.store.verify import findings
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.teach.erasing import purge
-from retrieval_detect.teach.projections import commit_head, training_set
+from retrieval_detect.teach.heads import commit_head, training_set
 from retrieval_detect.types import Facts, Failure
 from retrieval_detect.verdicts import Question
 from tests.factories import add, embedded, names, new_store, png

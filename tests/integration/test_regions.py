@@ -11,7 +11,7 @@ from scipy.stats import kstest
 
 from retrieval_detect import Detector
 from retrieval_detect.ask.methods import asked_about
-from retrieval_detect.ask.regions import CropMethods, HighestCrops, commit_regions, fit_regions, pooled
+from retrieval_detect.ask.regions import CropMethods, HighestCrops, pooled
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.images.decode import decode
@@ -20,6 +20,7 @@ from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.report.heatmap import heat_map_png
 from retrieval_detect.store.verify import findings
 from retrieval_detect.teach.measure import Reviewer
+from retrieval_detect.teach.regions import commit_regions, fit_regions
 from retrieval_detect.verdicts import Question
 from tests.factories import embedded, picture, png
 from tests.integration.test_stability import taught

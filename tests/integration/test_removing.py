@@ -12,14 +12,8 @@ from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.teach import refit
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.teach.projections import (
-    DEFAULT,
-    commit_head,
-    commit_projection,
-    fit_default,
-    fitted_projection,
-    training_set,
-)
+from retrieval_detect.teach.heads import commit_head, training_set
+from retrieval_detect.teach.projections import DEFAULT, commit_projection, fit_default, fitted_projection
 from retrieval_detect.verdicts import Question
 from tests.layered import image, layered
 

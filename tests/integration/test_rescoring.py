@@ -21,8 +21,9 @@ from retrieval_detect.store.exchange import EmbeddingsFile
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.heads import commit_head, training_set
 from retrieval_detect.teach.members import member_scores
-from retrieval_detect.teach.projections import commit_head, commit_projection, fitted_projection, training_set
+from retrieval_detect.teach.projections import commit_projection, fitted_projection
 from retrieval_detect.types import METHODS, Embedded, Facts, ImageItem
 from retrieval_detect.verdicts import Question
 from tests.layered import WIDTHS, add, image, images, layered

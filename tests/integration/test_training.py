@@ -24,15 +24,10 @@ from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.training import load_training_set
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.heads import commit_head, remove_head, training_set
 from retrieval_detect.teach.measure import Reviewer
 from retrieval_detect.teach.members import member_scores
-from retrieval_detect.teach.projections import (
-    commit_head,
-    commit_projection,
-    fitted_projection,
-    remove_head,
-    training_set,
-)
+from retrieval_detect.teach.projections import commit_projection, fitted_projection
 from retrieval_detect.verdicts import Question
 from tests.layered import EACH, WIDTHS, add, image, images, layered
 

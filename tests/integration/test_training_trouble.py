@@ -18,14 +18,14 @@ from retrieval_detect.heads.svm import SvmHead
 from retrieval_detect.store.manifest import read_current
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
-from retrieval_detect.teach.projections import (
+from retrieval_detect.teach.heads import (
     commit_head,
-    fitted_projection,
     import_for,
     require_same_weights,
     scored_rows,
     training_set,
 )
+from retrieval_detect.teach.projections import fitted_projection
 from tests.layered import WIDTHS, add, empty, image, images, layered
 
 HEADS = [

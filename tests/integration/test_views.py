@@ -20,10 +20,10 @@ from retrieval_detect.images.laundering import crop_boxes, kind_of, render, stor
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.review.whole import verify
 from retrieval_detect.scoring.vote import TEMPERATURE
-from retrieval_detect.search.projection import unit
 from retrieval_detect.store.verify import findings
 from retrieval_detect.teach import build
 from retrieval_detect.types import Embedded, Failure
+from retrieval_detect.vectors import unit
 from tests.factories import picture, png
 
 VIEWS = ("jpeg", "crops")

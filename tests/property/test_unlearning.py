@@ -17,14 +17,9 @@ from retrieval_detect.ask.methods import calibrations
 from retrieval_detect.heads.registry import head_class
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+from retrieval_detect.teach.heads import commit_head, training_set
 from retrieval_detect.teach.measure import Reviewer
-from retrieval_detect.teach.projections import (
-    commit_head,
-    commit_projection,
-    fit_default,
-    fitted_projection,
-    training_set,
-)
+from retrieval_detect.teach.projections import commit_projection, fit_default, fitted_projection
 from retrieval_detect.verdicts import Question
 from tests.layered import add, images, layered
 from tests.rescoring import near_duplicates

@@ -110,4 +110,4 @@ def test_what_people_write_is_read_in_one_place():
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in parsers
     }
-    assert readers == {"texts.py", "demo.py", "published.py"}
+    assert readers == {"texts.py", "tour.py", "published.py"}

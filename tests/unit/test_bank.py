@@ -16,9 +16,10 @@ from retrieval_detect.search import exact, scan, threads
 from retrieval_detect.search._faiss import distribution_status, faiss
 from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
 from retrieval_detect.search.blocks import BlockScan
-from retrieval_detect.search.projection import Identity, query_codes, unit
+from retrieval_detect.search.projection import Identity, query_codes
 from retrieval_detect.search.scan import CpuScan, FlatScan
 from retrieval_detect.search.state import BankState
+from retrieval_detect.vectors import unit
 
 TASKS = Path("/proc/self/task")
 D = 32

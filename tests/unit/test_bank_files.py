@@ -19,7 +19,8 @@ from retrieval_detect.search._faiss import faiss
 from retrieval_detect.search.bank import Bank
 from retrieval_detect.search.derived import BankFiles
 from retrieval_detect.search.exact import ShardVectors
-from retrieval_detect.search.projection import Identity, unit
+from retrieval_detect.search.projection import Identity
+from retrieval_detect.vectors import unit
 
 D = 24
 

@@ -10,12 +10,12 @@ from retrieval_detect.cli.settings import (
     SETTING_NAMES,
     Settings,
     index_home,
-    index_names,
     index_path,
     load_settings,
     variable,
 )
 from retrieval_detect.errors import ConfigError, UsageError
+from retrieval_detect.store.indexes import index_names
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,6 @@ from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, cross_val_sc
 from sklearn.pipeline import make_pipeline
 
 from retrieval_detect import Detector, Index
-from retrieval_detect.ask.methods import as_stored
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.projections.registry import fit_projection
@@ -21,6 +20,7 @@ from retrieval_detect.search.projection import query_codes
 from retrieval_detect.sklearn import PhotographWhitening, PrototypeClassifier, RetrievalClassifier
 from retrieval_detect.store.training import load_training_set
 from retrieval_detect.types import METHODS
+from retrieval_detect.vectors import as_stored
 from tests.factories import add, embedded, names, new_store
 from tests.fitting import made_up
 from tests.votes import BankNeighbours, vote_on

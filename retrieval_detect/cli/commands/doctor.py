@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from retrieval_detect import __version__
 from retrieval_detect.cli.params import Command, Run
 from retrieval_detect.errors import EncoderError, WeightsUnavailable
+from retrieval_detect.version import __version__
 
 if TYPE_CHECKING:
     from retrieval_detect.cli.output import Output
@@ -267,7 +267,8 @@ def _home(settings: Settings) -> Check:
 
 
 def _indexes(settings: Settings) -> Check:
-    from retrieval_detect.cli.settings import index_home, index_names
+    from retrieval_detect.cli.settings import index_home
+    from retrieval_detect.store.indexes import index_names
 
     names = index_names(index_home(settings))
     if names:

@@ -99,12 +99,12 @@ def regions(run: Run, dry_run: bool) -> None:
     A query of regions then says how many photographs have a crop as high. It needs an index with crops:
     rd build-index --views crops, or rd bank add --views crops.
     """
-    from retrieval_detect.ask.regions import commit_regions, fit_regions
     from retrieval_detect.cli.again import committed
     from retrieval_detect.cli.progress import progress
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.report.words import number
     from retrieval_detect.store.store import Store
+    from retrieval_detect.teach.regions import commit_regions, fit_regions
     from retrieval_detect.verdicts import Question
 
     settings = run.settings
@@ -190,7 +190,7 @@ def _use(run: Run, store: Store, name: str, *, dry_run: bool) -> None:
 def _fit(run: Run, store: Store, name: str, wanted: _Wanted, *, dry_run: bool) -> None:
     from retrieval_detect.cli.again import same_index
     from retrieval_detect.cli.recipes import parse_layers
-    from retrieval_detect.store.append import grouping_layer
+    from retrieval_detect.store.schema import grouping_layer
     from retrieval_detect.teach.projections import check_projection_name, commit_projection, fitted_projection
 
     check_projection_name(name)

@@ -65,7 +65,7 @@ def import_head(run: Run, file: Path, name: str | None, layer: str | None, dry_r
     """
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.store.store import Store
-    from retrieval_detect.teach.projections import check_name, commit_head
+    from retrieval_detect.teach.heads import check_name, commit_head
 
     name = name or ("finetuned" if file.suffix == _TRAINED else "ufd")
     check_name(name)
@@ -86,7 +86,7 @@ def _imported(run: Run, file: Path, layer: str | None, snapshot: Snapshot) -> He
     from retrieval_detect.heads.published import import_fc_weights
     from retrieval_detect.heads.trained import read_trained
     from retrieval_detect.store.training import require_layers_stored
-    from retrieval_detect.teach.projections import import_for
+    from retrieval_detect.teach.heads import import_for
 
     if file.suffix == _TRAINED and layer:
         raise click.UsageError("--layer is of .pth files: this file says which layer it reads")
@@ -108,7 +108,7 @@ def remove_head(run: Run, name: str, dry_run: bool) -> None:
     """Take a head and its calibrations out of the index; rd bank rollback brings them back."""
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.store.store import Store
-    from retrieval_detect.teach.projections import remove_head, require_removable
+    from retrieval_detect.teach.heads import remove_head, require_removable
 
     store = Store(index_path(run.settings))
     record = {"index": str(store.folder), "name": name}

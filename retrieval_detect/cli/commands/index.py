@@ -35,7 +35,8 @@ command.add_command(map_)
 def list_(run: Run) -> None:
     """List the indexes in the home."""
     from retrieval_detect.cli.output import Column, human_bytes
-    from retrieval_detect.cli.settings import index_home, index_names
+    from retrieval_detect.cli.settings import index_home
+    from retrieval_detect.store.indexes import index_names
 
     home = index_home(run.settings)
     names = index_names(home)

@@ -104,7 +104,7 @@ def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[st
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.report.words import training_lines
     from retrieval_detect.store.store import Store
-    from retrieval_detect.teach.projections import check_name, commit_head
+    from retrieval_detect.teach.heads import check_name, commit_head
 
     name = name or head.kind
     if "members" in extra:
@@ -136,8 +136,8 @@ def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[st
 
 
 def _rows(run: Run, snapshot: Snapshot, head: Head, extra: dict[str, Any]) -> TrainingSet:
+    from retrieval_detect.teach.heads import scored_rows, training_set
     from retrieval_detect.teach.members import member_scores
-    from retrieval_detect.teach.projections import scored_rows, training_set
 
     if "members" in extra:
         return member_scores(snapshot, extra["members"], device=run.settings.device, progress=run.output.note)
@@ -151,7 +151,7 @@ def _fit(run: Run, head: Head, rows: TrainingSet, snapshot: Snapshot, extra: dic
     text = None
     if head.needs_text:
         from retrieval_detect.encoders.text import load_text_tower
-        from retrieval_detect.teach.projections import require_same_weights
+        from retrieval_detect.teach.heads import require_same_weights
 
         settings = run.settings
         text = load_text_tower(
@@ -170,7 +170,7 @@ def _fit(run: Run, head: Head, rows: TrainingSet, snapshot: Snapshot, extra: dic
 def _held_back(snapshot: Snapshot, head: Head) -> dict[str, Any]:
     """How well it tells the rows set aside for calibration, of known generators and sources."""
     from retrieval_detect.scoring.metrics import auc
-    from retrieval_detect.teach.projections import training_set
+    from retrieval_detect.teach.heads import training_set
 
     if head.kind in ("quality", "ensemble"):
         return {"auc_calib": None}

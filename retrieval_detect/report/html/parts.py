@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from retrieval_detect import __version__
 from retrieval_detect.report import words
 from retrieval_detect.report.html import strings as t
 from retrieval_detect.report.html.records import Bar, Fact, InfluenceRow, StabilityView, ViewRow
 from retrieval_detect.report.views import POOLS, agreement, rarity
 from retrieval_detect.store.manifest import tool_versions
 from retrieval_detect.verdicts import Question
+from retrieval_detect.version import __version__
 
 if TYPE_CHECKING:
     from retrieval_detect.types import DecodedImage, Provenance

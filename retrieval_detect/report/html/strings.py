@@ -5,8 +5,8 @@ Templates know this module as ``t``. What is said of verdicts on a terminal too 
 
 from __future__ import annotations
 
-from retrieval_detect import __version__
 from retrieval_detect.report.words import BECAUSE
+from retrieval_detect.version import __version__
 
 LANGUAGE = "en"
 TITLE_ONE = "Evidence about {name}"

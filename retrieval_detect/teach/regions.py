@@ -1,0 +1,118 @@
+"""Fitting how high the crops of photographs score by chance; see ``ask.regions``."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval_detect.ask.banks import Asked
+from retrieval_detect.ask.calibrations import calibration_name
+from retrieval_detect.ask.fitted import PLAIN
+from retrieval_detect.errors import UsageError
+from retrieval_detect.images.laundering import CROPS, kind_of
+from retrieval_detect.scoring.vote import nobody_left
+from retrieval_detect.store.manifest import BANK_ROWS
+from retrieval_detect.store.training import load_training_set
+from retrieval_detect.types import quiet
+from retrieval_detect.verdicts import Question
+
+if TYPE_CHECKING:
+    from retrieval_detect.store.manifest import FittedRecord, Manifest, RowStratum
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.store.writer import Writer
+from retrieval_detect.ask.regions import CropMethods, HighestCrops, _require_crops, read_regions
+
+_FITTED_ON: tuple[RowStratum, ...] = (*BANK_ROWS, ("real", "calib"))
+
+
+def fit_regions(
+    snapshot: Snapshot,
+    question: Question | None = None,
+    *,
+    device: str = "auto",
+    progress: Callable[[int], None] = quiet,
+) -> HighestCrops:
+    """Judge the crops of every photograph set aside, its own group left out; no image is opened.
+
+    ``question`` : the method, its k and the projection. ``progress`` is called with 1 a photograph. Raises
+    ``UsageError`` where no photograph that is set aside has crops.
+    """
+    _require_crops(snapshot)
+    methods = CropMethods(snapshot, device=device)
+    question = methods.checked(question or Question())
+    photographs = []
+    for crops in _photographs(snapshot, methods.layers(question)):
+        answers = methods.ask(crops, question)
+        if answers.missing:
+            raise nobody_left(answers.missing[0])
+        photographs.append((len(crops), float(answers.scores.max())))
+        progress(1)
+    if not photographs:
+        raise UsageError(
+            "no photograph that is set aside for calibration has crops",
+            hint="A fifth of each source with 25 images or more is set aside: rd bank add --views crops",
+        )
+    return HighestCrops(
+        question.method,
+        question.k or 0,
+        question.projection or PLAIN,
+        methods.scorer(question),
+        snapshot.rows_digest(_FITTED_ON),
+        tuple(photographs),
+    )
+
+
+def _photographs(snapshot: Snapshot, layers: Sequence[str]) -> Iterator[Asked]:
+    """The crops of each photograph set aside that has some."""
+    rows = load_training_set(snapshot, layers, split="calib", views=True)
+    known = snapshot.take(rows.row_ids.tolist(), ["content_id", "phash", "view"])
+    vectors = {layer: rows.as_encoded(layer) for layer in layers}
+    crops: dict[bytes, list[int]] = defaultdict(list)
+    for position in np.flatnonzero(~rows.fake).tolist():
+        if kind_of(known[position]["view"]) == CROPS:
+            crops[known[position]["content_id"]].append(position)
+    for image, positions in crops.items():
+        yield Asked(
+            [image] * len(positions),
+            np.full(len(positions), known[positions[0]]["phash"], np.uint64),
+            {layer: x[positions] for layer, x in vectors.items()},
+            {i: {int(rows.groups[positions[0]])} for i in range(len(positions))},
+        )
+
+
+def write_regions(writer: Writer, fitted: HighestCrops) -> FittedRecord:
+    """It as a file of the index; it counts once it is committed."""
+    name = calibration_name(fitted.method, fitted.projection)
+    files = {"json": json.dumps(fitted.to_json(), sort_keys=True).encode()}
+    rows = (fitted.rows_digest, _FITTED_ON)
+    return writer.write_fitted("regions", name, method="conformal", files=files, rows=rows)
+
+
+def regions_to_fit(
+    writer: Writer, to_be: Snapshot, *, device: str = "auto"
+) -> Iterator[Callable[[], FittedRecord]]:
+    """For those of the generation to be whose crops are of other references by now: what judges them."""
+    for record in to_be.stale():
+        if record.kind == "regions" and (known := read_regions(to_be, record.name)):
+            yield partial(_regions_again, writer, to_be, known, device)
+
+
+def _regions_again(writer: Writer, to_be: Snapshot, old: HighestCrops, device: str) -> FittedRecord:
+    question = Question(old.method, old.k, old.projection)
+    return write_regions(writer, fit_regions(to_be, question, device=device))
+
+
+def commit_regions(store: Store, fitted: HighestCrops) -> Manifest:
+    """Make it the one in force for its method; refuses if the references have changed since."""
+    with store.writer() as writer:
+        if writer.snapshot.rows_digest(_FITTED_ON) != fitted.rows_digest:
+            raise UsageError(
+                "the references changed while their crops were judged", hint="Run rd fit regions again."
+            )
+        return writer.fit([write_regions(writer, fitted)])
