@@ -256,13 +256,21 @@ def test_an_image_given_twice_is_stored_once(pictures, run_rd):
 
 
 def test_hostile_names_are_kept_apart_from_the_terminal(pictures, run_rd):
-    folder = pictures / "generated" / "gen\n\x1b[31m"
-    folder.mkdir()
-    (folder / "a\x1b]0;x\x07.png").write_bytes(png(90, fake=True))
+    (pictures / "generated" / "a\x1b]0;x\x07.png").write_bytes(png(90, fake=True))
     (pictures / "generated" / os.fsdecode(b"b\xff.png")).write_bytes(png(91, fake=True))
     (pictures / "generated" / "[x]*?.png").write_bytes(png(92, fake=True))
     result = build(run_rd)
     assert result.exit_code == 0 and "\x1b" not in result.stdout + result.stderr
-    listed = run_rd("bank", "list").stdout
-    assert "gen\\n\\x1b[31m" in listed and "\x1b" not in listed
+    listed = run_rd("bank", "list", "--by", "row").stdout
+    assert "a\\x1b]0;x\\x07.png" in listed and "\x1b" not in listed
     assert json.loads(build(run_rd, "--json").stdout)["added"] == 0
+
+
+def test_a_folder_whose_name_can_name_no_generator_is_refused(pictures, run_rd):
+    folder = pictures / "generated" / "gen\n\x1b[31m"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png(90, fake=True))
+    result = build(run_rd)
+    assert result.exit_code == 2 and "\x1b" not in result.stderr
+    assert "generator 'gen\\n\\x1b[31m' holds the invisible character U+000A" in result.stderr
+    assert run_rd("bank", "list").exit_code != 0
