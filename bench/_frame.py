@@ -1,4 +1,4 @@
-"""The frame of a benchmark: options, what is noted beside its numbers, JSON written, tables printed."""
+"""The frame of a benchmark: options, what is noted beside its numbers, JSON written, tables shown."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench import _numbers
 from bench._machine import ROOT, machine, versions
 
 RESULTS = ROOT / "bench" / "results"
@@ -26,8 +27,19 @@ def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="Where to write (default: in bench/results)."
     )
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the tables of FILE.")
+    add_render(parser)
     return parser
+
+
+def add_render(parser: argparse.ArgumentParser) -> None:
+    """``--render FILE``, and in ``command`` what shows it again."""
+    parser.add_argument(
+        "--render",
+        type=Path,
+        metavar="FILE",
+        help="Only print the tables of FILE, and put them into docs/numbers.md.",
+    )
+    parser.set_defaults(command=parser.prog)
 
 
 def about(name: str, **more: str | None) -> dict[str, Any]:
@@ -44,13 +56,13 @@ def carry_out(
     *,
     indent: int | None = 1,
 ) -> None:
-    """Measure, write the JSON, print the tables; or print those of an earlier result (``--render``).
+    """Measure, write the JSON, print the tables; or show those of an earlier result (``--render``).
 
     What was only tried (``--quick``) is written where ``--out`` says, or not at all. ``indent`` : of the
     JSON; ``None`` : long lists, a record a line.
     """
     if options.render:
-        print(tables(json.loads(options.render.read_text(encoding="utf-8"))))
+        show(options.render, options.command, tables)
         return
     result = measure()
     out = options.out
@@ -61,6 +73,29 @@ def carry_out(
         out.write_text(_text(result, indent) + "\n", encoding="utf-8")
         say(f"written: {out}")
     print(tables(result))
+
+
+def show(result: Path, command: str, tables: Callable[[dict[str, Any]], str]) -> None:
+    """Print the tables of a result, and put them into their block of docs/numbers.md."""
+    rendered = tables(json.loads(result.read_text(encoding="utf-8")))
+    publish(_numbers.block_of(result), f"{command} --render {_numbers.from_root(result)}", rendered)
+
+
+def publish(name: str, command: str, rendered: str, page: Path | None = None) -> None:
+    """Print Markdown, and put it into a block of ``page`` (docs/numbers.md) as what ``command`` wrote."""
+    page = page or _numbers.PAGE
+    print(rendered)
+    if not _numbers.put(name, command, rendered, page):
+        say(f"{page.name} has no block {name}: it was printed only")
+
+
+def origin(result: Mapping[str, Any]) -> str:
+    """On what, when, from which code and by which command a result was measured."""
+    machine = result["machine"]
+    head, *changed = (result.get("git_commit") or result.get("commit") or "unknown").split("-")
+    code = f"commit {head[:12]}" + " and changes" * bool(changed)
+    command = f", `{result['command']}`" if "command" in result else ""
+    return f"{machine.get('cpu')}, {machine.get('cores')} cores; {result['date'][:10]}, {code}{command}"
 
 
 def _text(result: dict[str, Any], indent: int | None) -> str:

@@ -1,60 +1,37 @@
-"""A result as Markdown: everything for people, and the few lines that the project's README shows."""
+"""The result of ``bench.main_job`` as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench._accuracy import MAIN_VOTES
 from bench._rivals import BALANCED, MAJORITY_CLASS, PIXELS, REGRESSION
 
-BEGIN, END = "<!-- numbers: python -m bench.main_job --render -->", "<!-- /numbers -->"
 _RIVALS = (REGRESSION, BALANCED, PIXELS, MAJORITY_CLASS)
-_DEFAULT_VOTE = MAIN_VOTES[0]
 
 
-def report(result: Mapping[str, Any]) -> str:
+def tables(result: Mapping[str, Any]) -> str:
     """Every table, with headings."""
     return "\n".join(
         [
             *_heading(result),
-            "\n## Generators the banks know (in-distribution)\n",
+            "\n### Generators the banks know (in-distribution)\n",
             *_known_words(result),
             *_known_overall(result),
             "\nAUC, each generator's images against all photographs asked about:\n",
             *_known_by_generator(result, "auc"),
             "\nRecall at 5 % false alarms:\n",
             *_known_by_generator(result, "recall_at_5_percent_fpr"),
-            "\n## A generator the banks do not know, then taught\n",
+            "\n### A generator the banks do not know, then taught\n",
             *_unseen_words(result),
             *_unseen_mean(result),
             *_unseen_by_generator(result),
-            "\n## Speed and size\n",
+            "\n### Speed and size\n",
             *_costs(result),
-            "\n## Adding to a growing index\n",
+            "\n### Adding to a growing index\n",
             *_growth(result),
         ]
     )
-
-
-def honest_numbers(result: Mapping[str, Any]) -> str:
-    """The block of the project's README, between markers so that it can be found and replaced."""
-    lines = [
-        BEGIN,
-        "",
-        *_heading(result),
-        "\n**Generators the banks know.** " + " ".join(_known_words(result)),
-        *_known_by_generator(result, "auc", short=True),
-        "\n**A generator the banks do not know, then taught.** " + " ".join(_unseen_words(result)),
-        *_unseen_mean(result),
-        f"\nBy generator, AUC of the `{_DEFAULT_VOTE}` vote (in brackets: {REGRESSION}, {PIXELS}):\n",
-        *_unseen_default(result),
-        "\n**Speed and size.**\n",
-        *_costs(result),
-        "",
-        END,
-    ]
-    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------- words
@@ -113,17 +90,14 @@ def _known_overall(result: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(["", "AUC (95 %)", "recall at 5 % false alarms", "accuracy at score 0"], rows)
 
 
-def _known_by_generator(result: Mapping[str, Any], measure: str, *, short: bool = False) -> Iterator[str]:
-    """``short`` : only the main votes, with the figure over all generators."""
+def _known_by_generator(result: Mapping[str, Any], measure: str) -> Iterator[str]:
     methods = _ordered(result["in_distribution"]["methods"])
-    if short:
-        methods = [(name, quality) for name, quality in methods if name in (*MAIN_VOTES, *_RIVALS)]
     generators = list(methods[0][1]["by_generator"])
     rows = []
     for name, quality in methods:
         cells = [f"{quality['by_generator'][generator][measure]:.2f}" for generator in generators]
-        rows.append([name, *([f"{quality[measure]:.2f}"] if short else []), *cells])
-    yield from _table(["AUC" if short else "", *(["all"] if short else []), *generators], rows)
+        rows.append([name, *cells])
+    yield from _table(["", *generators], rows)
 
 
 def _unseen_mean(result: Mapping[str, Any]) -> Iterator[str]:
@@ -158,20 +132,6 @@ def _with_range(quality: Mapping[str, Mapping[str, float]]) -> str:
     value, recall = quality["auc"], quality["recall_at_5_percent_fpr"]["mean"]
     spread = "" if value["min"] == value["max"] else f" ({value['min']:.2f} to {value['max']:.2f})"
     return f"{value['mean']:.2f}{spread} {recall:.2f}"
-
-
-def _unseen_default(result: Mapping[str, Any]) -> Iterator[str]:
-    by_generator = result["unseen_generator"]["by_generator"]
-    numbers = list(next(iter(by_generator.values()))["added"])
-    rows = []
-    for generator, taught in by_generator.items():
-        cells = []
-        for number in numbers:
-            methods = taught["added"][number]["methods"]
-            ours, *rivals = (methods[name]["auc"]["mean"] for name in (_DEFAULT_VOTE, REGRESSION, PIXELS))
-            cells.append(f"{ours:.2f} ({', '.join(f'{rival:.2f}' for rival in rivals)})")
-        rows.append([generator, *cells])
-    yield from _table(["", *(f"n = {number}" for number in numbers)], rows)
 
 
 def _ordered(methods: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench._data import DEFAULT_DATA, Sample, load
-from bench._frame import Clock, about, carry_out, parser_of, rounded
+from bench._frame import Clock, about, carry_out, origin, parser_of, rounded
 from bench._index import Origin
 from bench._machine import commit
 from retrieval_detect.ask.detector import Detector
@@ -86,10 +86,8 @@ def judged(
 
 def tables(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    cpu = result["machine"]
     lines = [
-        f"Encoder `{result['encoder']}`, no CLIP; {cpu.get('cpu', 'CPU')}; {result['date'][:10]}, commit "
-        f"{result['git_commit'][:12]}, `{result['command']}`.",
+        f"Encoder `{result['encoder']}`, no CLIP; {origin(result)}.",
         "",
         "**Every source known** (in-distribution: the fifth image of each folder is asked about, the rest "
         f"are references; {result['every_source_known']['calibration_photographs']} calibration photographs, "

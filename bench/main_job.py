@@ -15,7 +15,7 @@ from bench._growth import ROUNDS, SIZES, growth
 from bench._index import Origin
 from bench._machine import commit
 from bench._speed import speed
-from bench._tables import honest_numbers, report
+from bench._tables import tables
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
 
@@ -25,14 +25,13 @@ _QUICK_SIZES, _QUICK_ROUNDS = (300, 1_000, 3_000), 4
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, write the JSON, print the tables; or print the table of an earlier measurement."""
+    """Measure, write the JSON, print the tables."""
     parser = parser_of("main_job", __doc__)
     parser.add_argument(
         "--data", type=Path, default=DEFAULT_DATA, help="Folder with real/SOURCE and fake/GENERATOR."
     )
     parser.add_argument("--quick", action="store_true", help="A few images, to try it out; no number counts.")
     options = parser.parse_args(arguments)
-    tables = honest_numbers if options.render else report
     carry_out("main_job", options, lambda: rounded(measure(options.data, quick=options.quick)), tables)
 
 

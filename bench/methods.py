@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from bench._contest import Contest, Entry, VoteEntry, entries
 from bench._data import DEFAULT_DATA, load
-from bench._frame import Clock, about, carry_out, parser_of, rounded
+from bench._frame import Clock, about, carry_out, origin, parser_of, rounded
 from bench._index import Origin
 from bench._machine import commit
 from bench._nested import INNER_N, OUTER_N, SEEDS, Fold, World, inner_folds, merged, outer_folds
@@ -39,25 +38,6 @@ CHOSEN, CHOSEN_OF_ALL = (
 )
 PIXELS = "trivial pixel statistics"
 DEFAULT = "density, T=0.1: nullspace proj, directions=32"
-_SHORT = (
-    CHOSEN,
-    DEFAULT,
-    "density, T=0.1: whiten proj, shrinkage=0.5",
-    "density, T=0.1: whiten block05+proj, shrinkage=0.5",
-    "density, last layer, T=0.1",
-    "k-NN, last layer, k=5",
-    "logistic regression (linear)",
-    "logistic regression, standardised, unbalanced",
-    "svm",
-    "prototype, gaussian, shrinkage=0.5",
-    "prototype, vMF",
-    "density, T=0.1: lda proj",
-    "density, T=0.1: mask proj",
-    "density, T=0.1: nca proj",
-    "linear, UFD's optimiser",
-    "layers (RINE)",
-    PIXELS,
-)
 _BINS = 15
 
 
@@ -66,11 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("methods", __doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--quick", action="store_true", help="One seed, few images: tries the code.")
-    parser.add_argument("--short", action="store_true", help="The README's lines of it.")
     options = parser.parse_args(arguments)
-    shown = partial(tables, short=options.short)
     measured = lambda: rounded(measure(options.data, quick=options.quick))  # noqa: E731
-    carry_out("methods", options, measured, shown, indent=None)
+    carry_out("methods", options, measured, tables, indent=None)
 
 
 def measure(data: Path, *, quick: bool) -> dict[str, Any]:
@@ -221,8 +199,8 @@ def overall_choice(result: Mapping[str, Any]) -> list[tuple[str, float]]:
     return sorted(means.items(), key=lambda pair: -pair[1])
 
 
-def tables(result: Mapping[str, Any], *, short: bool = False) -> str:
-    """The result as Markdown, best inner AUC first; ``short`` : the lines that the README shows."""
+def tables(result: Mapping[str, Any]) -> str:
+    """The result as Markdown, best inner AUC first."""
     inner = dict(overall_choice(result))
     by_fold = chosen(result, eligible=True), chosen(result, eligible=False)
     rows = defaultdict(lambda: defaultdict(list))
@@ -230,11 +208,8 @@ def tables(result: Mapping[str, Any], *, short: bool = False) -> str:
         for name in _names(row, *by_fold):
             rows[name][row["n"]].append(row)
     order = sorted(rows, key=lambda name: (name not in (CHOSEN, CHOSEN_OF_ALL), -inner.get(name, 0)))
-    order = [name for name in order if not short or name in _SHORT]
     lines = [
-        f"Encoder `{result['encoder']}`, no CLIP; {result['machine'].get('cpu', 'CPU')}; "
-        f"{result['date'][:10]}, commit {result['git_commit'][:12]}, `{result['command']}`. "
-        f"{len(result['folds'])} outer folds.",
+        f"Encoder `{result['encoder']}`, no CLIP; {origin(result)}. {len(result['folds'])} outer folds.",
         "",
         "| method | inner AUC | AUC at n = 0 | 5 | 20 | 50 | recall 0 | 5 | 20 | 50 | AP 20 | Cllr 20 "
         "| ECE 20 | AUC 20, unseen source |",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -19,15 +18,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
-from bench._frame import RESULTS, rounded
-from bench._machine import ROOT, commit, machine, versions
+from bench._frame import about, carry_out, origin, parser_of, rounded
+from bench._machine import ROOT, commit
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.images.sources import scan
 
@@ -39,32 +37,28 @@ SCORE_TOLERANCE = 0.02
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.serve", description=__doc__)
+    parser = parser_of("serve", __doc__)
     parser.add_argument("photographs", type=Path, nargs="?")
     parser.add_argument("fakes", type=Path, nargs="?")
     parser.add_argument("--index", type=Path, help="An index that is there already.")
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only print the table of FILE.")
     options = parser.parse_args(arguments)
-    if options.render:
-        print(table(json.loads(options.render.read_text(encoding="utf-8"))))
-        return
-    if not (options.photographs and options.fakes):
+    if not (options.render or (options.photographs and options.fakes)):
         parser.error("give a folder of photographs and one of fakes")
+    carry_out("serve", options, lambda: rounded(_measured(options)), table)
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         index = options.index or _built(Path(folder) / "index", options.photographs, options.fakes)
-        result = rounded(measure(index, options))
-    out = options.out or RESULTS / f"serve-{result['date'][:10]}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+        return measure(index, options)
 
 
 def measure(index: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All numbers of one run."""
     pictures, expected = _questions(index, [options.photographs, options.fakes], options.images)
-    date = datetime.now(UTC).replace(microsecond=0)
+    head = about("serve", command="python -m bench.serve PHOTOGRAPHS FAKES", git_commit=commit())
     runs = {}
     for name, flags, clients in (
         ("one at a time", ("--batch-size", "1"), CLIENTS),
@@ -75,12 +69,7 @@ def measure(index: Path, options: argparse.Namespace) -> dict[str, Any]:
             found = asyncio.run(_load(pictures, expected, clients=clients, seconds=options.seconds))
             runs[name] = found.summary() | {"clients": clients, "peak_bytes": _peak_bytes(pid)}
     return {
-        "benchmark": "serve",
-        "date": date.isoformat(),
-        "command": "python -m bench.serve PHOTOGRAPHS FAKES",
-        "git_commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
+        **head,
         "images": len(pictures),
         "seconds": options.seconds,
         "runs": runs,
@@ -204,6 +193,8 @@ async def _one(http: httpx.AsyncClient, found: Found, picture: bytes, score: flo
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     lines = [
+        f"{result['images']} images, by the offline encoder; {origin(result)}.",
+        "",
         "| | clients | images/s | p50 | p99 | turned away | errors | wrong | peak memory |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench._data import DEFAULT_DATA, load
-from bench._frame import Clock, about, carry_out, parser_of, rounded
+from bench._frame import Clock, about, carry_out, origin, parser_of, rounded
 from bench._index import Origin
 from bench._machine import commit
 from bench._nested import INNER_N, SEEDS, Fold, World, inner_folds, merged, outer_folds
@@ -245,9 +245,7 @@ def _kept(world: World, fold: Fold) -> Iterator[dict[str, Any]]:
 def table(result: Mapping[str, Any]) -> str:
     """The result as Markdown."""
     lines = [
-        f"Encoder `{result['encoder']}`, no CLIP, {result['images']:,} images; "
-        f"{result['machine'].get('cpu', 'CPU')}; {result['date'][:10]}, commit {result['git_commit'][:12]}, "
-        f"`{result['command']}`.",
+        f"Encoder `{result['encoder']}`, no CLIP, {result['images']:,} images; {origin(result)}.",
         "",
         "| counted | T | AUC | AUC, `1` | flagged | flagged, `1` | old generators |",
         "|---|---|---|---|---|---|---|",

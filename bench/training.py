@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench._frame import Clock, about, carry_out, parser_of, rounded
+from bench._frame import Clock, about, carry_out, origin, parser_of, rounded
 from bench._machine import commit
 from retrieval_detect.heads.linear import TOLERANCE, LinearHead
 from retrieval_detect.heads.prompt import PromptHead
@@ -167,12 +167,9 @@ def _text_tower(folder: Path) -> Any:
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     linear, prompt = result["linear"], result["prompt"]
-    cpu = result["machine"]
     return "\n".join(
         [
-            f"{result['rows']:,} made-up cached vectors; {cpu.get('cpu', 'CPU')}, {cpu.get('cores')} cores; "
-            f"{result['date'][:10]}, commit {result['git_commit'][:12]}, `{result['command']}`; medians of "
-            f"{ROUNDS} rounds.",
+            f"{result['rows']:,} made-up cached vectors; {origin(result)}; medians of {ROUNDS} rounds.",
             "",
             "| work | rd | beside it | ratio |",
             "|---|---|---|---|",

@@ -18,18 +18,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from bench._data import DEFAULT_DATA, FOLD
-from bench._machine import ROOT, commit, machine, versions
+from bench._frame import RESULTS, add_render, origin, show
+from bench._machine import commit, machine, versions
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER
 from retrieval_detect.evaluate.context import Result
 from retrieval_detect.report.page import charts, svg
 from retrieval_detect.report.tables import markdown_table
 
-RESULTS = ROOT / "bench" / "results"
-README = ROOT / "bench" / "README.md"
 CATEGORIES = {
     "faces": ("stylegan2_faces", "ffhq_faces", "unsplash_faces"),
     "shoes": ("midjourney_shoes", "shoes"),
@@ -63,7 +63,7 @@ class Study:
 
 
 def main(study: Study, description: str, arguments: Sequence[str] | None = None) -> None:
-    """Measure and write JSON and SVG, or put an earlier result into bench/README.md."""
+    """Measure and write JSON and SVG, or show an earlier result and put it into docs/numbers.md."""
     parser = argparse.ArgumentParser(prog=f"python -m bench.accuracy.{study.name}", description=description)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="Images, or a published set.")
     parser.add_argument(
@@ -73,11 +73,10 @@ def main(study: Study, description: str, arguments: Sequence[str] | None = None)
     parser.add_argument("--encoder", default=OFFLINE_ENCODER, help="Of the index made without --index.")
     parser.add_argument("--cache", type=Path, help="Keep embeddings here: a second run makes none anew.")
     parser.add_argument("--out", type=Path, default=RESULTS, help="Folder of the result.")
-    parser.add_argument("--render", type=Path, metavar="FILE", help="Only put FILE into bench/README.md.")
+    add_render(parser)
     options = parser.parse_args(arguments)
     if options.render:
-        rendered = markdown(study, json.loads(options.render.read_text(encoding="utf-8")))
-        README.write_text(placed(README.read_text(encoding="utf-8"), study.name, rendered), encoding="utf-8")
+        show(options.render, options.command, partial(markdown, study))
         return
     result, drawings = measure(study, options)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -210,33 +209,17 @@ def _table(label: str, name: str, images: Sequence[Path]) -> str:
 
 def markdown(study: Study, result: Mapping[str, Json]) -> str:
     """The tables of a result, with what they were measured on."""
-    made, first = result["machine"], result["runs"][0]["about"]
+    first = result["runs"][0]["about"]
     each = ", ".join(f"{run['title'].lower()} {run['elapsed_s']:.0f} s" for run in result["runs"])
     parts = [
         f"{first['images']:,} images to ask about, {first['references']['real']:,} photographs and "
-        f"{first['references']['fake']:,} fakes in the index; encoder `{first['encoder']}`. {made['cpu']}, "
-        f"{made['cores']} cores, {result['date'][:10]}, {_commit(result['git_commit'])}, "
-        f"`{result['command']}`: {result['elapsed_s']:.0f} s ({each}), {result['cpu_s']:.0f} s of one core."
+        f"{first['references']['fake']:,} fakes in the index; encoder `{first['encoder']}`. "
+        f"{origin(result)}: {result['elapsed_s']:.0f} s ({each}), {result['cpu_s']:.0f} s of one core."
     ]
     for run in result["runs"]:
         parts += [f"{run['title']}:", study.table(run), " ".join(run["notes"])]
-    parts += [f"![{name}](results/{name})" for name in result.get("plots", ())]
+    parts += [f"![{name}](../bench/results/{name})" for name in result.get("plots", ())]
     return "\n\n".join(parts)
-
-
-def _commit(name: str | None) -> str:
-    """Short, but never without saying that the code was not quite that."""
-    head, _, dirty = (name or "unknown").partition("-")
-    return f"commit {head[:12]}" + (" and changes" if dirty else "")
-
-
-def placed(text: str, name: str, rendered: str) -> str:
-    """``text`` with what stands between the markers of ``name`` replaced."""
-    begin, end = f"<!-- accuracy: {name} -->", f"<!-- /accuracy: {name} -->"
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise SystemExit(f"bench/README.md has not the one pair of markers {begin} … {end}")
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n\n{rendered}\n\n{end}{rest.partition(end)[2]}"
 
 
 def rows_of(*columns: str) -> Callable[[Json], str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench._data import DEFAULT_DATA
-from bench._frame import about, carry_out, parser_of
+from bench._frame import about, carry_out, origin, parser_of
 from bench._machine import commit
 from bench.accuracy._common import Study, rd, split
 from bench.accuracy.incremental import ORDER
@@ -72,12 +72,10 @@ def tables(result: Mapping[str, Any]) -> str:
         }
         for run in result["runs"]
     ]
-    made, head = result["machine"], result["git_commit"][:12]
     skipped = {f"`{name}`: {why}" for run in result["runs"] for name, why in run["skipped"].items()}
     return "\n\n".join(
         [
-            f"{made['cpu']}, {made['cores']} cores, {result['date'][:10]}, commit {head}, "
-            f"`{result['command']}`.",
+            f"{origin(result)}.",
             markdown_table(tuple(rows[0]), rows),
             *[f"Not measured: {'; '.join(sorted(skipped))}."] * bool(skipped),
         ]

@@ -223,7 +223,7 @@ def _gpu_searching(result: Result) -> Found:
 # ---------------------------------------------------------------- what must be reached
 
 _SEARCH_PEERS = "stock FAISS IndexFlatIP; scikit-learn brute force; usearch exact; LanceDB flat"
-_SEE = "see Search, what did not help"
+_SEE = "see [what did not help](../bench/README.md#search)"
 
 AIMS = (
     Aim(
@@ -246,7 +246,7 @@ AIMS = (
         "≥ 75 %",
         "measured bfloat16 GEMM peak",
         _share_of_bound,
-        "see File to vector, where the network's time goes",
+        "see [where the network's time goes](../bench/README.md#file-to-vector)",
     ),
     Aim("search", "exact k-NN × 768, k = 10, q = 1", "≥ 4 ×", _SEARCH_PEERS, _searching(1, 4), _SEE),
     Aim("search", "same, q = 32", "≥ 5 ×", _SEARCH_PEERS, _searching(32, 5), _SEE),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bench._frame import origin
+
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    cpu, engine = result["machine"], result["embed"]["engine"]
     head = (
-        f"{result['model']}, random weights, engine {engine}; {cpu.get('cpu')}, {cpu.get('cores')} cores; "
-        f"{result['date'][:10]}, commit {(result['git_commit'] or 'unknown')[:12]}, `{result['command']}`; "
+        f"{result['model']}, random weights, engine {result['embed']['engine']}; {origin(result)}; "
         f"medians of {result['rounds']} rounds in turns."
     )
     lines = [*_decoding_lines(result), *_embedding_lines(result["embed"]), *_other_lines(result)]

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from bench._frame import about, carry_out, parser_of, say
+from bench._frame import about, carry_out, origin, parser_of, say
 from bench._machine import commit
 from bench._timing import rounds_of
 from bench.speed.search import PROJECTION, D, made, seconds, wide
@@ -88,6 +88,8 @@ def compared(sort, n, rounds):
 
 def tables(results):
     lines = [
+        f"{origin(results)}.",
+        "",
         "| vectors | search | found of 10 | of 200 | q = 1 | q = 64 | size | build |",
         "|-|-|-|-|-|-|-|-|",
     ]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench._frame import Clock, about, carry_out, parser_of, rounded
+from bench._frame import Clock, about, carry_out, origin, parser_of, rounded
 from bench._machine import ROOT, commit
 from bench._timing import rounds_of
 from bench.speed.embed import (
@@ -171,11 +171,8 @@ def _folder_rate(encoder: Any, paths: Sequence[Path]) -> Callable[[], float]:
 
 def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
-    cpu = result["machine"]
     lines = [
-        f"{cpu.get('cpu')}, {cpu.get('cores')} cores; {result['date'][:10]}, commit "
-        f"{(result['git_commit'] or 'unknown')[:12]}, `{result['command']}`; medians of {result['rounds']} "
-        "rounds in turns.",
+        f"{origin(result)}; medians of {result['rounds']} rounds in turns.",
         "",
         "| network, torch's engine | run by | images/s | over torch | first batch | from float32, centred |",
         "|---|---|---|---|---|---|",

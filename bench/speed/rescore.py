@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench._frame import about, carry_out, parser_of, say
+from bench._frame import about, carry_out, origin, parser_of, say
 from bench._machine import commit
 from bench._timing import rounds_of, took
 from retrieval_detect.ask.banks import SPARE
@@ -201,7 +201,7 @@ def table(results):
         "faster than one by one",
         "finished before",
     )
-    lines = [row(*head), row(*["---"] * len(head))]
+    lines = [f"{origin(results)}.", "", row(*head), row(*["---"] * len(head))]
     for found in results["banks"]:
         whole = found["rescore_s"]["median"]
         lines.append(

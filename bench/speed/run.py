@@ -3,7 +3,7 @@
     python -m bench.speed.run [--peers PYTHON] [--clip-retrieval FOLDER] [--only NAME...] [--quick]
     python -m bench.speed.run --render
 
-Results go to bench/results, the table into bench/README.md. ``--quick`` tries the code on little and writes
+Results go to bench/results, the table into docs/numbers.md. ``--quick`` tries the code on little and writes
 nothing; ``--render`` only makes the table anew from the newest results. Run it alone on the machine.
 """
 
@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench._frame import RESULTS, publish, say
 from bench._machine import ROOT
 from bench.speed._aims import table
-
-README, RESULTS = ROOT / "bench" / "README.md", ROOT / "bench" / "results"
-OPENS, CLOSES = "<!-- speed table: python -m bench.speed.run --render -->", "<!-- /speed table -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +48,15 @@ def main() -> int:
     """Run what was asked for, then render; 1 if a part failed."""
     options = _options()
     if options.render:
-        print(render(README, newest(RESULTS)))
+        render(newest(RESULTS))
         return 0
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         out = Path(folder) if options.quick else RESULTS
         failed = run_all([part for part in PARTS if part.name in options.only], options, out)
-        print(table(newest(out, quick=True)) if options.quick else render(README, newest(out)))
+        if options.quick:
+            print(table(newest(out, quick=True)))
+        else:
+            render(newest(out))
     if failed:
         say(f"failed: {', '.join(failed)}")
     return int(bool(failed))
@@ -74,11 +75,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="Little of everything; no number counts.")
     parser.add_argument("--render", action="store_true", help="Only the table, from the newest results.")
     return parser.parse_args()
-
-
-def say(text: str) -> None:
-    """Progress, beside the tables on stdout."""
-    print(text, file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- running
@@ -130,17 +126,9 @@ def newest(folder: Path, *, quick: bool = False) -> dict[str, dict]:
     return found
 
 
-def render(readme: Path, results: dict[str, dict]) -> str:
-    """Put the table between its marks; returns it."""
-    made, text = table(results), readme.read_text(encoding="utf-8")
-    before, opened, rest = text.partition(OPENS)
-    _, closed, after = rest.partition(CLOSES)
-    if not (opened and closed):
-        raise SystemExit(
-            f"{readme.name} lacks the marks {OPENS} and {CLOSES}: put them where the table belongs"
-        )
-    readme.write_text(f"{before}{OPENS}\n\n{made}\n\n{CLOSES}{after}", encoding="utf-8")
-    return made
+def render(results: dict[str, dict]) -> None:
+    """Print the table, and put it into its block of docs/numbers.md."""
+    publish("speed", "python -m bench.speed.run --render", table(results))
 
 
 if __name__ == "__main__":

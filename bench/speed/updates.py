@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench._frame import about, carry_out, parser_of, say
+from bench._frame import about, carry_out, origin, parser_of, say
 from bench._machine import ROOT, commit
 from bench._timing import rounds_of, took
 from retrieval_detect.types import LABELS
@@ -152,7 +152,7 @@ def table(results):
         ),
     ]
     head = [f"| {n:,} pictures, a finished build run again, beside | is |", "|---|---|"]
-    return "\n".join([*head, *(f"| {what} | {found} |" for what, found in rows)])
+    return "\n".join([f"{origin(results)}.", "", *head, *(f"| {what} | {found} |" for what, found in rows)])
 
 
 def main():

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench import _frame
+from bench import _frame, _numbers
 from bench._frame import about, carry_out, parser_of, rounded
 
 RESULT = {"date": "2026-01-02T03:04:05+00:00", "rows": [{"a": 1, "s": "é"}, {"a": 2, "s": "µ"}]}
@@ -24,6 +24,9 @@ def never():
 def run(tmp_path, monkeypatch, capsys):
     """Runs benchmark ``x`` with arguments; gives what it printed, and what lies in its results."""
     monkeypatch.setattr(_frame, "RESULTS", tmp_path / "results")
+    page = tmp_path / "numbers.md"
+    page.write_text("<!-- x: python -m bench.x --render old.json -->\n\n<!-- /x -->\n", encoding="utf-8")
+    monkeypatch.setattr(_numbers, "PAGE", page)
 
     def carried(*arguments, measure=lambda: RESULT, **how):
         parser = parser_of("x", "About x.\n\nTwo paragraphs.")
@@ -43,6 +46,8 @@ def test_a_result_is_written_by_its_date_and_shown_again(run, tmp_path, indent):
     assert json.loads(text) == RESULT and "µ" in text
     assert ('},\n{"a":2' in text) if indent is None else f'\n{" " * indent}"rows"' in text
     assert run("--render", str(path), measure=never)[0] == shown == "1é 2µ\n"
+    wrote = f"<!-- x: python -m bench.x --render {path} -->\n\n1é 2µ\n\n<!-- /x -->\n"
+    assert (tmp_path / "numbers.md").read_text(encoding="utf-8") == wrote
 
 
 def test_what_was_only_tried_is_written_nowhere_but_where_asked(run, tmp_path):

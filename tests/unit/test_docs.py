@@ -22,7 +22,7 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
-        for block in re.findall(r"```\n(.*?)```", page.read_text(), re.S):
+        for block in re.findall(r"^```\n(.*?)^```", page.read_text(), re.S | re.M):
             for line in block.splitlines():
                 line = line.removeprefix("$ ").split("#")[0].strip()
                 if re.match(r"rd( |$)", line):
@@ -54,9 +54,26 @@ def test_links_lead_somewhere(page):
 
 
 def test_no_number_without_a_machine():
-    """The README's numbers are rendered from a result file, which says when and where."""
-    block = re.search(r"<!-- numbers.*?-->(.*?)<!-- /numbers -->", (ROOT / "README.md").read_text(), re.S)
+    """The README's numbers are rendered from result files, which say when and where."""
+    block = re.search(r"<!-- summary.*?-->(.*?)<!-- /summary -->", (ROOT / "README.md").read_text(), re.S)
     assert block is not None
-    if block.group(1).strip():
-        assert re.search(r"\d{4}-\d{2}-\d{2}", block.group(1))
-        assert "trivial" in block.group(1)
+    assert re.search(r"\d{4}-\d{2}-\d{2}", block.group(1)) and "cores" in block.group(1)
+    assert "trivial" in block.group(1) and "efficientnet-lite0" in block.group(1)
+
+
+def test_the_readme_is_one_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors of a page, as GitHub makes them of its headings."""
+    lines = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M).splitlines()
+    titles = [line.lstrip("# ").lower() for line in lines if re.match(r"#+ ", line)]
+    return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_into_a_page_lead_to_a_heading(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", page.read_text()):
+        if "://" not in target:
+            assert anchor in headings(page.parent / target if target else page), f"{target}#{anchor}"
