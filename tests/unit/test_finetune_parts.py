@@ -148,8 +148,9 @@ def test_labels_weigh_alike_in_both_objectives():
     losses = torch.nn.functional.softplus(torch.where(classes > 0, -1, 1) * binary.scores(x))
     expected = (losses[:6].mean() + losses[6:].mean()) / 2
     assert binary.loss(x, classes).item() == pytest.approx(expected.item(), rel=1e-5)
-    weight, bias = binary.linear()
-    np.testing.assert_allclose(x @ weight + bias, binary.scores(x).detach(), rtol=1e-5)
+    layer = binary.arrays()
+    scores = x.numpy() @ layer["weight"] + layer["bias"]
+    np.testing.assert_allclose(scores, binary.scores(x).detach(), rtol=1e-5)
 
     text = torch.nn.functional.normalize(torch.randn(3, 5))
     matching = Captions(text, 10.0, counts, cpu)
@@ -161,12 +162,16 @@ def test_labels_weigh_alike_in_both_objectives():
     np.testing.assert_allclose(matching.scores(x), odds, rtol=1e-4, atol=1e-4)
 
 
-def test_with_one_generator_the_linear_head_has_the_sign_of_the_captions():
+@pytest.mark.parametrize("generators", [1, 3])
+def test_the_head_that_is_written_scores_as_the_captions_do(generators):
     from retrieval_detect.encoders._objectives import Captions
+    from retrieval_detect.heads.caption import CaptionHead
 
     torch.manual_seed(1)
-    text = torch.nn.functional.normalize(torch.randn(2, 5))
-    matching = Captions(text, 10.0, torch.ones(2), torch.device("cpu"))
-    x = torch.randn(20, 5)
-    weight, bias = matching.linear()
-    assert ((x @ weight + bias > 0) == (matching.scores(x) > 0)).all()
+    text = torch.nn.functional.normalize(torch.randn(1 + generators, 5))
+    matching = Captions(text, 10.0, torch.ones(1 + generators), torch.device("cpu"))
+    x, head = torch.randn(20, 5), CaptionHead()
+    head.restore(matching.arrays())
+    np.testing.assert_allclose(
+        head.decision_function({"proj": x.numpy()}), matching.scores(x), rtol=1e-4, atol=1e-4
+    )
