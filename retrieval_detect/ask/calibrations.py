@@ -34,6 +34,11 @@ def calibration_name(method: str, projection: str) -> str:
     return method if projection == PLAIN else f"{method}--{projection}"
 
 
+def projection_of(name: str) -> str:
+    """The projection of a ``calibration_name``, of whole images or of regions."""
+    return name.partition("--")[2] or PLAIN
+
+
 def read_calibration(snapshot: Snapshot, name: str) -> Calibration | None:
     """The calibration called ``name``, if there is one; ``IndexCorrupt`` if its file is none."""
     record = snapshot.fitted("calibration", name)

@@ -176,7 +176,11 @@ class Methods:
         if found is None or found.k != question.k:
             return
         if found.scorer != self.scorer(question):
-            yield f"the calibration is of scores of an earlier rd: rd fit calibration{_named(question)}"
+            same = found.rows_digest == self.snapshot.rows_digest()
+            what = (
+                "of scores of an earlier rd" if same else "of scores over other references than there are now"
+            )
+            yield f"the calibration is {what}: rd fit calibration{self._named(question)}"
         elif why := found.lacking(question):
             yield f"uncalibrated: {why}; add references, a fifth of each name's is set aside"
 
@@ -199,6 +203,12 @@ class Methods:
         through = self.banks(question.projection).projection.id
         other = votes and head.projection not in (None, through)
         return f"{' and '.join(votes)} scores through another projection" if other else ""
+
+    def _named(self, question: Question) -> str:
+        """The options of ``rd fit calibration`` for a ``checked`` question."""
+        named = "" if question.method == Question().method else f" --method {question.method}"
+        in_force = question.projection == self.snapshot.manifest.projection
+        return named if in_force else f"{named} --projection {question.projection}"
 
     def _stored(self, question: Question) -> Calibration | None:
         name = calibration_name(question.method, question.projection or PLAIN)
@@ -350,11 +360,6 @@ def asked_about(
         {layer: np.stack([image.vectors[layer] for image in images]) for layer in layers},
         {i: set(own_groups) for i in range(len(images))} if own_groups else {},
     )
-
-
-def _named(question: Question) -> str:
-    """The options of ``rd fit calibration`` for a method."""
-    return "" if question.method == Question().method else f" --method {question.method}"
 
 
 def methods_of(snapshot: Snapshot) -> tuple[str, ...]:

@@ -163,7 +163,9 @@ def calibrations_to_fit(
 ) -> Iterator[Callable[[], FittedRecord]]:
     """What fits each of them.
 
-    What is calibrated through the default projection in force will be through that to come.
+    What is calibrated through the default projection in force will be through that to come. Through any
+    other, what was fitted on other references stays as it is, and stale: projections that were tried once
+    would make every addition slower for ever.
     """
     if not measurable(to_be):
         return
@@ -173,8 +175,11 @@ def calibrations_to_fit(
     moved = {
         (c.method, after): replace(c, projection=after) for c in known.values() if c.projection == before
     }
-    for old in (moved | known).values():
-        if (old.scorer, old.rows_digest) != (methods.scorer(old.question), rows_digest):
+    for asked, old in (moved | known).items():
+        current = old.rows_digest == rows_digest
+        if current and asked in known and old.scorer == methods.scorer(old.question):
+            continue
+        if current or old.projection == after:
             yield partial(_calibrated_again, writer, to_be, old, device)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+from retrieval_detect.ask.calibrations import projection_of
 from retrieval_detect.ask.fitted import read_fitted
 from retrieval_detect.ask.methods import load_head
 from retrieval_detect.errors import RdError, UsageError
@@ -39,8 +40,9 @@ def refitted(
 ) -> list[FittedRecord]:
     """What goes with the generation to be: all that was fitted on references that change, fitted on it.
 
-    That is the projection in force, heads that are cheap, every calibration, and what was kept of crops:
-    see ``follows``. Additions and removals come through here alike, so that an index holds what it would
+    That is the projection in force, heads that are cheap, every calibration through that projection, and
+    what was kept of crops through it: see ``follows``.
+    Additions and removals come through here alike, so that an index holds what it would
     had it been built of what is left, and removing what was added restores it to the bit: searched through
     a map that has not seen a generator, its images take photographs along, and older generators lose
     (``bench.accuracy.incremental``). A temperature stays, so that scores keep their scale. Where too little
@@ -73,7 +75,7 @@ def follows(new: Snapshot, record: FittedRecord) -> bool:
             return record.name == new.manifest.projection and KINDS[record.method].cheap and small
         case "head":
             return load_head(new, record.name).cheap
-    return measurable(new)
+    return projection_of(record.name) == new.manifest.projection and measurable(new)
 
 
 def _maps_and_heads(writer: Writer, new: Snapshot, device: str) -> Iterator[Fit]:  # noqa: ARG001

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.banks import Asked
-from retrieval_detect.ask.calibrations import calibration_name
+from retrieval_detect.ask.calibrations import calibration_name, projection_of
 from retrieval_detect.ask.fitted import PLAIN
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import CROPS, kind_of
@@ -97,9 +97,13 @@ def write_regions(writer: Writer, fitted: HighestCrops) -> FittedRecord:
 def regions_to_fit(
     writer: Writer, to_be: Snapshot, *, device: str = "auto"
 ) -> Iterator[Callable[[], FittedRecord]]:
-    """For those of the generation to be whose crops are of other references by now: what judges them."""
+    """For those of the generation to be whose crops are of other references by now: what judges them.
+
+    Through the projection in force alone; see ``calibrations_to_fit``.
+    """
     for record in to_be.stale():
-        if record.kind == "regions" and (known := read_regions(to_be, record.name)):
+        in_force = projection_of(record.name) == to_be.manifest.projection
+        if record.kind == "regions" and in_force and (known := read_regions(to_be, record.name)):
             yield partial(_regions_again, writer, to_be, known, device)
 
 

@@ -9,11 +9,17 @@ from retrieval_detect.ask.detector import Detector
 from retrieval_detect.errors import VectorError
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.prototype import PrototypeHead
-from retrieval_detect.teach import refit
+from retrieval_detect.teach import calibrate, refit
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.teach.heads import commit_head, training_set
-from retrieval_detect.teach.projections import DEFAULT, commit_projection, fit_default, fitted_projection
+from retrieval_detect.teach.projections import (
+    DEFAULT,
+    commit_projection,
+    fit_default,
+    fitted_projection,
+    use_projection,
+)
 from retrieval_detect.verdicts import Question
 from tests.layered import image, layered
 
@@ -59,18 +65,71 @@ def test_a_fit_that_fails_holds_no_removal_up(index, monkeypatch, part, error):
 
 
 def test_a_calibration_that_fails_leaves_the_others_fitted(index, monkeypatch):
-    from retrieval_detect.teach import projections
-
-    fit = projections.fit_calibration
+    fit = calibrate.fit_calibration
 
     def fails(snapshot, question, **how):
         if question.method == "density":
             raise OSError("no space")
         return fit(snapshot, question, **how)
 
-    monkeypatch.setattr(projections, "fit_calibration", fails)
+    monkeypatch.setattr(calibrate, "fit_calibration", fails)
     index.remove(rows_of(index, "fake"), device="cpu")
     assert [record.name for record in index.snapshot().stale()] == [f"density--{DEFAULT}"]
+
+
+def tried(index, *names):
+    """Projections put in force one after another, each with all that is calibrated."""
+    for name in names:
+        snapshot = index.store.snapshot()
+        fitted = fitted_projection(snapshot, "whiten", ("proj",))
+        commit_projection(index.store, name, fitted, of=snapshot, device="cpu")
+
+
+def test_calibrations_through_projections_that_were_tried_once_cost_nothing_later(index, monkeypatch):
+    """What is not in force is not fitted again, at no change of the references; it is named as stale."""
+    tried(index, "one", "two", "three")
+    fitted, fit = [], calibrate.fit_calibration
+
+    def counted(snapshot, question, **how):
+        fitted.append((question.method, question.projection))
+        return fit(snapshot, question, **how)
+
+    monkeypatch.setattr(calibrate, "fit_calibration", counted)
+    gone = rows_of(index, "fake")
+    left = index.snapshot().without(gone)
+    would = [f.name for f in left.manifest.fitted if refit.follows(left, f)]
+    index.remove(gone, device="cpu")
+    assert sorted(fitted) == [("density", "three"), ("nearest", "three")]
+    assert sorted(would) == ["density--three", "nearest--three"]
+    stale = {f.name for f in index.snapshot().stale() if f.kind == "calibration"}
+    assert stale == {f"{m}--{p}" for m in ("density", "nearest") for p in (DEFAULT, "one", "two")}
+    warnings = Detector(index.snapshot()).judge(image("q"), projection="one").warnings
+    (said,) = [warning for warning in warnings if "fit calibration" in warning]
+    assert said.endswith("rd fit calibration --projection one")
+    use_projection(index.store, "one", device="cpu")
+    assert sorted(fitted[2:]) == [("density", "one"), ("nearest", "one")]
+
+
+def test_a_head_trained_again_is_calibrated_again_through_every_projection(index):
+    """Which no addition does; of references that changed since, the calibration stays as it was."""
+
+    def trained(c):
+        head = LinearHead(c=c)
+        commit_head(index.store, "lr", head.fit(training_set(index.snapshot(), head)), device="cpu")
+
+    trained(1.0)
+    commit_calibration(index.store, fit_calibration(index.snapshot(), Question("lr"), device="cpu"))
+    tried(index, "one")
+    trained(0.1)
+    other = Question("lr", projection=DEFAULT)
+    assert Detector(index.snapshot()).calibration(other) is not None
+    index.remove(rows_of(index, "fake"), device="cpu")
+    detector = Detector(index.snapshot())
+    assert detector.calibration(Question("lr")) is not None and detector.calibration(other) is None
+    warnings = detector.judge(image("q"), method="lr", projection=DEFAULT).warnings
+    (said,) = [warning for warning in warnings if "fit calibration" in warning]
+    assert "earlier rd" not in said
+    assert said.endswith(f"rd fit calibration --method lr --projection {DEFAULT}")
 
 
 def test_all_photographs_can_go(index):
