@@ -155,7 +155,7 @@ def memory(store, path, larger, folder):
     """Peak memory of the command, for the queries and for several times as many."""
     peaks = []
     for i, source in enumerate((path, larger)):
-        arguments = ("query", "--vectors", str(source), "--out", str(folder / f"memory{i}"), "-q")
+        arguments = ("rescore", str(source), "--out", str(folder / f"memory{i}"), "-q")
         peaks.append(took("-m", "retrieval_detect", *arguments, "--index", str(store.folder)).peak_bytes)
     return peaks
 

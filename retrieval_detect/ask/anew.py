@@ -43,7 +43,7 @@ def _calibration(snapshot: Snapshot, record: FittedRecord) -> str:
 
 def _regions(snapshot: Snapshot, record: FittedRecord) -> str:
     found = read_regions(snapshot, record.name)
-    return shlex.join(["rd", "fit", "regions", *(_asked(snapshot, found) if found else ())])
+    return shlex.join(["rd", "fit", "calibration", "--regions", *(_asked(snapshot, found) if found else ())])
 
 
 def _asked(snapshot: Snapshot, found: Calibration | HighestCrops) -> Iterator[str]:

@@ -357,8 +357,8 @@ def _detector_of(snapshot: Snapshot, generation: int, *, device: str) -> Detecto
     if generation not in kept:
         raise UsageError(
             f"generation {generation} of index {snapshot.folder.name!r} is not there any more",
-            hint=f"There are {', '.join(map(str, kept[:-1])) or 'none'} (rd bank history). Without "
-            "--changed-since all verdicts are written.",
+            hint=f"There are {', '.join(map(str, kept[:-1])) or 'none'} (rd bank list --by generation). "
+            "Without --changed-since all verdicts are written.",
         )
     before = kept_snapshot(snapshot.folder, generation)
     for label in LABELS:

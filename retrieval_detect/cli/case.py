@@ -25,7 +25,7 @@ _OPTIONS = (
         "--case",
         metavar="DIR",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Keep a log there, which rd report verify checks; the generation asked is kept, too.",
+        help="Keep a log there, which rd report --verify checks; the generation asked is kept, too.",
     ),
     click.option("--examiner", metavar="NAME", help="With --case: who asks (default: the user's name)."),
     click.option(
@@ -106,8 +106,6 @@ def examination_of(run: Run, asked: dict[str, Any]) -> Examination | None:
     case, examiner, blind = (asked.pop(name) for name in ("case", "examiner", "blind"))
     if examiner and not case:
         raise UsageError("--examiner means nothing without --case")
-    if case and asked["vectors"] is not None:
-        raise UsageError("a case is about images, and --vectors opens none", hint="Give images instead.")
     if case or blind:
         return Examination(run, case=case, examiner=examiner, asks=blind and _somebody_sits_here())
     return None
@@ -122,8 +120,6 @@ def require_blind(run: Run, asked: Mapping[str, Any]) -> bool:
 
     if not asked["blind"]:
         return False
-    if asked["vectors"] is not None:
-        raise UsageError("--blind shows evidence first, and --vectors has none", hint="Give images instead.")
     if run.output.format != "human":
         raise UsageError(f"--blind is for people, and --format {run.output.format} tells verdicts at once")
     if not (asked["report"] or _somebody_sits_here()):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import click
 
 from retrieval_detect.cli.params import EVERYWHERE, Group
+from retrieval_detect.cli.renamed import option_now
 from retrieval_detect.cli.streams import drop_stdout, open_streams
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.passed import counting
@@ -37,21 +38,22 @@ class Entry(NamedTuple):
 
 COMMANDS: Mapping[str, Entry] = {
     "query": Entry("Ask", "query", "Judge images by their nearest references"),
+    "rescore": Entry("Ask", "rescore", "Judge stored embeddings, without opening an image"),
     "serve": Entry("Ask", "serve", "Answer on a web page and over HTTP"),
     "demo": Entry("Ask", "demo", "Take the whole tour on sample images"),
     "build-index": Entry("Build and teach", "build_index", "Embed and store references of both labels"),
     "bank": Entry("Build and teach", "bank", "Add, remove and list references; undo"),
     "fit": Entry("Build and teach", "fit", "Fit what verdicts need: calibration, projections"),
     "train": Entry("Build and teach", "train", "Train a head on the stored references; no image is opened"),
+    "finetune": Entry("Build and teach", "finetune", "Train an image encoder itself, from images"),
     "head": Entry("Build and teach", "head", "List, import and remove trained heads"),
     "audit": Entry("Look inside", "audit", "Say whether an index, or a set of images, is evidence"),
     "eval": Entry("Look inside", "eval", "Measure an index on images whose labels are known"),
-    "index": Entry("Look inside", "index", "List, describe, check and share indexes"),
-    "report": Entry("Look inside", "report", "List and verify the verdicts of an examiner's case"),
+    "index": Entry("Look inside", "index", "Describe, check and share indexes"),
+    "report": Entry("Look inside", "report", "List the verdicts of an examiner's case, or verify them"),
     "launder": Entry("Look inside", "launder", "Write laundered copies of images, or unify them"),
     "embed": Entry("Look inside", "embed", "Write embeddings of images to a Parquet file"),
     "doctor": Entry("Set up", "doctor", "Say what is installed, what is missing and how to mend it"),
-    "completion": Entry("Set up", "completion", "Print the completion script of a shell"),
 }
 
 
@@ -145,12 +147,14 @@ def _unknown_option(error: click.NoSuchOption) -> Complaint:
     from difflib import get_close_matches
     from textwrap import fill
 
+    where = error.ctx.command_path if error.ctx else "rd"
+    if now := option_now(where, error.option_name):
+        return _error(now, exit_code=error.exit_code)
     params = error.ctx.command.get_params(error.ctx) if error.ctx else []
     names = sorted(max(p.opts, key=len) for p in params if isinstance(p, click.Option))
     near = get_close_matches(error.option_name, names, n=1)
     hint = [f"Did you mean {near[0]}?"] if near else []
     hint.append(fill(f"Options: {' '.join(names)}", width=78, break_on_hyphens=False))
-    where = error.ctx.command_path if error.ctx else "rd"
     return _error(f"{where} has no option {error.option_name}", "\n".join(hint), exit_code=error.exit_code)
 
 
@@ -275,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``rd``; returns its exit code.
 
     0 done, 1 failed, 2 usage, 3 some inputs failed, 130 interrupted, 141 whoever read stdout has
-    gone; ``audit`` and ``report verify`` add 4, ``audit`` 5, ``query --exit-code`` 10 and 11.
+    gone; ``audit`` and ``report --verify`` add 4, ``audit`` 5, ``query --exit-code`` 10 and 11.
     """
     open_streams()
     # Pillow warns about broken metadata file by file; what matters of it is in an image's notes.

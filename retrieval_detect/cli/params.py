@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from retrieval_detect.cli.renamed import command_now
 from retrieval_detect.errors import RdError, UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 SOME_FAILED = 3
 """Exit code where some inputs failed and the others are done."""
+SOME_FAKE_LIKE, SOME_UNDECIDED = 10, 11
+"""Exit codes of ``--exit-code``."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -196,6 +199,20 @@ thumbnails_option = setting(
     default=None,
     help="Keep a picture of each new image, 128 pixels long, for reports that its file no longer serves.",
 )
+exit_code_option = click.option(
+    "--exit-code", is_flag=True, help="Exit 10 if some are fake-like, 11 if some are undecided."
+)
+
+
+def exit_code_of(counts: Mapping[str, int], failed: int, *, asked: bool) -> int | None:
+    """The exit code of verdicts, ``counts`` of each; ``asked`` : whether by ``--exit-code``."""
+    if asked and counts.get("fake-like"):
+        return SOME_FAKE_LIKE
+    if asked and (counts.get("uncertain", 0) + counts.get("unknown", 0)):
+        return SOME_UNDECIDED
+    return SOME_FAILED if failed else None
+
+
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
@@ -237,6 +254,9 @@ class Command(_Shared):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line; what is left over is refused."""
+        old = args and not Path(args[0]).exists()
+        if old and not ctx.resilient_parsing and (now := command_now(ctx.command_path, args[0])):
+            raise UsageError(now)
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
             raise UsageError(
@@ -282,6 +302,8 @@ class Group(_Shared, click.Group):
         """Find the command, or say which one was likely meant."""
         if ctx.resilient_parsing or args[0] in self.list_commands(ctx):
             return super().resolve_command(ctx, args)
+        if now := command_now(ctx.command_path, args[0]):
+            raise UsageError(now)
         raise UsageError(f"{ctx.command_path} has no command {args[0]!r}", hint=self.suggest(ctx, args))
 
     def suggest(self, ctx: click.Context, args: Sequence[str]) -> str:

@@ -97,8 +97,6 @@ def report_of(asked: dict[str, Any]) -> Report | None:
     from retrieval_detect.errors import UsageError
 
     path = asked.pop("report")
-    if path is not None and asked["vectors"] is not None:
-        raise UsageError("a report shows images, and --vectors opens none", hint="Give images instead.")
     hidden, blurred = asked.pop("no_thumbnails"), asked.pop("blur_faces")
     if path is not None:
         return Report(path, thumbnails=not hidden, blur_faces=blurred, blind=asked["blind"])

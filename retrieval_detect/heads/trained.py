@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LIMIT_BYTES = 1 << 26
 """A head of some hundred captions has a megabyte."""
-_HINT = "It takes what rd train finetune writes: NAME.head.safetensors, with NAME.head.json beside it."
+_HINT = "It takes what rd finetune writes: NAME.head.safetensors, with NAME.head.json beside it."
 
 
 def read_trained(path: Path, encoder: EncoderSpec) -> Head:

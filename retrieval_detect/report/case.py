@@ -6,9 +6,9 @@
     CASE/.lock         one writer
 
 A line that was changed, taken out or put in breaks the chain, and lines cut off at the end are missed
-where somebody kept the last line's digest: ``rd report verify`` prints it. The log holds paths, digests
-and the verdict; the image itself stays where it is. The generation that judged is pinned, so that it can
-be asked again.
+where somebody kept the last line's digest: ``rd report CASE --verify`` prints it. The log holds paths,
+digests and the verdict; the image itself stays where it is. The generation that judged is pinned, so that
+it can be asked again.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _asked_again(
 
 def _question(entry: Entry) -> dict[str, Any]:
     if entry["asked"].get("fdr"):
-        raise RdError("it was judged as one of a batch (--fdr), and cannot be asked alone")
+        raise RdError("it was judged as one of a batch (--fpr fdr=SHARE), and cannot be asked alone")
     known = {field.name for field in fields(Question)}
     return {name: value for name, value in entry["asked"].items() if name in known}
 

@@ -78,7 +78,7 @@ def region_lines(found: Regions | None) -> Iterator[Line]:
 def rarity(found: Regions) -> str:
     """How many photographs have a crop that scores as high."""
     if found.photographs is None:
-        return "how many photographs have a crop as high is not known (rd fit regions)"
+        return "how many photographs have a crop as high is not known (rd fit calibration --regions)"
     if found.p_max is None:
         return f"no calibration photograph has {len(found.heat_map)} crops or more to compare with"
     as_high = round(found.p_max * (found.photographs + 1)) - 1

@@ -113,7 +113,7 @@ def compared_with(found: Mapping[str, Any]) -> str:
 def _asked_by(verdict: Verdict) -> str:
     if verdict.fdr is None:
         return "(--fpr)"
-    return f"({100 * verdict.fdr:.3g} % of those called fake-like, --fdr)"
+    return f"({100 * verdict.fdr:.3g} % of those called fake-like, --fpr fdr=SHARE)"
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:

@@ -106,7 +106,8 @@ class Calibration:
             raise UsageError(
                 f"a share of {fdr:.3%} false discoveries needs {photographs_needed(fdr):,} calibration "
                 f"photographs, there are {n:,}: no p-value can be small enough",
-                hint="Ask for a higher --fdr, or add photographs: a fifth of each source is set aside.",
+                hint="Ask for a higher share (--fpr fdr=SHARE), or add photographs: a fifth of each source "
+                "is set aside.",
             )
 
     def _compared(self, question: Question, traits: Mapping[str, str]) -> dict[str, Float64]:

@@ -227,6 +227,6 @@ def confident_alpha(alpha: float, n: int, *, confidence: float) -> float:
         raise UsageError(
             f"{alpha:.3%} with confidence {confidence:.0%} needs {needed:,} calibration photographs, "
             f"there are {n:,}",
-            hint="Ask for a higher --fpr or a lower --confidence, or add photographs.",
+            hint="Ask for a higher rate or a lower confidence (--fpr RATE,confidence=P), or add photographs.",
         )
     return float(holds[-1] / (n + 1))

@@ -315,7 +315,7 @@ def _current(folder: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         raise IndexNotFound(
             f"there is no index at {folder}",
-            hint="Build one: rd build-index --real DIR --fake DIR, or see: rd index list",
+            hint="Build one: rd build-index --real DIR --fake DIR, or see: rd index info --all",
         ) from None
     except UnicodeDecodeError:
         line = []

@@ -31,7 +31,7 @@ def kept_snapshot(folder: Path, generation: int) -> Snapshot:
             raise
     raise UsageError(
         f"there is no generation {generation} to go back to",
-        hint=f"See which are kept (the last {KEPT_GENERATIONS}): rd bank history",
+        hint=f"See which are kept (the last {KEPT_GENERATIONS}): rd bank list --by generation",
     )
 
 

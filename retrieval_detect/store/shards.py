@@ -180,8 +180,9 @@ def damaged(path: Path) -> IndexCorrupt:
     """The error for a file that is not what the manifest says."""
     return IndexCorrupt(
         f"{path} is missing, truncated or altered",
-        hint="See how much is hurt: rd index verify. Then go back to a whole generation (rd bank history,\n"
-        "rd bank rollback N), restore the file from a copy, or delete the index and build it anew.",
+        hint="See how much is hurt: rd index verify. Then go back to a whole generation\n"
+        "(rd bank list --by generation, rd bank rollback N), restore the file from a copy, or delete "
+        "the index and build it anew.",
     )
 
 

@@ -117,6 +117,7 @@ def commit_regions(store: Store, fitted: HighestCrops) -> Manifest:
     with store.writer() as writer:
         if writer.snapshot.rows_digest(_FITTED_ON) != fitted.rows_digest:
             raise UsageError(
-                "the references changed while their crops were judged", hint="Run rd fit regions again."
+                "the references changed while their crops were judged",
+                hint="Run rd fit calibration --regions again.",
             )
         return writer.fit([write_regions(writer, fitted)])

@@ -316,7 +316,14 @@ def test_listing(index, run_rd):
 
 
 def test_no_index(pictures, run_rd):
-    for args in (("list",), ("history",), ("rollback", "1"), ("compact",), NEW[1:], ("remove", "--row", "1")):
+    for args in (
+        ("list",),
+        ("list", "--by", "generation"),
+        ("rollback", "1"),
+        ("compact",),
+        NEW[1:],
+        ("remove", "--row", "1"),
+    ):
         result = run_rd("bank", *args)
         assert result.exit_code == 1 and "there is no index at" in result.stderr
     assert list((pictures / "index").iterdir()) == []
@@ -332,7 +339,7 @@ def test_going_back_past_damage(index, run_rd, contents):
     (fresh,) = (name for name in contents(index / "shards") if name not in old and name.endswith("proj.npy"))
     (index / "shards" / fresh).write_bytes(b"")
     assert run_rd("query", "ask").exit_code == run_rd("index", "verify").exit_code == 1
-    assert "bank add" in run_rd("bank", "history").stdout
+    assert "bank add" in run_rd("bank", "list", "--by", "generation").stdout
     assert run_rd("bank", "rollback", "1").exit_code == 0
     assert verdicts(run_rd) == before and run_rd("index", "verify").exit_code == 0
 

@@ -1,34 +1,71 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 import click
 import pytest
 
+from retrieval_detect.cli import renamed
 from retrieval_detect.cli.main import COMMANDS, rd
+from retrieval_detect.cli.params import EVERYWHERE
+from tests.building import one_error
 
-WRITTEN = [name for name, entry in COMMANDS.items() if find_spec(f"retrieval_detect.cli.{entry.module}")]
-
-
-def load(name: str) -> click.Command:
-    command = rd.get_command(click.Context(rd), name)
-    assert command is not None
-    return command
+LEAVES, OWN_OPTIONS = 40, 27
+"""At most so many commands, and so many options of any one beside those of every command."""
 
 
 def walk(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     yield path, command
-    for name, below in getattr(command, "commands", {}).items():
-        yield from walk((*path, name), below)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from walk((*path, name), below)
 
 
-ALL = [pair for name in WRITTEN for pair in walk((name,), load(name))]
+ALL = [pair for pair in walk((), rd) if pair[0]]
+BELOW_RD = [pair for pair in ALL if len(pair[0]) == 1]
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_the_table_says_what_the_command_says(name):
-    command = load(name)
+def own_options(command: click.Command) -> list[click.Option]:
+    return [p for p in command.params if isinstance(p, click.Option) and p not in EVERYWHERE]
+
+
+def test_the_surface_does_not_grow_unnoticed():
+    """Above the limits something must go, or become a part of another option or a name of ``--set``."""
+    leaves = [" ".join(path) for path, command in ALL if not isinstance(command, click.Group)]
+    assert len(leaves) <= LEAVES, leaves
+    most = {" ".join(path): len(own_options(command)) for path, command in ALL}
+    assert {path: n for path, n in most.items() if n > OWN_OPTIONS} == {}
+
+
+@pytest.mark.parametrize(("typed", "now"), renamed.COMMANDS.items())
+def test_an_old_command_names_the_new_one(run_rd, typed, now):
+    assert one_error(run_rd(*typed.split(), "x"), 2) == f"Error: rd {typed} is now: {now}.\n"
+
+
+OLD_OPTIONS = [(command, *pair) for command, olds in renamed.OPTIONS.items() for pair in olds.items()]
+
+
+@pytest.mark.parametrize(("command", "option", "now"), OLD_OPTIONS)
+def test_an_old_option_names_the_new_one(run_rd, command, option, now):
+    assert one_error(run_rd(*command.split(), option), 2) == f"Error: rd {command} {option} is now: {now}.\n"
+
+
+@pytest.mark.parametrize("now", [*renamed.COMMANDS.values(), *(now for *_, now in OLD_OPTIONS)])
+def test_what_is_named_in_the_place_of_an_old_spelling_is_there(now):
+    words = now.split()
+    known = {option for _, command in ALL for option in own_options(command)}
+    flags = {flag for option in known for flag in (*option.opts, *option.secondary_opts)}
+    assert {word for word in words if word.startswith("-")} <= flags
+    if words[0] == "rd":
+        assert any(path == tuple(words[1 : 1 + len(path)]) for path, _ in ALL)
+
+
+@pytest.mark.parametrize(("path", "command"), BELOW_RD, ids=[path[0] for path, _ in BELOW_RD])
+def test_the_table_says_what_the_command_says(path, command):
+    (name,) = path
     assert command.name == name
     assert command.get_short_help_str(limit=200).rstrip(".") == COMMANDS[name].help
 

@@ -8,7 +8,7 @@ from retrieval_detect.cli.main import rd
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_script_calls_rd_back(run_rd, shell):
-    result = run_rd("completion", shell)
+    result = run_rd("doctor", "--completion", shell)
     assert (result.exit_code, result.stderr) == (0, "")
     assert f"_RD_COMPLETE={shell}_complete " in result.stdout
 
@@ -29,7 +29,7 @@ def home(bare_folder):
 
 def test_index_names_complete_before_and_after_a_command(home):
     assert complete("rd --index ", 2) == ["plain,clip-l14", "plain,default"]
-    assert complete("rd completion --index cl", 3) == ["plain,clip-l14"]
+    assert complete("rd doctor --index cl", 3) == ["plain,clip-l14"]
 
 
 def test_a_path_completes_as_folders(home):

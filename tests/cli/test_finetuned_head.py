@@ -18,7 +18,7 @@ from tests.building import one_error
 from tests.factories import write_pictures
 
 ENCODER = ("--encoder", "timm:test_resnet")
-FINETUNE = ("train", "finetune", "--real", "photos", "--fake", "generated", *ENCODER, "--scratch")
+FINETUNE = ("finetune", "--real", "photos", "--fake", "generated", *ENCODER, "--scratch")
 
 
 @pytest.fixture(scope="module")

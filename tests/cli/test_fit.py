@@ -164,13 +164,15 @@ def test_one_image_for_people(calibrated, run_rd):
 
 
 def test_the_rate_the_source_and_the_prior_that_are_asked_for(calibrated, run_rd):
-    shown = run_rd("query", "ask/3000.png", "--fpr", "0.1", "--source", "camera", "--prior", "0.01").stdout
+    shown = run_rd(
+        "query", "ask/3000.png", "--fpr", "0.1", "--within", "source=camera", "--prior", "0.01"
+    ).stdout
     assert "calibration photographs (camera)" in shown and "judged at 10 % false alarms" in shown
     assert "  with 1 % fakes among such images, " in shown
-    for verdict in answers(run_rd, "--fpr", "0.1", "--source", "camera", "--prior", "0.01"):
+    for verdict in answers(run_rd, "--fpr", "0.1", "--within", "source=camera", "--prior", "0.01"):
         assert verdict["alpha"] == {"real": 0.1, "fake": 0.05} and verdict["calibration"]["sources"] == 1
         assert verdict["prior"] == 0.01 and 0 < verdict["probability"] < 1
-    for verdict in answers(run_rd, "--fpr", "0.2", "--confidence", "0.95"):
+    for verdict in answers(run_rd, "--fpr", "0.2,confidence=0.95"):
         assert verdict["alpha"]["real"] < 0.2 and verdict["probability"] is None
 
 
@@ -213,8 +215,8 @@ def test_csv_has_the_p_values(calibrated, run_rd):
     ("args", "said"),
     [
         (("--fpr", "0.001"), "needs 999 calibration photographs, there are "),
-        (("--fpr", "0.03", "--confidence", "0.99"), "needs 152 calibration photographs, there are "),
-        (("--source", "drone"), "no calibration photographs of source 'drone'"),
+        (("--fpr", "0.03,confidence=0.99"), "needs 152 calibration photographs, there are "),
+        (("--within", "source=drone"), "no calibration photographs of source 'drone'"),
         (("--fpr", "0"), "--fpr"),
         (("--prior", "1"), "--prior"),
         (("-k", "7", "--prior", "0.5"), "without a calibration of this method"),

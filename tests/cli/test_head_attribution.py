@@ -77,7 +77,7 @@ def test_stored_embeddings_are_attributed_alike(head, run_rd, method):
         run_rd("embed", "ask", "--out", "q.parquet", "--encoder", "tiny", "--layers", "proj").exit_code == 0
     )
     single = json.loads(asked(run_rd, "ask", "--method", method, "--json"))
-    lines = asked(run_rd, "--vectors", "q.parquet", "--method", method, "--format", "jsonl")
+    lines = run_rd("rescore", "q.parquet", "--method", method, "--format", "jsonl").stdout
     bulk = [json.loads(line)["top_generator"] for line in lines.splitlines()]
     assert bulk == [verdict["attribution"][0]["generator"] for verdict in single]
     assert {verdict["attributed_by"] for verdict in single} == {None if method == "density" else method}

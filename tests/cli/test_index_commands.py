@@ -25,7 +25,7 @@ def record(run_rd, *args, exit_code=0):
 def test_listing_indexes(index, run_rd):
     shutil.copytree(index, index.with_name("second"))
     (index.with_name("recipes")).mkdir()
-    rows = record(run_rd, "list")
+    rows = record(run_rd, "info", "--all")
     assert [(r["name"], r["encoder"], r["real"], r["fake"], r["generators"]) for r in rows] == [
         ("default", "tiny", 12, 11, 2),
         ("second", "tiny", 12, 11, 2),
@@ -36,14 +36,14 @@ def test_listing_indexes(index, run_rd):
 def test_a_damaged_index_does_not_hide_the_others(index, run_rd):
     shutil.copytree(index, index.with_name("second"))
     (index / "CURRENT").write_text("")
-    result = said(run_rd, "list")
+    result = said(run_rd, "info", "--all")
     assert "second" in result.stdout
     assert "Warning: index default: " in result.stderr and "CURRENT is missing or damaged" in result.stderr
 
 
 def test_no_indexes(pictures, run_rd):
-    result = said(run_rd, "list")
-    assert "There is no index in index" in result.stderr and record(run_rd, "list") == []
+    result = said(run_rd, "info", "--all")
+    assert "There is no index in index" in result.stderr and record(run_rd, "info", "--all") == []
 
 
 def test_describing(index, run_rd):
@@ -99,7 +99,7 @@ def test_damage_is_named_and_nothing_is_mended(index, run_rd, contents, damage):
     (problem,) = record(run_rd, "verify", exit_code=1)["problems"]
     assert problem.endswith("is missing, truncated or altered")
     text = said(run_rd, "verify", exit_code=1).stdout
-    assert "default: 1 problem\n" in text and "rd bank history" in text
+    assert "default: 1 problem\n" in text and "rd bank list --by generation" in text
     assert contents(index) == before
 
 

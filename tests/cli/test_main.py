@@ -50,12 +50,12 @@ def test_version(run_rd):
 
 
 def test_help_of_a_command_names_the_options_of_every_command(run_rd):
-    result = run_rd("completion", "-h")
+    result = run_rd("doctor", "-h")
     assert (
         "Everywhere:\n  --index --home --config --format --json -q -v --color (see rd --help)\n"
         in result.stdout
     )
-    assert "Examples:\n  rd completion bash > " in result.stdout
+    assert "Examples:\n  rd doctor\n" in result.stdout
 
 
 def test_python_m_is_rd():
@@ -277,10 +277,10 @@ def test_an_unknown_option_lists_those_of_the_command(run_with):
 
 
 def test_a_missing_argument_points_to_the_help(run_rd):
-    result = run_rd("completion")
+    result = run_rd("report")
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: Missing argument")
-    assert result.stderr.endswith("\n  rd completion --help shows how it is used\n")
+    assert result.stderr.endswith("\n  rd report --help shows how it is used\n")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,6 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(index, run_rd, embedd
     [
         ("ask/0200.png", "--no-thumbnails"),
         ("ask/0200.png", "--blur-faces"),
-        ("--vectors", "ask", "--report", "out.html"),
     ],
 )
 def test_options_that_do_not_go_together(index, run_rd, bare_folder, args):

@@ -1,4 +1,4 @@
-"""``rd query --stability`` and ``--regions``, ``rd fit regions``: what they print, write and refuse."""
+"""``rd query --stability`` and ``--regions``, ``rd fit calibration --regions``: what they print."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_map_of_the_crops():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"p_max": None, "photographs": None}, "(rd fit regions)"),
+        ({"p_max": None, "photographs": None}, "(rd fit calibration --regions)"),
         ({"p_max": None, "photographs": 0}, "no calibration photograph has 4 crops or more"),
         ({"pool": "top"}, "mean of the 3 highest"),
         ({"heat_map": MAP[:1], "score": 0.0}, "1 crop, highest +0.00"),
@@ -140,8 +140,8 @@ def cropped(pictures, run_rd):
 
 def test_regions_from_the_terminal_to_the_picture(cropped, run_rd):
     text = answer(run_rd, "ask/0200.png", "--regions").stdout
-    assert "  regions  4 crops, highest " in text and "(rd fit regions)" in text and "*" in text
-    fitted = run_rd("fit", "regions")
+    assert "  regions  4 crops, highest " in text and "(rd fit calibration --regions)" in text and "*" in text
+    fitted = run_rd("fit", "calibration", "--regions")
     assert fitted.exit_code == 0 and "generation 2" in fitted.stdout, fitted.stderr
     asked = ("ask/0200.png", "--regions", "--pool", "top", "--heatmap", "map.png", "--json")
     data = json.loads(answer(run_rd, *asked).stdout)
@@ -157,14 +157,14 @@ def test_regions_from_the_terminal_to_the_picture(cropped, run_rd):
 
 
 def test_fitting_regions_can_be_tried(cropped, run_rd):
-    result = run_rd("fit", "regions", "--dry-run", "--json")
+    result = run_rd("fit", "calibration", "--regions", "--dry-run", "--json")
     record = json.loads(result.stdout)
     assert record["crops"] == 4 * record["photographs"] and "generation" not in record
     assert not (cropped / "index" / "default" / "regions").exists()
 
 
 def test_without_crops_it_says_what_to_do(index, run_rd):
-    for args in (("query", "ask/0200.png", "--regions"), ("fit", "regions")):
+    for args in (("query", "ask/0200.png", "--regions"), ("fit", "calibration", "--regions")):
         said = complaint(run_rd(*args))
         assert "holds no crops" in said and "--views crops" in said
 

@@ -27,7 +27,7 @@ def entries():
 def test_a_verdict_is_kept_and_stands(case, run_rd):
     (entry,) = entries()
     assert entry["who"] == "A. Reader" and entry["judged_before"] is None
-    result = run_rd("report", "verify", "case")
+    result = run_rd("report", "case", "--verify")
     assert result.exit_code == 0 and "stands" in result.stdout
     assert "1 of 1 verdict stand" in result.stderr
 
@@ -35,41 +35,41 @@ def test_a_verdict_is_kept_and_stands(case, run_rd):
 def test_the_report_goes_with_its_verdict(case, run_rd, tmp_path):
     assert run_rd("query", ASK, "--case", "case", "--report", "out.html").exit_code == 0
     assert entries()[1]["report"]["path"].endswith("out.html")
-    found = json.loads(run_rd("report", "verify", "case", "--entry", "2", "--json").stdout)
+    found = json.loads(run_rd("report", "case", "--verify", "--entry", "2", "--json").stdout)
     assert found[0]["report_intact"] is True
     Path("out.html").write_text(Path("out.html").read_text() + " ")
-    result = run_rd("report", "verify", "case")
+    result = run_rd("report", "case", "--verify")
     assert result.exit_code == 4 and "is not what was written" in result.stdout
 
 
 def test_an_image_that_is_gone_is_no_finding_against_it(case, run_rd, bare_folder):
     image = bare_folder / ASK
     image.rename(bare_folder / "moved.png")
-    assert run_rd("report", "verify", "case").exit_code == 3
-    assert run_rd("report", "verify", "case", "--image", "moved.png").exit_code == 0
+    assert run_rd("report", "case", "--verify").exit_code == 3
+    assert run_rd("report", "case", "--verify", "--image", "moved.png").exit_code == 0
 
 
 def test_an_index_that_was_moved_is_asked_where_it_lies_now(case, run_rd, bare_folder):
     moved = bare_folder / "archive"
     case.rename(moved)
-    gone = run_rd("report", "verify", "case")
+    gone = run_rd("report", "case", "--verify")
     assert gone.exit_code == 3 and "--index" in gone.stdout
-    assert run_rd("report", "verify", "case", "--index", "./archive").exit_code == 0
+    assert run_rd("report", "case", "--verify", "--index", "./archive").exit_code == 0
 
 
 def test_an_entry_is_not_asked_of_another_index(case, run_rd, monkeypatch):
     other = ("build-index", "--real", "photos", "--fake", "new", "--encoder", "tiny", "--index", "other")
     assert run_rd(*other).exit_code == 0
-    result = run_rd("report", "verify", "case", "--index", "other")
+    result = run_rd("report", "case", "--verify", "--index", "other")
     assert result.exit_code == 3 and "is not the index that judged" in result.stdout
     # Which index is asked next is no word about where this one lies.
     monkeypatch.setenv("RD_INDEX", "other")
-    assert run_rd("report", "verify", "case").exit_code == 0
+    assert run_rd("report", "case", "--verify").exit_code == 0
 
 
 def test_cases_are_listed(case, run_rd):
     assert run_rd("query", "ask", "--case", "case").exit_code == 0
-    rows = json.loads(run_rd("report", "list", "case", "--json").stdout)
+    rows = json.loads(run_rd("report", "case", "--json").stdout)
     assert [row["number"] for row in rows] == list(range(1, len(rows) + 1)) and len(rows) > 2
     assert rows[0]["who"] == "A. Reader"
 
@@ -80,7 +80,7 @@ def test_a_changed_log_stops_everything_before_an_image_is_judged(case, run_rd, 
     log.write_bytes(log.read_bytes().replace(b"A. Reader", b"C. Reader"))
     embedded.clear()
     assert "was written after line" in one_error(run_rd("query", ASK, "--case", "case"), 1)
-    assert "was written after line" in one_error(run_rd("report", "verify", "case"), 1)
+    assert "was written after line" in one_error(run_rd("report", "case", "--verify"), 1)
     assert embedded == []
 
 

@@ -1,4 +1,4 @@
-"""``rd query --vectors``: stored embeddings in, verdicts out, no image opened."""
+"""``rd rescore``: stored embeddings in, verdicts out, no image opened."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def vectors(index, pictures, run_rd):
 
 
 def ask(run_rd, *args, exit_code=0, source="q.parquet"):
-    result = run_rd("query", "--vectors", source, *args)
+    result = run_rd("rescore", source, *args)
     assert result.exit_code == exit_code, result.stderr
     return result
 
@@ -138,7 +138,7 @@ def other_encoder(path):
 )
 def test_files_that_hold_no_such_vectors(vectors, run_rd, spoil, exit_code, said):
     spoil(vectors)
-    result = run_rd("query", "--vectors", "q.parquet", "--out", "verdicts")
+    result = run_rd("rescore", "q.parquet", "--out", "verdicts")
     assert said in one_error(result, exit_code)
     assert not (vectors.parent / "verdicts").exists()
 
@@ -146,20 +146,17 @@ def test_files_that_hold_no_such_vectors(vectors, run_rd, spoil, exit_code, said
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--vectors", "q.parquet", "ask"), "images and --vectors are both given"),
-        (("--vectors", "q.parquet", "--fdr", "0.1"), "give --fpr"),
-        (("--vectors", "q.parquet", "--stability"), "--stability needs the image itself"),
-        (("--vectors", "q.parquet", "--regions"), "--regions needs the image itself"),
-        (("--vectors", "q.parquet", "--influence"), "ask about a few, without --vectors"),
-        (("--vectors", "q.parquet", "--evidence", "3"), "--evidence is shown of images"),
-        (("--vectors", "q.parquet", "--prior", "0.1"), "apply the prior to column log10_lr"),
-        (("--vectors", "q.parquet", "--fpr", "0.1"), "means nothing without a calibration"),
-        (("--vectors", "q.parquet", "--changed-since", "1"), "1 is in force"),
-        (("--vectors", "q.parquet", "--out", "photos"), "photos holds other things than verdicts"),
-        (("--vectors", "photos"), "there is no .parquet file in photos"),
-        (("--vectors", "nothing"), "does not exist"),
-        (("ask", "--out", "verdicts"), "mean nothing without --vectors"),
+        (("rescore", "q.parquet", "ask"), "does not know what 'ask' is meant to be"),
+        (("rescore", "q.parquet", "--fpr", "fdr=0.1"), "give --fpr RATE"),
+        (("rescore", "q.parquet", "--stability"), "has no option --stability"),
+        (("rescore", "q.parquet", "--prior", "0.1"), "has no option --prior"),
+        (("rescore", "q.parquet", "--fpr", "0.1"), "means nothing without a calibration"),
+        (("rescore", "q.parquet", "--changed-since", "1"), "1 is in force"),
+        (("rescore", "q.parquet", "--out", "photos"), "photos holds other things than verdicts"),
+        (("rescore", "photos"), "there is no .parquet file in photos"),
+        (("rescore", "nothing"), "does not exist"),
+        (("query", "--vectors", "q.parquet"), "rd query --vectors is now: rd rescore VECTORS"),
     ],
 )
 def test_what_does_not_go_together(vectors, run_rd, args, said):
-    assert said in one_error(run_rd("query", *args), 2)
+    assert said in one_error(run_rd(*args), 2)

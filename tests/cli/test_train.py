@@ -189,7 +189,7 @@ def test_no_index(bare_folder, run_rd):
 
 def test_the_list_of_kinds(run_rd):
     shown = run_rd("train", "--help").stdout
-    for kind in ("linear", "prompt", "quality", "ensemble", "finetune"):
+    for kind in ("linear", "prompt", "quality", "ensemble"):
         assert f"  {kind} " in shown
 
 

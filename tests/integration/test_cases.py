@@ -170,7 +170,7 @@ def test_one_of_a_batch_is_not_asked_alone(index, photo, case):  # noqa: F811
     judged(index, photo, case)
     (entry,) = case.read().entries
     (finding,) = recheck([entry | {"asked": entry["asked"] | {"fdr": 0.1}}])
-    assert finding.stands is None and "--fdr" in finding.notes[0]
+    assert finding.stands is None and "--fpr fdr=" in finding.notes[0]
 
 
 def test_the_log_holds_no_picture_and_is_plain_json(index, photo, case):  # noqa: F811

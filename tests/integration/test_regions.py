@@ -191,12 +191,14 @@ def test_it_is_kept_checked_and_known_to_be_stale(tmp_path):
         {"kind": "regions", "name": "density", "method": "conformal"}
     ]
     assert list(findings(index.snapshot())) == []
-    assert not any("rd fit regions" in w for w in detector(index).query(png(5000), regions="max").warnings)
+    assert not any(
+        "rd fit calibration --regions" in w for w in detector(index).query(png(5000), regions="max").warnings
+    )
     items = [from_bytes(png(77_000), "new.png")]
     index.apply(index.plan_add(items, label="real", views=("crops",)), encoder=TinyEncoder())
     warnings = detector(index).query(png(5000), regions="max").warnings
-    assert any("rd fit regions" in warning for warning in warnings)
-    assert not any("rd fit regions" in w for w in detector(index).query(png(5000)).warnings)
+    assert any("rd fit calibration --regions" in warning for warning in warnings)
+    assert not any("rd fit calibration --regions" in w for w in detector(index).query(png(5000)).warnings)
     with pytest.raises(UsageError, match="changed"):
         commit_regions(index.store, fitted)
 
@@ -262,4 +264,4 @@ def test_they_are_judged_again_when_references_come(tmp_path):
     index.apply(planned, encoder=TinyEncoder(), review=Reviewer())
     assert not [record for record in index.snapshot().stale() if record.kind == "regions"]
     found = detector(index).query(png(5000), regions="max")
-    assert found.regions.photographs and not any("rd fit regions" in w for w in found.warnings)
+    assert found.regions.photographs and not any("rd fit calibration --regions" in w for w in found.warnings)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retrieval_detect.teach.build import Index
 
 _LABEL = click.Choice(["real", "fake"])
-_BY = ("label", "generator", "source", "split", "batch", "contributor", "view", "row")
+_BY = ("label", "generator", "source", "split", "batch", "contributor", "view", "row", "generation")
 
 
 @click.group(
@@ -252,13 +252,29 @@ def committed(
 # ---------------------------------------------------------------- look
 
 
-@command.command("list", examples="rd bank list --by generator\nrd bank list --by row --format csv")
-@click.option("--by", type=click.Choice(_BY), help="What to count by (default: generators and sources).")
+@command.command(
+    "list",
+    examples="""
+        rd bank list --by generator
+        rd bank list --by row --format csv
+        rd bank list --by generation
+    """,
+)
+@click.option(
+    "--by",
+    metavar="WHAT",
+    type=click.Choice(_BY),
+    help=f"{', '.join(_BY)} (default: generators and sources). generation: what came, what went and what was "
+    "fitted in each that is kept, oldest first.",
+)
 @click.pass_obj
 def list_(run: Run, by: str | None) -> None:
-    """Say what is in the banks."""
+    """Say what is in the banks, or what came and went."""
     from retrieval_detect.store.select import count_by, list_rows
 
+    if by == "generation":
+        _history(run)
+        return
     snapshot = opened(run).snapshot()
     if by == "row":
         run.output.table(list_rows(snapshot), ["row_id", "label", "split", "generator", "source", "uri"])
@@ -267,10 +283,7 @@ def list_(run: Run, by: str | None) -> None:
     run.output.table(count_by(snapshot, by), [*keys, "bank", "calib", "references"])
 
 
-@command.command("history", examples="rd bank history")
-@click.pass_obj
-def history(run: Run) -> None:
-    """List the generations that are kept, oldest first: what came, what went, what was fitted."""
+def _history(run: Run) -> None:
     from retrieval_detect.cli.output import Column
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.report.words import changes
@@ -288,7 +301,7 @@ def history(run: Run) -> None:
 # ---------------------------------------------------------------- undo and erase
 
 
-@command.command("rollback", examples="rd bank history\nrd bank rollback 7")
+@command.command("rollback", examples="rd bank list --by generation\nrd bank rollback 7")
 @click.argument("generation", type=int)
 @dry_run_option
 @click.pass_obj

@@ -54,16 +54,28 @@ class Check:
     examples="""
         rd doctor
         rd doctor --json
+        rd doctor --completion bash > ~/.local/share/bash-completion/completions/rd
+        rd doctor --completion zsh > ~/.zfunc/_rd
+        rd doctor --completion fish > ~/.config/fish/completions/rd.fish
     """,
 )
+@click.option(
+    "--completion",
+    metavar="SHELL",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    help="Print the completion script of bash, zsh or fish instead: commands, options and index names.",
+)
 @click.pass_obj
-def command(run: Run) -> int:
+def command(run: Run, completion: str | None) -> int:
     """Say what is installed, what is missing and how to mend it.
 
     Downloads nothing. The exit code is 1 if rd cannot work at all.
     """
     from retrieval_detect.cli.settings import SETTING_NAMES
 
+    if completion:
+        _print_completion(completion)
+        return 0
     checks = list(examine(run.settings))
     usable = not any(check.fatal for check in checks)
     settings = {
@@ -76,6 +88,17 @@ def command(run: Run) -> int:
         found = [asdict(check) for check in checks]
         run.output.record({"usable": usable, "checks": found, "settings": settings})
     return 0 if usable else 1
+
+
+def _print_completion(shell: str) -> None:
+    """The script that teaches a shell rd's commands, options and index names."""
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    if made is None:
+        raise click.UsageError(f"no completion for {shell}")
+    root = click.get_current_context().find_root().command
+    click.echo(made(root, {}, "rd", "_RD_COMPLETE").source())
 
 
 def examine(settings: Settings) -> Iterator[Check]:

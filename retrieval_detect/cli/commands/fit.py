@@ -28,7 +28,19 @@ def command() -> None:
     """Fit what verdicts need: calibration, projections."""
 
 
-@command.command("calibration", examples="rd fit calibration\nrd query photo.jpg --fpr 0.01")
+@command.command(
+    "calibration",
+    examples="""
+        rd fit calibration
+        rd fit calibration --regions
+        rd query photo.jpg --fpr 0.01
+    """,
+)
+@click.option(
+    "--regions",
+    is_flag=True,
+    help="Learn how high the highest crop of a photograph scores instead, for rd query --regions.",
+)
 @click.option(
     "--likelihood",
     type=click.Choice(["logistic", "isotonic"]),
@@ -41,12 +53,25 @@ def command() -> None:
 @device_option
 @dry_run_option
 @click.pass_obj
-def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
+def calibration(run: Run, regions: bool, likelihood: str, dry_run: bool) -> None:
     """Learn which scores photographs and fakes get, from the references set aside for it.
 
     A verdict then says how many photographs score as high, at the rate of false alarms you ask for,
     and a likelihood ratio. It holds for images like those set aside, and for no other cameras or sites.
+    --regions needs an index with crops: rd build-index --views crops, or rd bank add --views crops.
     """
+    from retrieval_detect.errors import UsageError
+
+    if not regions:
+        _calibrate(run, likelihood, dry_run)
+        return
+    source = click.get_current_context().get_parameter_source("likelihood")
+    if source is click.core.ParameterSource.COMMANDLINE:
+        raise UsageError("--likelihood is of scores, and --regions learns how high crops score")
+    _calibrate_regions(run, dry_run)
+
+
+def _calibrate(run: Run, likelihood: str, dry_run: bool) -> None:
     from retrieval_detect.cli.again import committed
     from retrieval_detect.cli.progress import progress
     from retrieval_detect.cli.settings import index_path
@@ -86,19 +111,7 @@ def calibration(run: Run, likelihood: str, dry_run: bool) -> None:
     run.output.record(record | {"generation": manifest.generation}, text=lines)
 
 
-@command.command("regions", examples="rd fit regions\nrd query photo.jpg --regions")
-@method_option
-@k_option
-@projection_option
-@device_option
-@dry_run_option
-@click.pass_obj
-def regions(run: Run, dry_run: bool) -> None:
-    """Learn how high the highest crop of a photograph scores, from the photographs set aside.
-
-    A query of regions then says how many photographs have a crop as high. It needs an index with crops:
-    rd build-index --views crops, or rd bank add --views crops.
-    """
+def _calibrate_regions(run: Run, dry_run: bool) -> None:
     from retrieval_detect.cli.again import committed
     from retrieval_detect.cli.progress import progress
     from retrieval_detect.cli.settings import index_path

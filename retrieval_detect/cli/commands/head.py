@@ -59,7 +59,7 @@ def list_heads(run: Run) -> None:
 def import_head(run: Run, file: Path, name: str | None, layer: str | None, dry_run: bool) -> None:
     """Import a head that was trained elsewhere.
 
-    FILE is what rd train finetune writes (NAME.head.safetensors, with NAME.head.json beside it), for an index
+    FILE is what rd finetune writes (NAME.head.safetensors, with NAME.head.json beside it), for an index
     built with the encoder trained along with it; or the published weights of UniversalFakeDetect. These fit
     embeddings of ViT-L-14:openai@crop alone; with another encoder their scores mean nothing.
     """

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
 
 
-@click.group("index", cls=Group, examples="rd index list\nrd index info\nrd index verify --index default")
+@click.group(
+    "index", cls=Group, examples="rd index info --all\nrd index info\nrd index verify --index default"
+)
 def command() -> None:
-    """List, describe, check and share indexes."""
+    """Describe, check and share indexes."""
 
 
 command.add_command(tune)
@@ -30,10 +32,8 @@ command.add_command(import_)
 command.add_command(map_)
 
 
-@command.command("list", examples="rd index list")
-@click.pass_obj
-def list_(run: Run) -> None:
-    """List the indexes in the home."""
+def _list(run: Run) -> None:
+    """One line for each index in the home."""
     from retrieval_detect.cli.output import Column, human_bytes
     from retrieval_detect.cli.settings import index_home
     from retrieval_detect.store.indexes import index_names
@@ -79,13 +79,17 @@ def _row(folder: Path) -> dict[str, Any]:
     }
 
 
-@command.command("info", examples="rd index info\nrd index info --index trial --json")
+@command.command("info", examples="rd index info\nrd index info --index trial --json\nrd index info --all")
+@click.option("--all", "every", is_flag=True, help="One line for each index in the home instead.")
 @click.pass_obj
-def info(run: Run) -> None:
+def info(run: Run, every: bool) -> None:
     """Describe one index: encoder, banks, how it was made."""
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.store.snapshot import Snapshot
 
+    if every:
+        _list(run)
+        return
     snapshot = Snapshot.open(index_path(run.settings))
     record = _info(snapshot)
     run.output.record(record, text=_info_text(record))
@@ -220,7 +224,8 @@ def verify(run: Run, sample: int) -> int | None:
         lines = [f"{folder}: {number(len(found.problems), 'problem')}"]
         lines += [f"  {problem}" for problem in found.problems]
         lines.append(
-            "  Go back to a whole generation (rd bank history), restore the files from a copy, or rebuild."
+            "  Go back to a whole generation (rd bank list --by generation), restore the files from a copy, "
+            "or rebuild."
         )
         run.output.record(record, text=lines)
         return 1

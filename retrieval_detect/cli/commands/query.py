@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from retrieval_detect.cli.asking import fpr_option, settle_rates, within_option
 from retrieval_detect.cli.case import case_options, examination_of, require_blind
 from retrieval_detect.cli.params import (
-    SOME_FAILED,
     Command,
     Run,
     computing_options,
+    exit_code_of,
+    exit_code_option,
     k_option,
     method_option,
     projection_option,
@@ -27,7 +29,6 @@ from retrieval_detect.cli.report_files import report_of, report_options
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
-    from retrieval_detect.ask.rescore import Tally
     from retrieval_detect.cli.case import Examination
     from retrieval_detect.cli.output import Output
     from retrieval_detect.cli.report_files import Report
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from retrieval_detect.types import Failure, ImageItem
     from retrieval_detect.verdicts import Verdict
 
-SOME_FAKE_LIKE, SOME_UNDECIDED = 10, 11
 _ESSENTIAL = ("verdict", "score", "input")
 _VIEWS = 16
 _MORE = ["  --report FILE.html shows the nearest references, --evidence 10 names them"]
@@ -63,7 +63,6 @@ class _Query(Command):
         rd query inbox/ --format jsonl > verdicts.jsonl
         curl -s https://example.org/a.jpg | rd query -
         find . -name '*.png' -print0 | rd query --from-file - -0
-        rd query --vectors embedded/ --out verdicts/ --changed-since 7
     """,
 )
 @click.argument("images", nargs=-1, metavar="IMAGE...")
@@ -75,35 +74,12 @@ class _Query(Command):
 )
 @click.option("-0", "--null", is_flag=True, help="Paths in --from-file end in NUL, not in a new line.")
 @click.option("--evidence", metavar="N", type=click.IntRange(0, 10), default=0, help="Show the N nearest.")
-@click.option("--exit-code", is_flag=True, help="Exit 10 if some are fake-like, 11 if some are undecided.")
+@exit_code_option
 @method_option
 @k_option
 @projection_option
-@click.option(
-    "--fpr",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.05,
-    metavar="RATE",
-    help="Share of photographs that may be called fake-like (default: 0.05).",
-)
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    metavar="P",
-    help="Keep to --fpr with this probability over the draw of the calibration photographs.",
-)
-@click.option("--source", metavar="NAME", help="Compare with this source's calibration photographs alone.")
-@click.option(
-    "--within",
-    type=click.Choice(["source", "format", "size"]),
-    help="Keep to --fpr within each source, or among photographs of the image's own format or size.",
-)
-@click.option(
-    "--fdr",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    metavar="SHARE",
-    help="Of a batch: the share of photographs among those called fake-like, instead of --fpr.",
-)
+@fpr_option
+@within_option
 @click.option(
     "--prior",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -139,24 +115,6 @@ class _Query(Command):
 )
 @report_options
 @case_options
-@click.option(
-    "--vectors",
-    metavar="FILE|DIR",
-    type=click.Path(exists=True, path_type=Path),
-    help="Judge stored embeddings (rd embed), in one file or a folder of them, without opening an image.",
-)
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="With --vectors: write verdicts as Parquet files; goes on where it was interrupted.",
-)
-@click.option(
-    "--changed-since",
-    metavar="GENERATION",
-    type=int,
-    help="With --vectors: only the verdicts that differ from that generation's.",
-)
 @computing_options
 @click.pass_obj
 def command(
@@ -185,10 +143,8 @@ def command(
 
     withheld = require_blind(run, asked)
     keepers = report_of(asked), examination_of(run, asked)
-    if tally := _of_vectors(run, images, asked):
-        return _exit_code(tally.verdicts, tally.failed, asked=exit_code)
     settings = run.settings
-    _one_rate(asked)
+    settle_rates(asked)
     _settle_views(asked)
     items = _items(images, from_file, null)
     ahead = list(islice(items, 2))
@@ -214,7 +170,7 @@ def command(
     if brief and not withheld:
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
         _sum_up(run, detector, counts, failed, rate=rate, asked=asked)
-    return _exit_code(counts, failed, asked=exit_code)
+    return exit_code_of(counts, failed, asked=exit_code)
 
 
 def _judged(
@@ -241,19 +197,6 @@ def _judged(
         path = report.path if report else None
         results = examination.of(results, detector, question, report=path)
     return results
-
-
-def _of_vectors(run: Run, images: tuple[str, ...], asked: dict[str, Any]) -> Tally | None:
-    """What came of stored embeddings, where they are what is asked about."""
-    from retrieval_detect.cli.commands.query_vectors import judge_vectors
-    from retrieval_detect.errors import UsageError
-
-    vectors, out, since = (asked.pop(name) for name in ("vectors", "out", "changed_since"))
-    if vectors is not None:
-        return judge_vectors(run, vectors, images=images, out=out, since=since, asked=asked)
-    if out or since is not None:
-        raise UsageError("--out and --changed-since mean nothing without --vectors")
-    return None
 
 
 def _given(name: str) -> bool:
@@ -283,13 +226,6 @@ def _drawn(results: Iterator[Verdict | Failure], item: ImageItem, path: Path) ->
         if isinstance(result, Verdict) and result.regions:
             write_bytes(path, heat_map_png(decode(item.read()).rgb, result.regions))
         yield result
-
-
-def _one_rate(asked: dict[str, Any]) -> None:
-    from retrieval_detect.errors import UsageError
-
-    if asked["fdr"] is not None and (_given("fpr") or asked["confidence"]):
-        raise UsageError("--fdr stands in the place of --fpr and --confidence", hint="Give one of them.")
 
 
 def _items(images: tuple[str, ...], from_file: str | None, null: bool) -> Iterator[ImageItem]:
@@ -386,11 +322,3 @@ def _sum_up(
         run.output.warning(why)
     if calibrated and detector.is_stale(calibrated):
         run.output.warning(detector.stale_note(calibrated))
-
-
-def _exit_code(counts: Counter[str], failed: int, *, asked: bool) -> int | None:
-    if asked and counts["fake-like"]:
-        return SOME_FAKE_LIKE
-    if asked and counts["uncertain"] + counts["unknown"]:
-        return SOME_UNDECIDED
-    return SOME_FAILED if failed else None

@@ -9,7 +9,7 @@ import click
 
 from retrieval_detect.cli.params import (
     SOME_FAILED,
-    Group,
+    Command,
     Run,
     encoder_weights_option,
     offline_option,
@@ -22,22 +22,53 @@ if TYPE_CHECKING:
 
 DIFFERS = 4
 """Exit code where a verdict does not stand, or a report was changed."""
-_case = click.argument("case", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
-@click.group("report", cls=Group, examples="rd report list case-17/\nrd report verify case-17/")
-def command() -> None:
-    """List and verify the verdicts of an examiner's case.
-
-    rd query IMAGE --case DIR keeps one.
-    """
-
-
-@command.command("list", examples="rd report list case-17/")
-@_case
+@click.command(
+    "report",
+    cls=Command,
+    examples="""
+        rd report case-17/
+        rd report case-17/ --verify
+        rd report case-17/ --verify --image moved.jpg --index /mnt/archive/index-2026
+    """,
+)
+@click.argument("case", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--verify", is_flag=True, help="Ask everything again, and say whether the verdicts stand.")
+@click.option(
+    "--image",
+    "images",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --verify: where an image is that has been moved since; it is known by its bytes.",
+)
+@click.option(
+    "--entry", "number", metavar="N", type=click.IntRange(1), help="With --verify: only this entry."
+)
+@encoder_weights_option
+@offline_option
 @click.pass_obj
-def list_(run: Run, case: Path) -> None:
-    """List the verdicts of a case; fails where its log was changed."""
+def command(run: Run, case: Path, verify: bool, images: tuple[Path, ...], number: int | None) -> int | None:
+    """List the verdicts of an examiner's case, or verify them.
+
+    rd query IMAGE --case DIR keeps one. A log that was changed is refused. With --verify each report must be
+    as it was written, too, and each image judged again by the generation that judged it must come to the
+    same verdict. --index says where the index lies now; without it, each is looked for where it lay.
+
+    Exit code of --verify: 0 all stand, 3 some could not be asked again, 4 some do not stand or were changed.
+    """
+    from retrieval_detect.errors import UsageError
+
+    if verify:
+        return _verify(run, case, images, number)
+    if images or number:
+        raise UsageError("--image and --entry mean nothing without --verify")
+    _list(run, case)
+    return None
+
+
+def _list(run: Run, case: Path) -> None:
     from retrieval_detect.report.case import Case
 
     rows = [
@@ -57,35 +88,7 @@ def list_(run: Run, case: Path) -> None:
     run.output.table(rows, ["number", "at", "who", "verdict", "index", "generation", "input"])
 
 
-@command.command(
-    "verify",
-    examples="""
-        rd report verify case-17/
-        rd report verify case-17/ --image moved.jpg --index /mnt/archive/index-2026
-    """,
-)
-@_case
-@click.option(
-    "--image",
-    "images",
-    metavar="FILE",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Where an image is that has been moved since; it is known by its bytes.",
-)
-@click.option("--entry", "number", metavar="N", type=click.IntRange(1), help="Only this entry.")
-@encoder_weights_option
-@offline_option
-@click.pass_obj
-def verify(run: Run, case: Path, images: tuple[Path, ...], number: int | None) -> int | None:
-    """Ask everything again, and say whether the verdicts stand.
-
-    The log must be as it was written, each report too, and each image judged again by the generation
-    that judged it must come to the same verdict. --index says where the index lies now; without it,
-    each is looked for where it lay.
-
-    Exit code: 0 all stand, 3 some could not be asked again, 4 some do not stand or were changed.
-    """
+def _verify(run: Run, case: Path, images: tuple[Path, ...], number: int | None) -> int | None:
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.errors import UsageError
     from retrieval_detect.report.case import Case

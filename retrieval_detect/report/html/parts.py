@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from retrieval_detect.report import words
@@ -249,8 +249,9 @@ def reproduce(verdict: Verdict, question: Question) -> Iterator[Fact]:
 
 def command(verdict: Verdict, question: Question) -> str:
     """The command line that asks the same again."""
-    parts = ["rd", "query", verdict.input, "--index", verdict.index.name]
-    usual = Question()
+    parts = ["rd", "query", verdict.input, "--index", verdict.index.name, *_rates(question)]
+    usual = Question(fpr=question.fpr, confidence=question.confidence, fdr=question.fdr)
+    usual = replace(usual, source=question.source, within=question.within)
     for field in fields(Question):
         value = getattr(question, field.name)
         if field.name == "regions" and value:
@@ -262,3 +263,15 @@ def command(verdict: Verdict, question: Question) -> str:
         elif value != getattr(usual, field.name) and value is not None:
             parts += [f"--{field.name.replace('_', '-')}", f"{value}"]
     return shlex.join(parts)
+
+
+def _rates(question: Question) -> Iterator[str]:
+    """The rate that was kept to, and among which photographs."""
+    confidence = "" if question.confidence is None else f",confidence={question.confidence}"
+    if question.fdr is not None:
+        yield from ("--fpr", f"fdr={question.fdr}")
+    elif confidence or question.fpr != Question().fpr:
+        yield from ("--fpr", f"{question.fpr}{confidence}")
+    named = f"source={question.source}" if question.source is not None else ""
+    if among := [*filter(None, (question.within, named))]:
+        yield from ("--within", ",".join(among))

@@ -1,4 +1,4 @@
-"""``rd train finetune``: the encoder itself, from images."""
+"""``rd finetune``: the encoder itself, from images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "finetune",
     cls=Command,
     examples="""
-        rd train finetune --real photos/ --fake generated/ --encoder timm:resnet50 --out resnet50.safetensors
+        rd finetune --real photos/ --fake generated/ --encoder timm:resnet50 --out resnet50.safetensors
         rd build-index --encoder timm:resnet50 --encoder-weights resnet50.safetensors --real … --fake …
         rd head import resnet50.head.safetensors --name cnndetection
     """,
@@ -60,10 +60,11 @@ if TYPE_CHECKING:
 def command(
     run: Run, /, real: tuple[str, ...], fake: tuple[str, ...], out: Path, scratch: bool, **options: Any
 ) -> int | None:
-    """Train an image encoder itself; images are read again in every epoch.
+    """Train an image encoder itself, from images.
 
-    The result is a new encoder with its own fingerprint: indexes must be built with it anew. It serves
-    the papers' baselines too: timm:resnet50 trained on photographs and fakes is CNNDetection.
+    They are read again in every epoch. The result is a new encoder with its own fingerprint: indexes must be
+    built with it anew. It serves the papers' baselines too: timm:resnet50 trained on photographs and fakes is
+    CNNDetection.
     """
     from retrieval_detect.teach.finetune import FinetuneOptions, finetune
 

@@ -1,57 +1,86 @@
-"""``rd query --vectors``: what it accepts, and how its answers are shown."""
+"""``rd rescore``: stored embeddings in, verdicts out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_detect.cli.asking import fpr_option, settle_rates, within_option
+from retrieval_detect.cli.params import (
+    Command,
+    Run,
+    device_option,
+    exit_code_of,
+    exit_code_option,
+    k_option,
+    method_option,
+    projection_option,
+)
+
 if TYPE_CHECKING:
     from retrieval_detect.ask.rescore import Rescoring, Tally
     from retrieval_detect.cli.output import Output
-    from retrieval_detect.cli.params import Run
     from retrieval_detect.report.words import Part
 
-_NO_IMAGE = "--{} needs the image itself, and --vectors has none"
-_REFUSED = {
-    "from_file": "--from-file names images, and --vectors has none",
-    "null": "-0 means nothing without --from-file",
-    "evidence": "--evidence is shown of images asked about by themselves, not with --vectors",
-    "fdr": "--fdr judges a batch as a whole, and --vectors judges it in pieces: give --fpr",
-    "prior": "--vectors gives likelihood ratios: apply the prior to column log10_lr",
-    "influence": "--influence asks many times about each image: ask about a few, without --vectors",
-    **{name: _NO_IMAGE.format(name.replace("_", "-")) for name in ("stability", "stable_at", "regions")},
-    **{name: _NO_IMAGE.format(name) for name in ("pool", "heatmap")},
-}
 _WARNED = 10
 """Failures that are named, beside the number of all."""
 
 
-def judge_vectors(
-    run: Run,
-    source: Path,
-    *,
-    images: Sequence[str],
-    out: Path | None,
-    since: int | None,
-    asked: Mapping[str, Any],
-) -> Tally:
-    """Judge stored embeddings, and show or write the verdicts. ``asked`` : options of ``rd query``."""
+@click.command(
+    "rescore",
+    cls=Command,
+    examples="""
+        rd rescore embedded.parquet --format jsonl > verdicts.jsonl
+        rd rescore embedded/ --out verdicts/ --changed-since 7
+    """,
+)
+@click.argument("vectors", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write verdicts as Parquet files; goes on where it was interrupted.",
+)
+@click.option(
+    "--changed-since",
+    "since",
+    metavar="GENERATION",
+    type=int,
+    help="Only the verdicts that differ from that generation's.",
+)
+@exit_code_option
+@method_option
+@k_option
+@projection_option
+@fpr_option
+@within_option
+@device_option
+@click.pass_obj
+def command(
+    run: Run, /, vectors: Path, out: Path | None, since: int | None, exit_code: bool, **asked: Any
+) -> int | None:
+    """Judge stored embeddings, without opening an image.
+
+    VECTORS is what rd embed writes: a Parquet file, or a folder of them. Verdicts are those of rd query; what
+    needs the image itself, or many questions about each, is left to it.
+    """
     from retrieval_detect.ask.detector import Detector
     from retrieval_detect.ask.rescore import Rescoring
     from retrieval_detect.cli.settings import index_path
+    from retrieval_detect.errors import UsageError
     from retrieval_detect.report.words import summary
     from retrieval_detect.verdicts import Question
 
-    _refuse_others(images)
+    if asked.pop("fdr") is not None:
+        raise UsageError("fdr judges a batch as a whole, and rd rescore judges it in pieces: give --fpr RATE")
+    settle_rates(asked)
     settings = run.settings
     detector = Detector.load(index_path(settings), device=settings.device)
-    given = {name: asked[name] for name in ("fpr", "confidence", "source", "within")}
-    question = Question(settings.method, settings.k, settings.projection, **given)
-    rescoring = Rescoring(detector, question, source, since=since, device=settings.device)
+    question = Question(settings.method, settings.k, settings.projection, **asked)
+    rescoring = Rescoring(detector, question, vectors, since=since, device=settings.device)
     started = time.monotonic()
     tally = _stream(run, rescoring) if out is None else _write(run, rescoring, out, since)
     rate = tally.rows / max(time.monotonic() - started, 1e-9)
@@ -60,18 +89,7 @@ def judge_vectors(
             run.output.note(line)
     for warning in rescoring.warnings:
         run.output.warning(warning)
-    return tally
-
-
-def _refuse_others(images: Sequence[str]) -> None:
-    from retrieval_detect.errors import UsageError
-
-    if images:
-        raise UsageError("images and --vectors are both given", hint="Give one of them.")
-    context = click.get_current_context()
-    for name, why in _REFUSED.items():
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise UsageError(why)
+    return exit_code_of(tally.verdicts, tally.failed, asked=exit_code)
 
 
 def _write(run: Run, rescoring: Rescoring, out: Path, since: int | None) -> Tally:

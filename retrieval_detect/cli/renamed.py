@@ -1,0 +1,44 @@
+"""Spellings of the command line that went, each with the one that took its place: the only such table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+COMMANDS: Mapping[str, str] = {
+    "bank history": "rd bank list --by generation",
+    "completion": "rd doctor --completion SHELL",
+    "fit regions": "rd fit calibration --regions",
+    "index list": "rd index info --all",
+    "report list": "rd report CASE",
+    "report verify": "rd report CASE --verify",
+    "train finetune": "rd finetune",
+}
+"""Commands, as typed behind ``rd``."""
+
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "query": {
+        "--confidence": "--fpr RATE,confidence=P",
+        "--fdr": "--fpr fdr=SHARE",
+        "--source": "--within source=NAME",
+        "--vectors": "rd rescore VECTORS",
+        "--out": "rd rescore VECTORS --out DIR",
+        "--changed-since": "rd rescore VECTORS --changed-since GENERATION",
+    },
+}
+"""Options of a command, as typed behind it."""
+
+
+def command_now(path: str, name: str) -> str | None:
+    """What to say to someone who typed ``name`` behind the command ``path``, if that is an old command."""
+    now = COMMANDS.get(_typed(path, name))
+    return now and f"{path} {name} is now: {now}"
+
+
+def option_now(path: str, option: str) -> str | None:
+    """What to say to someone who gave ``option`` to the command ``path``, if it is an old one."""
+    now = OPTIONS.get(_typed(path), {}).get(option)
+    return now and f"{path} {option} is now: {now}"
+
+
+def _typed(path: str, *more: str) -> str:
+    return " ".join([*path.split()[1:], *more])
