@@ -99,12 +99,12 @@ def _questions(index: Path, folders: Sequence[Path], n: int) -> tuple[list[bytes
 
 
 @contextmanager
-def server(index: Path, *flags: str) -> Iterator[int]:
-    """A server in a process of its own; gives its process id."""
+def server(index: Path, *flags: str, cwd: Path = ROOT) -> Iterator[int]:
+    """A server in a process of its own, started in ``cwd``; gives its process id."""
     command = [sys.executable, "-m", "retrieval_detect", "serve", "--index", str(index), "--offline"]
     env = {key: value for key, value in os.environ.items() if not key.startswith("RD_") or key == "RD_CACHE"}
     running = subprocess.Popen(
-        [*command, "--port", str(PORT), *flags], cwd=ROOT, env=env, stderr=subprocess.DEVNULL
+        [*command, "--port", str(PORT), *flags], cwd=cwd, env=env, stderr=subprocess.DEVNULL
     )
     try:
         _wait_for(running)
