@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from retrieval_detect.cli import renamed
 from retrieval_detect.cli.main import rd
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,16 @@ def test_a_command_of_the_docs_parses(page, line):
         assert found is not None, name
         command, context = found, click.Context(found, info_name=name, parent=context)
     command.make_parser(context).parse_args(args)  # raises for unknown options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_but_the_changelog_names_what_is_called_otherwise_now(page):
+    typed = [re.sub(r"\s+", " ", code) for code in re.findall(r"`(rd [^`]+)`", page.read_text())]
+    typed += [line for name, line in commands() if name == page.name]
+    old = [*renamed.COMMANDS]
+    old += [f"{command} .*{option}" for command, options in renamed.OPTIONS.items() for option in options]
+    found = [line for line in typed if any(re.match(rf"rd {spelling}( |$)", line) for spelling in old)]
+    assert found == [] or page.name == "CHANGELOG.md"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
