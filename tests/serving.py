@@ -12,6 +12,7 @@ from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import scan
 from retrieval_detect.teach.build import Index
+from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.web.settings import ServeSettings
 from tests.factories import png, write_pictures
 
@@ -80,6 +81,15 @@ def server(folder: Path, *, encoder=None, **changed):
 def form(*pictures: bytes, names=None):
     """Pictures as the files of a form."""
     return [("images", (names[i] if names else f"{i}.png", data)) for i, data in enumerate(pictures)]
+
+
+def calibrate(folder: Path) -> Path:
+    """The same index with enough references of a camera and a generator, and a calibration."""
+    index = Index.open(folder)
+    add(index, folder.parent / "many", "real", "camera", range(1000, 1060))
+    add(index, folder.parent / "made", "fake", "gan", range(2000, 2060))
+    commit_calibration(index.store, fit_calibration(index.snapshot(), device="cpu"))
+    return folder
 
 
 def pictures(n: int, *, since: int = 500, fake: bool = False) -> list[bytes]:

@@ -70,32 +70,31 @@ class CalibrationScores:
     own: Float64
 
 
+Said = dict[Question, CalibrationScores]
+"""What one generation said of rows, by the ``checked`` question that they were asked about with."""
+
+
 def score_rows(
     rows: Snapshot,
     question: Question,
     *,
     chosen: Chosen = Chosen(),
-    judge: Snapshot | None = None,
-    device: str = "auto",
+    judge: Methods | None = None,
+    known: CalibrationScores | None = None,
     progress: Progress = quiet,
 ) -> CalibrationScores:
-    """Ask ``judge`` (default: ``rows`` itself) about rows, in an order of ``rows`` alone.
+    """Ask ``judge`` (default: the methods of ``rows`` itself) about rows, in an order of ``rows`` alone.
 
-    A row's own group does not vote; views are not asked about.
+    A row's own group does not vote; views are not asked about. ``known`` : what the judge said of some of
+    them when it was asked the same; it is not asked about those again.
     """
-    methods = Methods(judge or rows, device=device)
+    methods = judge or Methods(rows)
     question = methods.checked(question)
     parts = []
     for block in rows_to_ask(rows, chosen, methods.layers(question)):
-        answers = methods.ask(block.asked, question)
-        if not answers.voted.all():
-            raise nobody_left(answers.missing[0])
-        own = _own_densities(methods, question, block, answers)
-        parts.append((block, answers.scores, answers.typical, own))
+        parts.append((block, _said(methods, question, block, known)))
         progress(len(block.names))
-    scores, typical, own = (
-        np.concatenate([np.empty(0), *(part[column] for part in parts)]) for column in (1, 2, 3)
-    )
+    scores, typical, own = np.concatenate([np.empty((3, 0)), *(said for _, said in parts)], axis=1)
     return CalibrationScores(
         [name for block, *_ in parts for name in block.names],
         np.concatenate([np.empty(0, np.int64), *(block.row_ids for block, *_ in parts)]),
@@ -106,6 +105,24 @@ def score_rows(
         {trait: [value for block, *_ in parts for value in block.traits[trait]] for trait in TRAITS},
         own,
     )
+
+
+def _said(methods: Methods, question: Question, block: AskedRows, known: CalibrationScores | None) -> Float64:
+    """Scores, typicality and own densities of a block, float64 (3, n); asks about what is not ``known``."""
+    said = np.empty((3, len(block.names)))
+    fresh = np.arange(len(block.names))
+    if known is not None:
+        fresh = np.flatnonzero(~np.isin(block.row_ids, known.row_ids))
+        there, at = np.intersect1d(block.row_ids, known.row_ids, return_indices=True)[1:]
+        said[:, there] = known.scores[at], known.typical[at], known.own[at]
+    if len(fresh):
+        asked = block if len(fresh) == len(block.names) else block.take(fresh)
+        answers = methods.ask(asked.asked, question)
+        if not answers.voted.all():
+            raise nobody_left(answers.missing[0])
+        own = _own_densities(methods, question, asked, answers)
+        said[:, fresh] = answers.scores, answers.typical, own
+    return said
 
 
 def _own_densities(methods: Methods, question: Question, block: AskedRows, answers: Answers) -> Float64:
@@ -136,6 +153,18 @@ class AskedRows:
     def fake(self) -> Bool:
         """Bool (n,), all alike."""
         return np.full(len(self.names), self.label == "fake")
+
+    def take(self, at: NDArray[np.int64]) -> AskedRows:
+        """The images at some positions, int64 (m,)."""
+        chosen = at.tolist()
+        return AskedRows(
+            self.row_ids[at],
+            self.asked.take(at),
+            [self.names[i] for i in chosen],
+            self.groups[at],
+            self.label,
+            {trait: [values[i] for i in chosen] for trait, values in self.traits.items()},
+        )
 
 
 def rows_to_ask(snapshot: Snapshot, chosen: Chosen, layers: Sequence[str]) -> Iterator[AskedRows]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -306,7 +306,7 @@ def _finish(
         "encoder": manifest.encoder.name,
         "size_bytes": size_bytes,
         "elapsed_s": round(elapsed_s, 3),
-        "measured": asdict(measured) if measured else None,
+        "measured": measured.to_json() if measured else None,
     }
     views = f" and {number(report.views, 'view')}" if report.views else ""
     added = f"{report.added:,}{views} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval_detect.report.views import (
@@ -245,36 +245,49 @@ def evidence_lines(verdict: Verdict, most: int) -> list[Line]:
 
 
 def regression_lines(report: Regression, *, budget: float) -> list[str]:
-    """What an addition changes at the threshold in force: found, still found, wrongly flagged."""
-    rows = [f"{'':20}  {'before':<9}  after"]
-    note = "  each judged without its own group, threshold as it was"
-    rows += [
-        f"{name_of(c.name):<20}  {_count(c, 'before'):<9}  {_count(c, 'after'):<9}{note}"
-        for c in report.newcomers
-    ]
+    """What an addition changes at either threshold: who is found, still found, wrongly flagged."""
+    coming = report.coming or report
+    rows = [f"{'':20}  {'before':<11}  {'after':<11}{'  recalibrated' * bool(report.coming)}"]
+    for now, then in zip(report.newcomers, coming.newcomers, strict=True):
+        counts = [f"{count:,} of {now.n:,}" for count in (now.before, now.after, then.after)]
+        rows.append(_columns(name_of(now.name), counts, report))
+    pairs: list[tuple[str, Change, Change]] = []
     if report.generators:
-        old, worst = report.old_generators, report.worst_generator
-        rows.append(f"{_shares(old)}  worst {worst.points:+.1f} ({name_of(worst.name)}), {_interval(old)}")
-    flagged, source = report.photographs, report.worst_source
-    rows.append(
-        f"{_shares(flagged, 'photographs flagged')}  {_interval(flagged)}; worst source "
-        f"{name_of(source.name)} {source.points:+.1f}; budget {budget:.1f}"
-    )
-    rows.append(f"{_shares(report.nearest, '  most like the new')}  {_interval(report.nearest)}")
-    return rows
+        pairs.append(("old generators", report.old_generators, coming.old_generators))
+        worst = {report.worst_generator.name, coming.worst_generator.name}
+        pairs += _named(worst, report.generators, coming.generators)
+    pairs.append(("photographs flagged", report.photographs, coming.photographs))
+    pairs += _named({report.worst_source.name, coming.worst_source.name}, report.sources, coming.sources)
+    pairs.append(("  most like the new", report.nearest, coming.nearest))
+    for name, now, then in pairs:
+        shares = [f"{100 * count / now.n:.1f} %" for count in (now.before, now.after, then.after)]
+        moves = [_move(change) for change in ((now, then) if report.coming else (now,))]
+        rows.append(f"{_columns(name, shares, report)}  {'; '.join(moves)}")
+    thresholds = "after: at the threshold as it was" + "; recalibrated: at that to come" * bool(report.coming)
+    return [
+        *rows,
+        "  new images each judged without its own group; indented: the worst; (95 % interval, in points)",
+        f"  {thresholds}; budget {budget:.1f} points beyond chance",
+    ]
 
 
-def _count(change: Change, when: str) -> str:
-    return f"{getattr(change, when):,} of {change.n:,}"
+def _columns(name: str, cells: Sequence[str], report: Regression) -> str:
+    shown = cells if report.coming else cells[:2]
+    return f"{name:<20}  {'  '.join(f'{cell:<11}' for cell in shown)}".rstrip()
 
 
-def _shares(change: Change, name: str = "") -> str:
-    before, after = (f"{100 * count / change.n:.1f} %" for count in (change.before, change.after))
-    return f"{name or change.name:<20}  {before:<9}  {after:<9}"
+def _named(
+    names: Set[str], now: Sequence[Change], then: Sequence[Change]
+) -> Iterator[tuple[str, Change, Change]]:
+    """Changes of some names, as both thresholds have them."""
+    for change, coming in zip(now, then, strict=True):
+        if change.name in names:
+            yield f"  {name_of(change.name)}", change, coming
 
 
-def _interval(change: Change) -> str:
-    return f"interval {change.low:+.1f}…{change.high:+.1f}"
+def _move(change: Change) -> str:
+    low, high = change.interval
+    return f"{change.points:+.1f} ({low:+.1f}…{high:+.1f})"
 
 
 # ---------------------------------------------------------------- many

@@ -18,7 +18,7 @@ import numpy as np
 from retrieval_detect.ask.calibrations import calibration_name
 from retrieval_detect.ask.fitted import PLAIN
 from retrieval_detect.ask.methods import Methods, calibrations
-from retrieval_detect.ask.rows import CalibrationScores, Progress, score_rows
+from retrieval_detect.ask.rows import CalibrationScores, Progress, Said, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
 from retrieval_detect.scoring.conformal import Conformal
@@ -55,10 +55,12 @@ def fit_calibration(
     likelihood: LikelihoodMethod = "logistic",
     device: str = "auto",
     progress: Progress = quiet,
+    said: Said | None = None,
 ) -> Calibration:
     """Fit on the rows that a generation has set aside.
 
-    ``question`` : the method, its k and the projection; the defaults where there is none.
+    ``question`` : the method, its k and the projection; the defaults where there is none. ``said`` : what
+    the generation said of rows already, which are not asked about again; what it says now is kept there.
 
     Raises ``UsageError`` where there are none of one label: sources and generators with fewer than 25
     groups give all their images to the banks.
@@ -71,7 +73,9 @@ def fit_calibration(
             )
     methods = Methods(snapshot, device=device)
     question = methods.checked(question or Question())
-    rows = score_rows(snapshot, question, device=device, progress=progress)
+    said = {} if said is None else said
+    rows = score_rows(snapshot, question, judge=methods, known=said.get(question), progress=progress)
+    said[question] = rows
     fake, real = rows.scores[rows.fake], rows.scores[~rows.fake]
     return Calibration(
         method=question.method,
@@ -159,9 +163,9 @@ def calibrated_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") ->
 
 
 def calibrations_to_fit(
-    writer: Writer, to_be: Snapshot, *, device: str = "auto"
+    writer: Writer, to_be: Snapshot, *, device: str = "auto", said: Said | None = None
 ) -> Iterator[Callable[[], FittedRecord]]:
-    """What fits each of them.
+    """What fits each of them. ``said`` : see ``fit_calibration``.
 
     What is calibrated through the default projection in force will be through that to come. Through any
     other, what was fitted on other references stays as it is, and stale: projections that were tried once
@@ -180,9 +184,11 @@ def calibrations_to_fit(
         if current and asked in known and old.scorer == methods.scorer(old.question):
             continue
         if current or old.projection == after:
-            yield partial(_calibrated_again, writer, to_be, old, device)
+            yield partial(_calibrated_again, writer, to_be, old, device, said)
 
 
-def _calibrated_again(writer: Writer, to_be: Snapshot, old: Calibration, device: str) -> FittedRecord:
-    fitted = fit_calibration(to_be, old.question, likelihood=old.likelihood_method, device=device)
+def _calibrated_again(
+    writer: Writer, to_be: Snapshot, old: Calibration, device: str, said: Said | None
+) -> FittedRecord:
+    fitted = fit_calibration(to_be, old.question, likelihood=old.likelihood_method, device=device, said=said)
     return write_calibration(writer, fitted)

@@ -1,22 +1,23 @@
 """What an addition changes, measured before it is committed: who is found, who is flagged wrongly.
 
-Everything is judged at the threshold that the calibration in force sets, before and after, on the same
-images, so that differences are paired. New images are judged without their own group, as if they were not
-there: three images can show "2 of 3".
+Everything is judged before and after on the same images, so that differences are paired: before, at the
+threshold that the calibration in force sets; after, at that one and at the one that will be in force. New
+images are judged without their own group, as if they were not there: three images can show "2 of 3".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval_detect.ask.methods import Methods, calibrations
-from retrieval_detect.ask.rows import CalibrationScores, Chosen, score_rows
+from retrieval_detect.ask.rows import CalibrationScores, Chosen, Said, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.conformal import at_least
+from retrieval_detect.scoring.paired import rise_interval, rise_p
 from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.teach.calibrate import fit_calibration, measurable
 from retrieval_detect.teach.refit import refitted, with_fitted
@@ -30,11 +31,16 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.writer import Writer
     from retrieval_detect.types import Bool, Float32
+    from retrieval_detect.verdicts import Question
+
+    Flags = Callable[[CalibrationScores], Bool]
 
 FPR_BUDGET = 1.0
 """Points by which false alarms may rise."""
 MIN_PHOTOGRAPHS = 100
 """Calibration photographs without which a rise of a point cannot be told from chance."""
+SIGNIFICANT = 0.05
+"""A rise beyond the budget counts where chance alone would show as much so seldom."""
 _NEWCOMERS_AT_MOST = 500
 _BLOCK = 4096
 _NEAREST_SHARE = 0.05
@@ -42,19 +48,45 @@ _NEAREST_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How many of ``n`` images are flagged before and after; ``low``…``high`` : 95 %, in points."""
+    """How many of ``n`` images, n >= 1, are flagged before, and of the same images after.
+
+    ``gained`` : flagged after and not before; ``lost`` : before and not after.
+    """
 
     name: str
     n: int
     before: int
-    after: int
-    low: float
-    high: float
+    gained: int
+    lost: int
+
+    @property
+    def after(self) -> int:
+        """How many are flagged after."""
+        return self.before + self.gained - self.lost
 
     @property
     def points(self) -> float:
         """Rise of the flagged share, in percentage points."""
         return 100 * (self.after - self.before) / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of ``points``, -100…100; see ``paired.rise_interval``."""
+        low, high = rise_interval(self.gained, self.lost, self.before, self.n)
+        return 100 * low, 100 * high
+
+    def exceeds(self, budget: float, *, looked_at: int = 1) -> bool:
+        """Whether the share rises by more than ``budget`` points, and more than chance explains.
+
+        ``looked_at`` : among how many changes this was looked for (Bonferroni); see ``paired.rise_p``.
+        """
+        return looked_at * rise_p(self.gained, self.lost, self.n, allowed=budget / 100) <= SIGNIFICANT
+
+    def to_json(self) -> dict[str, Any]:
+        """See docs/methods.md."""
+        low, high = self.interval
+        counts = {"before": self.before, "after": self.after, "gained": self.gained, "lost": self.lost}
+        return {"name": self.name, "n": self.n, **counts, "points": self.points, "low": low, "high": high}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +95,8 @@ class Regression:
 
     ``newcomers`` : the new images by name. ``generators`` and ``sources`` : calibration images known
     before, by name. ``nearest`` : the 5 % of the photographs that are most like the new references.
+    ``coming`` : the same with all that is flagged after by the threshold that will be in force; ``None``
+    where none will.
     """
 
     alpha: float
@@ -70,6 +104,7 @@ class Regression:
     generators: tuple[Change, ...]
     sources: tuple[Change, ...]
     nearest: Change
+    coming: Regression | None = None
 
     @property
     def photographs(self) -> Change:
@@ -92,68 +127,113 @@ class Regression:
         return max(self.sources, key=lambda change: change.points)
 
     def refusals(self, budget: float) -> Iterator[str]:
-        """Why the addition should not be committed, in words.
+        """Why the addition should not be committed, in words: what rises beyond ``budget``.
 
-        For a part of the photographs a rise counts only if it is more than chance would give: of fifteen
+        Both thresholds are looked at. At the one in force it shows that photographs came among the fakes,
+        though a calibration fitted anew makes up for it; at the one to come, whose photographs would be
+        flagged from then on. A rise counts only if it is more than chance would give: of fifteen
         photographs one alone is seven points.
         """
-        if self.photographs.points > budget:
-            yield f"photographs flagged rise by {self.photographs.points:.1f} points"
-        worst = self.worst_source
-        for part, what in ((worst, f"from {worst.name}"), (self.nearest, "most like the new references")):
-            if part.points > budget and part.low > 0:
-                yield f"photographs {what} flagged rise by {part.points:.1f} points"
+        yield from self._beyond(budget, "")
+        if self.coming is not None:
+            yield from self.coming._beyond(budget, " at the threshold to come")
+
+    def _beyond(self, budget: float, when: str) -> Iterator[str]:
+        suffering = [source for source in self.sources if source.exceeds(budget, looked_at=len(self.sources))]
+        parts = [("", self.photographs)] * self.photographs.exceeds(budget)
+        parts += [(f" from {source.name or 'no named source'}", source) for source in suffering]
+        parts += [(" most like the new references", self.nearest)] * self.nearest.exceeds(budget)
+        for which, part in parts:
+            yield f"photographs{which} flagged rise by {part.points:.1f} points{when}"
+
+    def to_json(self) -> dict[str, Any]:
+        """See docs/methods.md."""
+        lists = {"newcomers": self.newcomers, "generators": self.generators, "sources": self.sources}
+        return {
+            "alpha": self.alpha,
+            **{key: [change.to_json() for change in changes] for key, changes in lists.items()},
+            "photographs": self.photographs.to_json(),
+            "nearest": self.nearest.to_json(),
+            "coming": self.coming.to_json() if self.coming else None,
+        }
 
 
 def change(name: str, before: Bool, after: Bool) -> Change:
-    """Paired difference of two bool (n,), n >= 1, with a normal interval; ±3/n where nothing moved."""
-    moved = after.astype(float) - before.astype(float)
-    n, middle = len(moved), float(100 * moved.mean())
-    half = float(100 * 1.96 * moved.std() / np.sqrt(n)) if moved.any() else 300 / n
-    return Change(name, n, int(before.sum()), int(after.sum()), middle - half, middle + half)
+    """The change from one bool (n,) to another of the same images, n >= 1."""
+    counts = (before, after & ~before, before & ~after)
+    return Change(name, len(before), *(int(np.count_nonzero(flags)) for flags in counts))
 
 
 def pooled(name: str, changes: Sequence[Change]) -> Change:
-    """Several changes as one; variances add up, images being different."""
-    n = sum(c.n for c in changes)
-    variance = sum((c.n * (c.high - c.low) / 2) ** 2 for c in changes)
-    before, after = sum(c.before for c in changes), sum(c.after for c in changes)
-    middle, half = 100 * (after - before) / n, float(np.sqrt(variance)) / n
-    return Change(name, n, before, after, middle - half, middle + half)
-
-
-def compare(
-    old: Snapshot, new: Snapshot, calibration: Calibration, *, alpha: float, device: str
-) -> Regression:
-    """Measure what ``new``, whose additions are not committed yet, changes against ``old``."""
-    question = calibration.question
-    photographs = np.sort(np.concatenate(list(calibration.conformal.real.values())))
-    first = old.manifest.next_row_id
-
-    def judged(chosen: Chosen) -> tuple[CalibrationScores, Bool, Bool]:
-        before, after = (score_rows(new, question, chosen=chosen, judge=s, device=device) for s in (old, new))
-        flagged = [at_least(photographs, rows.scores) <= alpha for rows in (before, after)]
-        return after, flagged[0], flagged[1]
-
-    known, before, after = judged(Chosen(until=first))
-    fresh, fresh_before, fresh_after = judged(Chosen(SPLITS, since=first, at_most=_NEWCOMERS_AT_MOST))
-    real = ~known.fake
-    order = np.argsort(-_likeness(new, known.row_ids[real], first), kind="stable")
-    near = np.flatnonzero(real)[order[: max(1, round(_NEAREST_SHARE * real.sum()))]]
-    return Regression(
-        alpha,
-        _by_name(fresh, fresh_before, fresh_after, np.ones(len(fresh.names), bool)),
-        _by_name(known, before, after, known.fake),
-        _by_name(known, before, after, real),
-        change("nearest", before[near], after[near]),
+    """Several changes of different images as one."""
+    n, before, gained, lost = (
+        sum(getattr(c, key) for c in changes) for key in ("n", "before", "gained", "lost")
     )
+    return Change(name, n, before, gained, lost)
 
 
-def _of_todays_scores(snapshot: Snapshot, found: Calibration, *, device: str) -> Calibration:
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """A generation before or after the addition, and what it has ``said`` of rows so far.
+
+    ``calibration`` : the one that sets its threshold; ``None`` where there is none.
+    """
+
+    methods: Methods
+    calibration: Calibration | None
+    said: Said
+
+    def of(self, rows: Snapshot, question: Question, chosen: Chosen) -> CalibrationScores:
+        """What it says of some rows; asked about are those alone of which it has said nothing yet."""
+        known = self.said.get(self.methods.checked(question))
+        return score_rows(rows, question, chosen=chosen, judge=self.methods, known=known)
+
+    def threshold(self, alpha: float) -> Flags:
+        """What it flags at a share ``alpha`` of its calibration photographs."""
+        assert self.calibration is not None  # noqa: S101 - for the type checker; who asks has one
+        photographs = np.sort(np.concatenate(list(self.calibration.conformal.real.values())))
+        return lambda rows: at_least(photographs, rows.scores) <= alpha
+
+
+def compare(old: Side, new: Side, question: Question, *, alpha: float) -> Regression:
+    """Measure what ``new``, whose additions are not committed yet, changes against ``old``."""
+    rows, first = new.methods.snapshot, old.methods.snapshot.manifest.next_row_id
+    in_force = old.threshold(alpha)
+
+    def asked(chosen: Chosen) -> tuple[CalibrationScores, CalibrationScores]:
+        before, after = (side.of(rows, question, chosen) for side in (old, new))
+        return before, after
+
+    known, fresh = (
+        asked(Chosen(until=first)),
+        asked(Chosen(SPLITS, since=first, at_most=_NEWCOMERS_AT_MOST)),
+    )
+    real = ~known[0].fake
+    order = np.argsort(-_likeness(rows, known[0].row_ids[real], first), kind="stable")
+    near = np.flatnonzero(real)[order[: max(1, round(_NEAREST_SHARE * real.sum()))]]
+
+    def judged(flags: Flags) -> Regression:
+        before, after = in_force(known[0]), flags(known[1])
+        new_before, new_after = in_force(fresh[0]), flags(fresh[1])
+        return Regression(
+            alpha,
+            _by_name(fresh[0], new_before, new_after, np.ones(len(new_before), bool)),
+            _by_name(known[0], before, after, known[0].fake),
+            _by_name(known[0], before, after, real),
+            change("nearest", before[near], after[near]),
+        )
+
+    coming = judged(new.threshold(alpha)) if new.calibration else None
+    return replace(judged(in_force), coming=coming)
+
+
+def _of_todays_scores(methods: Methods, found: Calibration, said: Said, *, device: str) -> Calibration:
     """``found``, or one fitted now: what another version of rd fitted may be of a vote defined otherwise."""
-    if found.scorer == Methods(snapshot, device=device).scorer(found.question):
+    if found.scorer == methods.scorer(found.question):
         return found
-    return fit_calibration(snapshot, found.question, likelihood=found.likelihood_method, device=device)
+    return fit_calibration(
+        methods.snapshot, found.question, likelihood=found.likelihood_method, device=device, said=said
+    )
 
 
 def _by_name(rows: CalibrationScores, before: Bool, after: Bool, chosen: Bool) -> tuple[Change, ...]:
@@ -197,15 +277,27 @@ class Reviewer:
     def __call__(self, writer: Writer, new: Snapshot) -> list[FittedRecord]:
         """Raise ``UsageError`` to keep the old generation, or return what goes with the new one."""
         old = writer.snapshot
-        fitted = refitted(writer, new, device=self.device)
-        after = with_fitted(new, fitted)
+        said: Said = {}
+        fitted = refitted(writer, new, device=self.device, said=said)
         known = calibrations(old)
         # Where removals left none to measure, the calibration is stale already and must not bar the way back.
         if known and measurable(old):
-            calibration = _of_todays_scores(old, known[0], device=self.device)
-            self.report = compare(old, after, calibration, alpha=self.alpha, device=self.device)
+            self.report = self._measured(old, known[0], with_fitted(new, fitted), said)
             self._refuse(self.report)
         return fitted
+
+    def _measured(self, old: Snapshot, known: Calibration, after: Snapshot, said: Said) -> Regression:
+        """``said`` : what ``after`` has said of its calibration rows."""
+        before = Methods(old, device=self.device)
+        said_before: Said = {}
+        calibration = _of_todays_scores(before, known, said_before, device=self.device)
+        then, question = Methods(after, device=self.device), calibration.question
+        return compare(
+            Side(before, calibration, said_before),
+            Side(then, then.fitted(then.checked(question)), said),
+            question,
+            alpha=self.alpha,
+        )
 
     def _refuse(self, report: Regression) -> None:
         n = report.photographs.n

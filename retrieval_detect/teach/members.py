@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.ask.methods import load_head
+from retrieval_detect.ask.methods import Methods, load_head
 from retrieval_detect.ask.rows import Chosen, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.store.training import TrainingSet, load_training_set
@@ -54,7 +54,9 @@ def member_scores(
         progress(f"scoring with {name}")
         if name in METHODS:
             wanted = Chosen(("bank",), at_most=ENSEMBLE_ROWS)
-            found = score_rows(snapshot, Question(name), chosen=wanted, device=device)
+            found = score_rows(
+                snapshot, Question(name), chosen=wanted, judge=Methods(snapshot, device=device)
+            )
             order = np.argsort(rows.row_ids)
             chosen = order[np.searchsorted(rows.row_ids, found.row_ids, sorter=order)]
             scores[name] = np.full((len(rows), 1), np.nan, np.float32)

@@ -23,6 +23,7 @@ from retrieval_detect.teach.projections import DEFAULT, default_projection, writ
 from retrieval_detect.teach.regions import regions_to_fit
 
 if TYPE_CHECKING:
+    from retrieval_detect.ask.rows import Said
     from retrieval_detect.search.projection import Affine
     from retrieval_detect.store.manifest import FittedRecord
     from retrieval_detect.store.writer import Writer
@@ -36,7 +37,12 @@ _ANY = (RdError, OSError, ValueError, ArithmeticError, MemoryError, RuntimeError
 
 
 def refitted(
-    writer: Writer, new: Snapshot, *, device: str = "auto", whatever_fails: bool = False
+    writer: Writer,
+    new: Snapshot,
+    *,
+    device: str = "auto",
+    whatever_fails: bool = False,
+    said: Said | None = None,
 ) -> list[FittedRecord]:
     """What goes with the generation to be: all that was fitted on references that change, fitted on it.
 
@@ -47,13 +53,14 @@ def refitted(
     a map that has not seen a generator, its images take photographs along, and older generators lose
     (``bench.accuracy.incremental``). A temperature stays, so that scores keep their scale. Where too little
     is left to fit something on, it keeps what it had and becomes stale; with ``whatever_fails``, for
-    changes that nothing may hold up, also where fitting fails in any other way.
+    changes that nothing may hold up, also where fitting fails in any other way. ``said`` takes what the
+    generation to be says of its calibration rows.
     """
     harmless = _ANY if whatever_fails else (UsageError,)
     fitted: list[FittedRecord] = []
-    for fits in (_maps_and_heads, _rates):
+    for fits in (_maps_and_heads, partial(_rates, device=device, said=said)):
         with suppress(*harmless):
-            for fit in fits(writer, with_fitted(new, fitted), device):
+            for fit in fits(writer, with_fitted(new, fitted)):
                 with suppress(*harmless):
                     fitted.append(fit())
     return fitted
@@ -78,7 +85,7 @@ def follows(new: Snapshot, record: FittedRecord) -> bool:
     return projection_of(record.name) == new.manifest.projection and measurable(new)
 
 
-def _maps_and_heads(writer: Writer, new: Snapshot, device: str) -> Iterator[Fit]:  # noqa: ARG001
+def _maps_and_heads(writer: Writer, new: Snapshot) -> Iterator[Fit]:
     for record in new.manifest.fitted:
         if record.kind == "projection" and follows(new, record):
             yield partial(_projection_again, writer, new, record.name)
@@ -86,8 +93,8 @@ def _maps_and_heads(writer: Writer, new: Snapshot, device: str) -> Iterator[Fit]
             yield partial(_head_again, writer, new, record.name)
 
 
-def _rates(writer: Writer, new: Snapshot, device: str) -> Iterator[Fit]:
-    yield from calibrations_to_fit(writer, new, device=device)
+def _rates(writer: Writer, new: Snapshot, *, device: str, said: Said | None) -> Iterator[Fit]:
+    yield from calibrations_to_fit(writer, new, device=device, said=said)
     yield from regions_to_fit(writer, new, device=device)
 
 

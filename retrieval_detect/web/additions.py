@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.errors import ImageError, LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
+from retrieval_detect.report.words import regression_lines
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.measure import Reviewer
 from retrieval_detect.teach.plans import UpdatePlan, plan
@@ -120,7 +121,8 @@ class Teacher:
             "added": report.added,
             "purged": report.purged,
             "failures": [asdict(failure) for failure in report.failures],
-            "measured": asdict(review.report) if review.report else None,
+            "measured": review.report.to_json() if review.report else None,
+            "report": regression_lines(review.report, budget=review.budget) if review.report else [],
         }
 
     def _rolled_back(self, generation: int) -> Manifest:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-from retrieval_detect.ask.methods import calibrations
+from retrieval_detect.ask.methods import Methods, calibrations
 from retrieval_detect.errors import UsageError
 from retrieval_detect.report.words import regression_lines
+from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.teach.measure import Reviewer, change, pooled
+from retrieval_detect.teach.measure import Change, Regression, Reviewer, change, pooled
 from retrieval_detect.types import Facts
 from tests.factories import D, add, embedded, new_store
 
@@ -118,11 +121,85 @@ def test_changes_by_hand():
     before, after = np.array([1, 0, 0, 0], bool), np.array([1, 1, 0, 0], bool)
     one = change("a", before, after)
     assert (one.n, one.before, one.after, one.points) == (4, 1, 2, 25.0)
-    assert one.low < 0 < 25 < one.high
-    still = change("b", before, before)
-    assert (still.low, still.high) == (-75.0, 75.0)  # ± 3/n where nothing moved
-    both = pooled("both", [one, still])
-    assert (both.n, both.before, both.after, both.points) == (8, 2, 3, 12.5)
+    assert one.interval[0] < 0 < 25 < one.interval[1]
+    back = change("b", after, before)
+    assert (back.gained, back.lost, back.points) == (0, 1, -25.0)
+    both = pooled("both", [one, back])
+    assert both == Change("both", 8, before=3, gained=1, lost=1) and both.points == 0
+
+
+def found(*sources, nearest=None, coming=None):
+    """A report of photographs alone."""
+    return Regression(0.05, (), (), sources, nearest or Change("nearest", 7, 0, 0, 0), coming)
+
+
+def test_few_photographs_that_move_are_no_reason_to_refuse():
+    assert list(found(Change("camera", 144, before=7, gained=3, lost=0)).refusals(1)) == []  # +2.1 points
+    alone = Change("phone", 1, before=0, gained=1, lost=0)
+    calm = Change("camera", 300, before=15, gained=2, lost=1)
+    assert list(found(alone, calm, nearest=Change("nearest", 2, 0, 2, 0)).refusals(1)) == []
+
+
+def test_a_large_rise_is_refused_though_one_photograph_alone_rises_more():
+    alone = Change("phone", 1, before=0, gained=1, lost=0)
+    bad = Change("camera", 300, before=15, gained=40, lost=2)
+    calm = Change("drone", 3000, before=150, gained=5, lost=20)
+    assert list(found(alone, bad, calm).refusals(1)) == [
+        "photographs from camera flagged rise by 12.7 points"
+    ]
+    assert list(found(alone, bad, calm).refusals(15)) == []
+
+
+def test_of_many_sources_one_rises_by_chance():
+    lucky, calm = Change("lucky", 60, 2, 9, 0), [Change(f"camera-{i}", 60, 3, 0, 0) for i in range(19)]
+    assert list(found(lucky).refusals(1))
+    assert list(found(lucky, *calm).refusals(1)) == []
+
+
+def test_what_will_be_flagged_from_then_on_is_refused_too():
+    calm, bad = Change("camera", 300, 15, 1, 1), Change("camera", 300, 15, 40, 2)
+    assert list(found(calm, coming=found(bad)).refusals(1)) == [
+        "photographs flagged rise by 12.7 points at the threshold to come",
+        "photographs from camera flagged rise by 12.7 points at the threshold to come",
+    ]
+
+
+def test_the_threshold_to_come_is_that_of_what_is_committed(store):
+    review = Reviewer(device="cpu", budget=100)
+    add_reviewed(store, cloud("new", 30, NEW), "new", review)
+    (fitted,) = calibrations(store.snapshot())
+    coming, photographs = review.report.coming, np.sort(np.concatenate([*fitted.conformal.real.values()]))
+    for moved, scores in (
+        *zip(coming.sources, fitted.conformal.real.values(), strict=True),
+        *zip(coming.generators, [fitted.conformal.fake["old"]], strict=True),
+    ):
+        assert moved.after == np.count_nonzero(at_least(photographs, scores) <= 0.05)
+    assert coming.photographs.after <= 0.05 * (coming.photographs.n + 1)
+    assert coming.photographs.before == review.report.photographs.before
+    assert coming.photographs.after != review.report.photographs.after  # the banks moved, and it with them
+    assert coming.coming is None and review.report.to_json()["coming"]["nearest"]["n"] == coming.nearest.n
+
+
+@pytest.mark.parametrize("outdated", [False, True], ids=["of today", "of an earlier vote"])
+def test_each_row_is_asked_about_once_before_and_once_after(store, monkeypatch, outdated):
+    if outdated:
+        today = fit_calibration(store.snapshot(), device="cpu")
+        commit_calibration(store, replace(today, scorer="once"))
+    first, asked, ask = store.snapshot().manifest.next_row_id, Counter(), Methods.ask
+
+    def counting(self, block, question):
+        side = "after" if self.snapshot.manifest.next_row_id > first else "before"
+        asked.update((side, content_id) for content_id in block.content_ids)
+        return ask(self, block, question)
+
+    monkeypatch.setattr(Methods, "ask", counting)
+    add_reviewed(store, cloud("new", 60, NEW), "new", Reviewer(device="cpu", budget=100))
+    assert store.snapshot().n_rows([("fake", "calib")]) > 40  # some of the new are set aside
+    held = sum(store.snapshot().n_rows([(label, "calib")]) for label in ("real", "fake"))
+    assert len(asked) > 2 * held and set(asked.values()) == {1}
+    monkeypatch.undo()
+    fitted, again = calibrations(store.snapshot())[0], fit_calibration(store.snapshot(), device="cpu")
+    assert fitted.to_json() == again.to_json()  # to the bit
 
 
 def test_the_report_in_words(store):
@@ -130,7 +207,12 @@ def test_the_report_in_words(store):
     add_reviewed(store, cloud("new", 30, NEW), "new", review)
     told = "\n".join(regression_lines(review.report, budget=1.0))
     assert "30 of 30" in told and "old generators" in told and "budget 1.0" in told
+    assert "recalibrated" in told and "  most like the new " in told
     assert max(map(len, told.splitlines())) <= 110
+    low, high = review.report.worst_generator.interval
+    (worst,) = (line for line in told.splitlines() if line.startswith("  old "))
+    assert f"({low:+.1f}…{high:+.1f})" in worst
+    assert all(-100 <= float(number) <= 100 for number in re.findall(r"[+-]\d+\.\d", told))
 
 
 def test_a_calibration_that_lost_its_photographs_does_not_bar_the_way_back(store):

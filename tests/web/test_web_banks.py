@@ -16,9 +16,10 @@ from PIL import Image
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail as small
+from retrieval_detect.teach import measure
 from retrieval_detect.teach.build import Index
 from tests.factories import png, write_pictures
-from tests.serving import AUTHORIZED, add, client, form, pictures, server
+from tests.serving import AUTHORIZED, add, calibrate, client, form, pictures, server
 
 FLUX = {"label": "fake", "generator": "flux"}
 
@@ -57,6 +58,21 @@ def test_adding_shows_a_table_first_and_then_adds(folder):
         assert "did not vote" in str(verdict["warnings"])
         again = web.post(path, headers=AUTHORIZED)
         assert again.status_code == 400 and "no such plan" in again.json()["message"]
+
+
+def test_what_an_addition_changes_is_told(folder, monkeypatch):
+    monkeypatch.setattr(measure, "MIN_PHOTOGRAPHS", 10)
+    with client(calibrate(folder)) as web:
+        files = form(*pictures(3, since=700, fake=True))
+        planned = web.post("/v1/banks/references", params=FLUX, files=files, headers=AUTHORIZED).json()
+        done = web.post(f"/v1/banks/references/{planned['plan']}", headers=AUTHORIZED)
+        assert done.status_code == 200, done.text
+    measured, told = done.json()["measured"], "\n".join(done.json()["report"])
+    now, then = measured["photographs"], measured["coming"]["photographs"]
+    assert now["n"] == then["n"] >= 10 and now["before"] == then["before"]
+    assert -100 <= now["low"] <= now["points"] <= now["high"] <= 100
+    assert now["after"] == now["before"] + now["gained"] - now["lost"]
+    assert "photographs flagged" in told and "recalibrated" in told
 
 
 def test_going_back(folder):

@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 
+from retrieval_detect.teach import measure
 from retrieval_detect.teach.build import Index
 from tests.pixels import require_bars, require_legend
-from tests.serving import TOKEN, add, pictures, server, small_index
+from tests.serving import TOKEN, add, calibrate, pictures, server, small_index
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -234,6 +235,28 @@ def test_answers_given_before_a_change_are_marked(open_page, own_server):
     assert page.locator("#changed:visible").count() == 0
     assert "5" in page.locator("#evidence .reproduce").inner_text()
     assert "before a change" not in page.locator("#evidence").inner_text()
+
+
+def test_what_an_addition_changes_stands_on_the_page(open_page, folder, monkeypatch):
+    monkeypatch.setattr(measure, "MIN_PHOTOGRAPHS", 10)
+    with server(calibrate(folder), poll_s=0.05) as url:
+        page = open_page(url)
+        page.click("#tab-banks")
+        page.fill("#token", TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#token-result:has-text('is the token')")
+        page.set_input_files("#teach-files", given(*pictures(2, since=700, fake=True)))
+        page.fill("#teach-name", "newgen")
+        page.click("#teach button.primary")
+        page.wait_for_selector("#plan-rows tr")
+        assert page.locator("#teach-report").is_hidden()
+        page.click("#confirm")
+        page.wait_for_selector("#teach-result:has-text('2 references added')")
+        assert "photographs flagged" in page.locator("#teach-report").inner_text()
+        page.set_input_files("#teach-files", given(*pictures(1, since=800, fake=True)))
+        page.click("#teach button.primary")
+        page.wait_for_selector("#plan:not([hidden])")
+        assert page.locator("#teach-report").is_hidden()  # it was of the addition before
 
 
 def test_a_plan_can_be_tried_again_where_another_writer_was_at_work(open_page, own_server):

@@ -365,6 +365,7 @@ async function tried(work) {
   const result = $("teach-result");
   result.className = "";
   result.textContent = "Working …";
+  $("teach-report").hidden = true;
   try {
     result.textContent = await work();
   } catch (error) {
@@ -442,6 +443,8 @@ $("confirm").addEventListener("click", () => {
       $("plan").hidden = error.code !== "IndexLocked"; // the server keeps the plan: it can be tried again
       throw error;
     });
+    $("teach-report").textContent = done.report.join("\n");
+    $("teach-report").hidden = !done.report.length;
     const refused = done.purged ? `, ${done.purged} refused as purged` : "";
     return `${plural(done.added, "reference")} added${refused}, generation ${done.generation} answers now.`;
   });
