@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,12 @@ def publish(name: str, command: str, rendered: str, page: Path | None = None) ->
     print(rendered)
     if not _numbers.put(name, command, rendered, page):
         say(f"{page.name} has no block {name}: it was printed only")
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A head and its rows as Markdown."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
 def origin(result: Mapping[str, Any]) -> str:

@@ -24,7 +24,6 @@ REGRESSION = "logistic regression"
 BALANCED = "logistic regression, balanced"
 PIXELS = "trivial pixel statistics"
 MAJORITY_CLASS = "majority class"
-RIVALS = (REGRESSION, BALANCED, PIXELS)
 
 
 def rivals_of(folder: Path, known: Sequence[Sample], queries: Sequence[Sample]) -> dict[str, Scores]:

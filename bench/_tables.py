@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench._frame import markdown_table
 from bench._rivals import BALANCED, MAJORITY_CLASS, PIXELS, REGRESSION
 
 _RIVALS = (REGRESSION, BALANCED, PIXELS, MAJORITY_CLASS)
@@ -87,7 +88,7 @@ def _known_overall(result: Mapping[str, Any]) -> Iterator[str]:
                 f"{quality['accuracy_at_zero']:.2f}",
             ]
         )
-    yield from _table(["", "AUC (95 %)", "recall at 5 % false alarms", "accuracy at score 0"], rows)
+    yield markdown_table(["", "AUC (95 %)", "recall at 5 % false alarms", "accuracy at score 0"], rows)
 
 
 def _known_by_generator(result: Mapping[str, Any], measure: str) -> Iterator[str]:
@@ -97,14 +98,14 @@ def _known_by_generator(result: Mapping[str, Any], measure: str) -> Iterator[str
     for name, quality in methods:
         cells = [f"{quality['by_generator'][generator][measure]:.2f}" for generator in generators]
         rows.append([name, *cells])
-    yield from _table(["", *generators], rows)
+    yield markdown_table(["", *generators], rows)
 
 
 def _unseen_mean(result: Mapping[str, Any]) -> Iterator[str]:
     means = result["unseen_generator"]["mean_over_generators"]
     names = [name for name, _ in _ordered(next(iter(means.values())))]
     rows = [[name, *(_pair(means[number][name]) for number in means)] for name in names]
-    yield from _table(["", *(f"n = {number}" for number in means)], rows)
+    yield markdown_table(["", *(f"n = {number}" for number in means)], rows)
 
 
 def _pair(quality: Mapping[str, float]) -> str:
@@ -125,7 +126,7 @@ def _unseen_by_generator(result: Mapping[str, Any]) -> Iterator[str]:
         )
         names = [name for name, _ in _ordered(next(iter(added.values()))["methods"])]
         rows = [[name, *(_with_range(cell["methods"][name]) for cell in added.values())] for name in names]
-        yield from _table(["", *(f"n = {number}" for number in added)], rows)
+        yield markdown_table(["", *(f"n = {number}" for number in added)], rows)
 
 
 def _with_range(quality: Mapping[str, Mapping[str, float]]) -> str:
@@ -189,7 +190,7 @@ def _costs(result: Mapping[str, Any]) -> Iterator[str]:
         ["`rd --help`", _seconds(start["rd_help_s"]), f"Python alone: {_seconds(start['python_alone_s'])}"],
         ["`import retrieval_detect`", _seconds(start["import_retrieval_detect_s"]), ""],
     ]
-    yield from _table(["", "rd", "beside it"], rows)
+    yield markdown_table(["", "rd", "beside it"], rows)
 
 
 def _growth(result: Mapping[str, Any]) -> Iterator[str]:
@@ -205,7 +206,9 @@ def _growth(result: Mapping[str, Any]) -> Iterator[str]:
         written = cost["written_bytes"]
         volume = _spread(written, "mean", 1 / 1024, "KiB") if written else "not counted here"
         rows.append([f"{int(size):,}", time, volume, str(cost["shards_afterwards"])])
-    yield from _table(["references before", "time, median", "bytes written, mean", "shards afterwards"], rows)
+    yield markdown_table(
+        ["references before", "time, median", "bytes written, mean", "shards afterwards"], rows
+    )
 
 
 def _spread(rounds: Mapping[str, float], middle: str, scale: float, unit: str) -> str:
@@ -224,10 +227,3 @@ def _seconds(rounds: Mapping[str, float]) -> str:
 
 def _mebibytes(size_bytes: float) -> str:
     return f"{size_bytes / 2**20:,.1f} MiB" if size_bytes < 100 * 2**20 else f"{size_bytes / 2**20:,.0f} MiB"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"

@@ -25,7 +25,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from bench._frame import Clock, about, carry_out, origin, parser_of
+from bench._frame import Clock, about, carry_out, markdown_table, origin, parser_of
 from bench._machine import commit
 from bench.serve import ADDRESS, server
 from retrieval_detect.ask.detector import Detector
@@ -294,8 +294,8 @@ def table(result: dict[str, Any]) -> str:
         ),
         "open files before and after": f"{before['open_files']} → {after['open_files']}",
     }
-    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
-    return "\n".join([f"Made-up references of the toy encoder; {origin(result)}.", "", *lines])
+    table = markdown_table(("", ""), rows.items())
+    return f"Made-up references of the toy encoder; {origin(result)}.\n\n{table}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench import _numbers
-from bench._frame import RESULTS, publish
+from bench._frame import RESULTS, markdown_table, publish
 from bench._rivals import PIXELS, REGRESSION
 from retrieval_detect.evaluate.newcomers import RD
 
@@ -35,12 +35,9 @@ def table(results: Mapping[str, Result]) -> str:
     """What rd finds and how fast it is, each line beside what else one would use, as Markdown."""
     machine, encoder = results["main_job"]["machine"], results["main_job"]["encoder"]["name"]
     days = sorted({result["date"][:10] for result in results.values()})
-    lines = [*_found(results), *_speed(results)]
     return "\n".join(
         [
-            "| | rd | beside it |",
-            "|---|---|---|",
-            *(f"| {' | '.join(line)} |" for line in lines),
+            markdown_table(("", "rd", "beside it"), [*_found(results), *_speed(results)]),
             "",
             f"Encoder `{encoder}` (an ImageNet classifier, no CLIP), but for the lines that name another; "
             f"{machine['cpu']}, {machine['cores']} cores, no GPU; {' and '.join(days)}.",

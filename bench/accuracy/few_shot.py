@@ -16,11 +16,7 @@ STUDY = Study(
         "method",
         "n",
         *("auroc", "auroc_low", "auroc_high"),
-        *(
-            ("recall", "recall_low", "recall_high", "fpr")
-            if "recall" in run["columns"]
-            else ("ap", "acc_fixed")
-        ),
+        *(_RECALL if "recall" in run["columns"] else ("ap", "acc_fixed")),
     )(run | {"rows": [row for row in run["rows"] if row["generator"] == "mean"]}),
     teach="all",
     layout="clipping",

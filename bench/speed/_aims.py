@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from bench._frame import markdown_table
+
 Result = Mapping[str, Any]
 HEAD = ("work", "must reach", "against, in the same run", "measured", "holds")
 
@@ -48,9 +50,8 @@ class Aim:
 
 def table(results: Mapping[str, Result]) -> str:
     """Every aim as Markdown; ``results`` : the newest of each part."""
-    rows = [HEAD, ("---",) * len(HEAD), *(aim.cells(results) for aim in AIMS)]
-    lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    return "\n".join([*lines, "", *_measured_on(results)])
+    lines = markdown_table(HEAD, (aim.cells(results) for aim in AIMS))
+    return "\n".join([lines, "", *_measured_on(results)])
 
 
 def _measured_on(results: Mapping[str, Result]) -> Iterator[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from bench._frame import origin
+from bench._frame import markdown_table, origin
 
 
 def table(result: dict[str, Any]) -> str:
@@ -16,11 +16,7 @@ def table(result: dict[str, Any]) -> str:
     )
     lines = [*_decoding_lines(result), *_embedding_lines(result["embed"]), *_other_lines(result)]
     titles = ("work", "rd", "against, in the same run", "ratio", "must reach")
-    return "\n".join([head, "", _line(titles), "|---" * len(titles) + "|", *map(_line, lines)])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"{head}\n\n{markdown_table(titles, lines)}"
 
 
 def _decoding_lines(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:

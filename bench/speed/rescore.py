@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench._frame import about, carry_out, origin, parser_of, say
+from bench._frame import about, carry_out, markdown_table, origin, parser_of, say
 from bench._machine import commit
 from bench._timing import rounds_of, took
 from retrieval_detect.ask.banks import SPARE
@@ -190,10 +190,6 @@ def measured(options):
 # ---------------------------------------------------------------- the table
 
 
-def row(*cells):
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
-
-
 def table(results):
     head = (
         "references in both banks",
@@ -201,11 +197,11 @@ def table(results):
         "faster than one by one",
         "finished before",
     )
-    lines = [f"{origin(results)}.", "", row(*head), row(*["---"] * len(head))]
+    lines = []
     for found in results["banks"]:
         whole = found["rescore_s"]["median"]
         lines.append(
-            row(
+            (
                 f"{found['n_bank']:,}",
                 f"{found['search_s']['median'] / whole:.0%}",
                 f"{found['one_by_one_s']['median'] / whole:.0f} ×",
@@ -214,8 +210,8 @@ def table(results):
         )
     small, large = next(found["peak_bytes"] for found in results["banks"] if "peak_bytes" in found)
     n = results["queries"]
-    lines += ["", f"Peak memory for {MORE * n:,} embeddings beside that for {n:,}: {large / small:.2f} ×"]
-    return "\n".join(lines)
+    peak = f"Peak memory for {MORE * n:,} embeddings beside that for {n:,}: {large / small:.2f} ×"
+    return "\n".join([f"{origin(results)}.", "", markdown_table(head, lines), "", peak])
 
 
 def main():

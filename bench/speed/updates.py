@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench._frame import about, carry_out, origin, parser_of, say
+from bench._frame import about, carry_out, markdown_table, origin, parser_of, say
 from bench._machine import ROOT, commit
 from bench._timing import rounds_of, took
 from retrieval_detect.types import LABELS
@@ -151,8 +151,8 @@ def table(results):
             f"{(peaks['again'] - peaks['again_few']) / n:,.0f} bytes a picture beyond that",
         ),
     ]
-    head = [f"| {n:,} pictures, a finished build run again, beside | is |", "|---|---|"]
-    return "\n".join([f"{origin(results)}.", "", *head, *(f"| {what} | {found} |" for what, found in rows)])
+    head = (f"{n:,} pictures, a finished build run again, beside", "is")
+    return f"{origin(results)}.\n\n{markdown_table(head, rows)}"
 
 
 def main():
