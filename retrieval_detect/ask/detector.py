@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -395,9 +395,14 @@ class Detector:
 
 
 def at_fdr(results: Sequence[Verdict | Failure], fdr: float) -> Iterator[Verdict | Failure]:
-    """Judge a batch again, at the rate that keeps false discoveries at ``fdr``."""
-    p_real = [r.p_values["real"] for r in results if isinstance(r, Verdict) and r.p_values]
-    cutoff = benjamini_hochberg(p_real, fdr)
+    """Judge a batch again, at the rate that keeps false discoveries at ``fdr`` among those called fake-like.
+
+    An image that could not be called so, whatever the rate, because it fits no fakes or neither bank,
+    counts as p = 1: still a p-value, and that procedure's rejections are then just those that are called.
+    Were it counted by its own p, it would raise the cutoff for photographs and be missing among the calls.
+    """
+    calibrated = [r.p_values for r in results if isinstance(r, Verdict) and r.p_values]
+    cutoff = benjamini_hochberg([_discovery_p(p_values) for p_values in calibrated], fdr)
     for result in results:
         if isinstance(result, Failure) or result.p_values is None:
             yield result
@@ -405,6 +410,11 @@ def at_fdr(results: Sequence[Verdict | Failure], fdr: float) -> Iterator[Verdict
             p, alpha = result.p_values, {"real": cutoff, "fake": BETA}
             name = verdict_name(p["real"], p["fake"], p["typical"], alpha=cutoff)
             yield replace(result, verdict=name, alpha=alpha, fdr=fdr)
+
+
+def _discovery_p(p: Mapping[str, float]) -> float:
+    """``p["real"]`` of an image that a high enough rate would call fake-like, 1 of any other."""
+    return p["real"] if verdict_name(0.0, p["fake"], p["typical"]) == "fake-like" else 1.0
 
 
 def _require_banks(snapshot: Snapshot) -> None:
