@@ -152,6 +152,10 @@ class DigestCache:
         info = path.stat()
         return f"{info.st_dev}:{info.st_ino}:{info.st_size}:{info.st_mtime_ns}"
 
+    def knows(self, path: Path) -> bool:
+        """Whether this version of the file was read before; not of a file that is not there."""
+        return path.exists() and self._version(path) in self._known
+
     def sha256(self, path: Path) -> str:
         """Hex sha256 of ``path``, from memory if this version of the file was read before."""
         version = self._version(path)

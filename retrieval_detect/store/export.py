@@ -21,8 +21,9 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.files import require_folder_of, write_atomically, write_json
 from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, Manifest, Operation, Purge, ShardRecord
-from retrieval_detect.store.schema import exact_dictionaries, rows_schema
-from retrieval_detect.store.shards import ROWS, layer_file, write_array
+from retrieval_detect.store.rows import PARQUET
+from retrieval_detect.store.schema import PARQUET_VERSION, exact_dictionaries, rows_schema
+from retrieval_detect.store.shards import layer_file, write_array
 from retrieval_detect.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _handed_on(manifest: Manifest, shards: list[ShardRecord]) -> Manifest:
         tombstones=(),
         purge=Purge(),
         tuned=None,
+        version=PARQUET_VERSION,
     )
 
 
@@ -100,10 +102,11 @@ def _shard(folder: Path, snapshot: Snapshot, shard: Shard, keep: Collection[str]
         return None
     row_ids = shard.row_ids[live]
     names = {
-        suffix: folder / SHARDS / f"{shard.record.id}.{suffix}" for suffix in (ROWS, *map(layer_file, layers))
+        suffix: folder / SHARDS / f"{shard.record.id}.{suffix}"
+        for suffix in (PARQUET, *map(layer_file, layers))
     }
     # Not compressed, so that a receiver knows by the size of the file what reading it takes.
-    pq.write_table(_rows(shard, live, layers, keep), names[ROWS], compression="none")
+    pq.write_table(_rows(shard, live, layers, keep), names[PARQUET], compression="none")
     for layer in layers:
         write_array(names[layer_file(layer)], shard.vectors(layer)[live])
     return replace(
@@ -116,7 +119,7 @@ def _shard(folder: Path, snapshot: Snapshot, shard: Shard, keep: Collection[str]
 
 
 def _rows(shard: Shard, live: Bool, layers: Sequence[str], keep: Collection[str]) -> pa.Table:
-    schema = rows_schema(layers)
+    schema = rows_schema(layers, version=PARQUET_VERSION)
     table = shard.columns(schema.names).filter(pa.array(live))
     columns = []
     for field in schema:

@@ -36,8 +36,9 @@ from retrieval_detect.store.manifest import (
     tool_versions,
 )
 from retrieval_detect.store.renaming import misspelt
-from retrieval_detect.store.schema import norm_column, rows_schema
-from retrieval_detect.store.shards import ROWS, SHARD_ROWS, layer_file, write_shard
+from retrieval_detect.store.rows import PARQUET
+from retrieval_detect.store.schema import VERSION, norm_column, rows_schema
+from retrieval_detect.store.shards import SHARD_ROWS, layer_file, write_shard
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.verify import findings
 from retrieval_detect.store.writer import Writer
@@ -139,7 +140,7 @@ def _head(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo | None) 
 def _require_plain(manifest: Manifest) -> None:
     """Raise ``ValueError`` unless it is what ``export_index`` writes, in types and sizes."""
     files = exported_files(manifest)
-    suffixes = {ROWS, *map(layer_file, manifest.layers)}
+    suffixes = {PARQUET, *map(layer_file, manifest.layers)}
     if manifest.tombstones or manifest.tuned or set(manifest.canaries) != set(manifest.layers):
         raise ValueError("history has no place in an export")
     if any(set(s.files) != suffixes or not 0 < s.rows <= SHARD_ROWS for s in manifest.shards):
@@ -201,7 +202,7 @@ def _rebuilt(head: Manifest, received: Path, made: Path) -> Manifest:
             f"what was exported cannot be used: {error}", hint="Ask for the file again."
         ) from error
     operation = Operation("import", added=sum(s.bank + s.calib for s in head.strata))
-    manifest = replace(head, shards=shards, operation=operation, tools=tool_versions())
+    manifest = replace(head, shards=shards, operation=operation, tools=tool_versions(), version=VERSION)
     for problem in findings(Snapshot(made, manifest)):
         raise IndexCorrupt(f"what was exported is not whole: {problem}", hint="Ask for the file again.")
     commit(made, manifest)
@@ -219,7 +220,7 @@ def _spelt(made: Path, manifest: Manifest) -> Manifest:
 
 def _shard(record: ShardRecord, head: Manifest, received: Path, made: Path) -> ShardRecord:
     base = received / SHARDS
-    table = _table(base / f"{record.id}.{ROWS}", record, head)
+    table = _table(base / f"{record.id}.{PARQUET}", record, head)
     vectors: dict[str, Float16] = {}
     for layer in head.layers:
         shape = (record.rows, head.encoder.layers[layer])

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, IndexNotFound
 from retrieval_detect.files import sha256_bytes, sha256_file, write_bytes, write_json
 from retrieval_detect.store.layout import CURRENT, FITTED, MANIFESTS
-from retrieval_detect.store.schema import FORMAT, VERSION
+from retrieval_detect.store.schema import FORMAT, READ_VERSIONS, VERSION
 from retrieval_detect.store.tuned import Tuned
 from retrieval_detect.types import LABELS, SPLITS, EncoderSpec, Label, Split
 
@@ -139,7 +139,10 @@ class Purge:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One generation of an index: everything a reader needs, by name and checksum."""
+    """One generation of an index: everything a reader needs, by name and checksum.
+
+    ``version`` : of the format that it was written in.
+    """
 
     generation: int
     parent: int | None
@@ -159,6 +162,7 @@ class Manifest:
     fitted: tuple[FittedRecord, ...] = ()
     tuned: Tuned | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
+    version: int = VERSION
 
     def live_rows(self, label: Label, split: Split | None = None) -> int:
         """Live references of one label, in one split or in both."""
@@ -183,7 +187,7 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         body = asdict(self) | {"encoder": self.encoder.to_json(), "fingerprint": self.encoder.fingerprint}
-        return {"format": FORMAT, "version": VERSION} | body
+        return {"format": FORMAT} | body
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Manifest:
@@ -192,10 +196,10 @@ class Manifest:
         Raises ``FormatUnsupported`` for another format or version, ``KeyError``, ``TypeError`` or
         ``ValueError`` for anything that is not a manifest.
         """
-        if data["format"] != FORMAT or data["version"] != VERSION:
+        if data["format"] != FORMAT or data["version"] not in READ_VERSIONS:
             raise FormatUnsupported(
                 f"the index has format {data['format']!r}, version {data['version']!r}; "
-                f"this version of rd reads {FORMAT!r}, version {VERSION}",
+                f"this version of rd reads {FORMAT!r}, versions {' and '.join(map(str, READ_VERSIONS))}",
                 hint="Install a newer retrieval-detect, or rebuild the index.",
             )
         # Fields that a later minor version adds have defaults: older manifests lack them.
@@ -231,7 +235,7 @@ def _shard(data: Mapping[str, Any]) -> ShardRecord:
         raise ValueError(f"shard {data['id']} has label {data['label']!r}, split {data['split']!r}")
     files = {name: FileRecord(**record) for name, record in data["files"].items()}
     for name in files:
-        _checked(re.compile(r"rows\.parquet|[a-z][a-z0-9]*\.npy"), name)
+        _checked(re.compile(r"rows\.(arrow|parquet)|[a-z][a-z0-9]*\.npy"), name)
     return ShardRecord(**dict(data) | {"files": files})
 
 

@@ -1,4 +1,4 @@
-"""The columns of the embedding store, version 1, and how keys are laid out for look-ups by mmap."""
+"""The columns of the embedding store, and how keys are laid out for look-ups by mmap."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import pyarrow as pa
 from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
-    from retrieval_detect.types import Int64
-
-if TYPE_CHECKING:
     from retrieval_detect.types import Bool, Int64, UInt64
 
 FORMAT = "retrieval-detect/index"
-VERSION = 1
+VERSION = 2
+"""What is written."""
+PARQUET_VERSION = 1
+"""Rows in Parquet: read, and what an export has."""
+READ_VERSIONS = (PARQUET_VERSION, VERSION)
 
 CONTENT_ID_BYTES = 32
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+ADDED_AT_FIELD = pa.field("added_at", pa.timestamp("s", tz="UTC"), nullable=False)
 
 _COLUMNS = [
     pa.field("row_id", pa.int64(), nullable=False),
@@ -40,12 +42,12 @@ _COLUMNS = [
     pa.field("uri", pa.string(), nullable=False),
     pa.field("width", pa.int32(), nullable=False),
     pa.field("height", pa.int32(), nullable=False),
-    pa.field("added_at", pa.timestamp("s", tz="UTC"), nullable=False),
+    ADDED_AT_FIELD,
 ]
 
 THUMBNAIL = "thumbnail"
 """A column of those shards alone that keep pictures: a WebP file, null where there is none."""
-_THUMBNAIL_FIELD = pa.field(THUMBNAIL, pa.binary())
+THUMBNAIL_FIELD = pa.field(THUMBNAIL, pa.binary())
 
 
 def norm_column(layer: str) -> str:
@@ -53,10 +55,10 @@ def norm_column(layer: str) -> str:
     return f"norm_{layer}"
 
 
-def rows_schema(layers: Sequence[str]) -> pa.Schema:
-    """Arrow schema of ``<shard>.rows.parquet`` for an index that stores ``layers``."""
+def rows_schema(layers: Sequence[str], *, version: int = VERSION) -> pa.Schema:
+    """Arrow schema of a shard's rows in an index that stores ``layers``."""
     norms = [pa.field(norm_column(layer), pa.float32(), nullable=False) for layer in layers]
-    return pa.schema([*_COLUMNS, *norms], metadata={"format": FORMAT, "version": str(VERSION)})
+    return pa.schema([*_COLUMNS, *norms], metadata={"format": FORMAT, "version": str(version)})
 
 
 def rows_table(columns: Mapping[str, Sequence[object]], layers: Sequence[str]) -> pa.Table:
@@ -69,7 +71,7 @@ def with_thumbnails(table: pa.Table, pictures: Sequence[bytes | None]) -> pa.Tab
     """Rows with their pictures beside them, if there is any."""
     if not any(pictures):
         return table
-    return table.append_column(_THUMBNAIL_FIELD, pa.array(pictures, _THUMBNAIL_FIELD.type))
+    return table.append_column(THUMBNAIL_FIELD, pa.array(pictures, THUMBNAIL_FIELD.type))
 
 
 def exact_dictionaries(table: pa.Table) -> pa.Table:

@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retrieval_detect.errors import IndexCorrupt
 from retrieval_detect.files import write_atomically, write_bytes
 from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, ShardRecord
 from retrieval_detect.store.near import near_keys
+from retrieval_detect.store.rows import ARROW, PARQUET, WRONG, ArrowRows, ParquetRows, encoded
 from retrieval_detect.store.schema import THUMBNAIL, exact_dictionaries, key_columns, rows_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.files import DigestCache
+    from retrieval_detect.store.rows import Rows
     from retrieval_detect.types import Bool, Float16, Int64, UInt64
-
-T = TypeVar("T")
 
 SMALL_ROWS = 4096
 """Shards below this are merged, so that many small additions do not become many files."""
 SHARD_ROWS = 65_536
 """Larger additions are cut into shards of this size."""
-_ROW_GROUP = 4096
-_GROUPS_KEPT = 2
-"""Row groups a shard keeps in memory: what is near one image is often near the next, in the same order."""
 
-ROWS = "rows.parquet"
 IDS, PHASHES, KEYS, NEAR = "ids.npy", "phashes.npy", "keys.npy", "near.npy"
 
 
@@ -47,17 +41,19 @@ def layer_file(layer: str) -> str:
 
 
 class Shard:
-    """One shard, opened lazily: arrays are memory maps, columns are read when asked for.
-
-    Any number of threads may read it.
-    """
+    """One shard, opened lazily: arrays and rows are memory maps. Any number of threads may read it."""
 
     def __init__(self, folder: Path, record: ShardRecord) -> None:
         self.record = record
         self._folder = folder
         self._vectors: dict[str, Float16] = {}
-        self._rows = _Rows(self.path(ROWS))
-        self._kept_group = lru_cache(_GROUPS_KEPT)(self._rows.group)
+        self._rows: Rows
+        if ARROW in record.files:
+            arrays = {suffix for suffix in record.files if suffix.endswith(".npy")}
+            layers = [suffix.removesuffix(".npy") for suffix in arrays - {IDS, PHASHES, KEYS, NEAR}]
+            self._rows = ArrowRows(self.path(ARROW), record.rows, layers)
+        else:
+            self._rows = ParquetRows(self.path(PARQUET))
 
     def path(self, suffix: str) -> Path:
         """Where one of the shard's files lies."""
@@ -108,62 +104,42 @@ class Shard:
     @property
     def names(self) -> list[str]:
         """The columns of the rows file."""
-        return self._rows.names
+        with self._reading():
+            return self._rows.names
 
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Columns of the rows file."""
-        return self._rows.columns(names)
+        """Columns of all rows; of a mapped file nothing is copied."""
+        with self._reading():
+            return self._rows.columns(names)
 
     def take(self, positions: Int64, names: Sequence[str]) -> pa.Table:
-        """Some rows, reading only the row groups they lie in. ``positions`` : int64 (m,)."""
-        numbers = positions // _ROW_GROUP
-        groups = np.unique(numbers)
-        # Pictures would fill the memory.
-        read = self._rows.group if THUMBNAIL in names else self._kept_group
-        table = pa.concat_tables([read(int(number), tuple(names)) for number in groups])
-        return table.take(np.searchsorted(groups, numbers) * _ROW_GROUP + positions % _ROW_GROUP)
+        """Columns of some rows. ``positions`` : int64 (m,)."""
+        with self._reading():
+            return self._rows.take(positions, names)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except WRONG as error:
+            raise damaged(self._rows.path) from error
+
+    def validate(self) -> None:
+        """Read all rows and raise ``IndexCorrupt`` if they could not be used, whatever their checksum."""
+        with self._reading():
+            self._rows.validate()
 
     def check(self, digests: DigestCache) -> None:
-        """Compare every file with its record; raises ``IndexCorrupt`` naming the first that differs."""
+        """Compare every file with its record; raises ``IndexCorrupt`` naming the first that differs.
+
+        Rows that were not read before are validated as well: a checksum does not say that whoever wrote the
+        file meant well.
+        """
+        seen = digests.knows(self._rows.path)
         for suffix, record in self.record.files.items():
             check_file(self.path(suffix), record, digests)
-
-
-class _Rows:
-    """The rows file of a shard, opened when first read.
-
-    Its shard is not known here: what refers to one another stays, with all that it maps, until the garbage is
-    collected, and a server takes up one generation after another.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._one_at_a_time = Lock()
-
-    @cached_property
-    def _file(self) -> pq.ParquetFile:
-        return pq.ParquetFile(pa.memory_map(str(self._path)))
-
-    @cached_property
-    def names(self) -> list[str]:
-        """All columns."""
-        return self._read(lambda file: list(file.schema_arrow.names))
-
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """Some columns of all rows."""
-        return self._read(lambda file: file.read(columns=list(names)))
-
-    def group(self, number: int, names: tuple[str, ...]) -> pa.Table:
-        """Some columns of one row group."""
-        return self._read(lambda file: file.read_row_group(number, columns=list(names)))
-
-    def _read(self, read: Callable[[pq.ParquetFile], T]) -> T:
-        """What ``read`` makes of the file. Two threads within one reader of Arrow corrupt memory."""
-        try:
-            with self._one_at_a_time:
-                return read(self._file)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise damaged(self._path) from error
+        if not seen:
+            self.validate()
 
 
 def check_file(path: Path, record: FileRecord, digests: DigestCache) -> None:
@@ -202,16 +178,15 @@ def write_shard(folder: Path, table: pa.Table, vectors: Mapping[str, Float16]) -
     phashes = table["phash"].to_numpy()
     arrays: dict[str, NDArray[Any]] = {layer_file(layer): array for layer, array in vectors.items()}
     arrays |= {IDS: row_ids, PHASHES: phashes, KEYS: keys, NEAR: near_keys(phashes)}
-    sink = io.BytesIO()
-    pq.write_table(exact_dictionaries(table), sink, compression="zstd", row_group_size=_ROW_GROUP)
-    rows = sink.getvalue()
+    table = table.replace_schema_metadata(rows_schema(()).metadata)  # of format 1, it may be
+    rows = encoded(exact_dictionaries(table.combine_chunks()))
     identity = hashlib.sha256(rows)
     for array in vectors.values():
         identity.update(np.ascontiguousarray(array).data)
     shard_id = identity.hexdigest()[:16]
     base = folder / SHARDS
-    write_bytes(base / f"{shard_id}.{ROWS}", rows)
-    files = {ROWS: FileRecord.of(base / f"{shard_id}.{ROWS}")}
+    write_bytes(base / f"{shard_id}.{ARROW}", rows)
+    files = {ARROW: FileRecord.of(base / f"{shard_id}.{ARROW}")}
     files |= {suffix: write_array(base / f"{shard_id}.{suffix}", array) for suffix, array in arrays.items()}
     return ShardRecord(shard_id, label, split, len(table), int(row_ids[0]), int(row_ids[-1]), files)  # type: ignore[arg-type]
 

@@ -76,7 +76,9 @@ class Snapshot:
 
     def check(self, digests: DigestCache) -> None:
         """Raise ``IndexCorrupt`` for the first file that is not what the manifest says."""
-        for path, record in self.files():
+        for shard in self._shards:
+            shard.check(digests)
+        for path, record in self._other_files():
             check_file(path, record, digests)
 
     def files(self) -> Iterator[tuple[Path, FileRecord]]:
@@ -84,6 +86,9 @@ class Snapshot:
         for shard in self._shards:
             for suffix, record in shard.record.files.items():
                 yield shard.path(suffix), record
+        yield from self._other_files()
+
+    def _other_files(self) -> Iterator[tuple[Path, FileRecord]]:
         for tombstone in self.manifest.tombstones:
             yield self.tombstone_path(tombstone), tombstone.file
         yield from self._small_files()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
+from retrieval_detect.errors import IndexCorrupt
 from retrieval_detect.files import sha256_file
 from retrieval_detect.store.manifest import ShardRecord
 from retrieval_detect.store.schema import rows_schema
-from retrieval_detect.store.shards import Shard, layer_file
+from retrieval_detect.store.shards import Shard, damaged, layer_file
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.types import ORIGINAL_VIEW
 
@@ -20,9 +20,9 @@ _NORM_TOLERANCE = 2e-3
 
 def findings(snapshot: Snapshot) -> Iterator[str]:
     """Problems in words; none means the store is whole. Nothing is taken from a digest cache."""
-    damaged = list(_damaged_files(snapshot))
-    yield from (f"{path} is missing, truncated or altered" for path in damaged)
-    if damaged:
+    hurt = list(_damaged_files(snapshot)) or list(_useless_rows(snapshot))
+    if hurt:
+        yield from hurt
         return
     seen: list[np.ndarray] = []
     for shard in snapshot.shards():
@@ -38,24 +38,32 @@ def findings(snapshot: Snapshot) -> Iterator[str]:
     yield from _stray_views(snapshot)
 
 
-def _damaged_files(snapshot: Snapshot) -> Iterator[Path]:
+def _damaged_files(snapshot: Snapshot) -> Iterator[str]:
     for path, record in snapshot.files():
         try:
             whole = path.stat().st_size == record.bytes and sha256_file(path) == record.sha256
         except OSError:
             whole = False
         if not whole:
-            yield path
+            yield damaged(path).message
+
+
+def _useless_rows(snapshot: Snapshot) -> Iterator[str]:
+    for shard in snapshot.shards():
+        try:
+            shard.validate()
+        except IndexCorrupt as error:
+            yield error.message
 
 
 def _shard_findings(shard: Shard, layers: tuple[str, ...]) -> Iterator[str]:
     record: ShardRecord = shard.record
     name = f"shard {record.id}"
     schema = rows_schema(layers)
-    table = shard.columns([])
-    if table.num_rows != record.rows:
-        yield f"{name} has {table.num_rows} rows, its record says {record.rows}"
-    if shard.columns(["row_id"])["row_id"].to_pylist() != shard.row_ids.tolist():
+    row_ids = shard.columns(["row_id"])["row_id"]
+    if len(row_ids) != record.rows:
+        yield f"{name} has {len(row_ids)} rows, its record says {record.rows}"
+    if row_ids.to_pylist() != shard.row_ids.tolist():
         yield f"{name}: {schema.field(0).name} and the id file differ"
     if not (np.diff(shard.row_ids) > 0).all():
         yield f"{name}: row ids do not increase"

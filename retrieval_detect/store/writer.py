@@ -42,6 +42,7 @@ from retrieval_detect.store.manifest import (
 from retrieval_detect.store.originals import StoredImage, committed, stored_images
 from retrieval_detect.store.purge import erasable, kept_snapshot, keyed_digest
 from retrieval_detect.store.renaming import renamed
+from retrieval_detect.store.schema import VERSION
 from retrieval_detect.store.shards import keeps_unused_texts, merge_small, rewrite
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.staging import Staging
@@ -290,6 +291,7 @@ class Writer:
             "parent": old.generation,
             "created_at": now(),
             "tools": tool_versions(),
+            "version": VERSION,
         }
         return replace(old, operation=operation, **fixed, **changes)  # type: ignore[arg-type]
 

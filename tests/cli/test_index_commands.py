@@ -53,7 +53,9 @@ def test_describing(index, run_rd):
     assert facts["references"] == {"real": {"bank": 12, "calib": 0}, "fake": {"bank": 10, "calib": 0}}
     assert facts["generators"] == {"": 4, "sdxl": 6} and facts["sources"] == {"camera": 8, "phone": 4}
     assert (facts["generation"], facts["removed"], facts["layers"]) == (3, 5, {"proj": 32})
+    assert (facts["format_version"], facts["shards_of_format_1"]) == (2, 0)
     text = said(run_rd, "info").stdout
+    assert "format       2\n" in text
     assert "generators   unnamed 4, sdxl 6\n" in text and "toy encoder for tests" in text
     assert "calibration  none: scores say which bank is nearer, not how sure that is" in text
 
@@ -71,13 +73,13 @@ def test_describing_what_is_set_aside(index, pictures, run_rd):
 
 
 def test_a_whole_index(index, run_rd):
-    assert "whole (" in said(run_rd, "verify").stdout
+    assert ", generation 1, format 2)\n" in said(run_rd, "verify").stdout
     assert record(run_rd, "verify")["problems"] == []
     assert run_rd("index", "verify", "--index", "nosuch").exit_code == 1
 
 
 def cut(index):
-    path = next((index / "shards").glob("*.rows.parquet"))
+    path = next((index / "shards").glob("*.rows.arrow"))
     path.write_bytes(path.read_bytes()[:-20])
 
 

@@ -252,7 +252,7 @@ def test_a_folder_with_other_things_is_not_taken_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "suffix", ["proj.npy", "rows.parquet", "ids.npy", "keys.npy", "near.npy", "phashes.npy"]
+    "suffix", ["proj.npy", "rows.arrow", "ids.npy", "keys.npy", "near.npy", "phashes.npy"]
 )
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
 def test_a_damaged_file_is_named(store, suffix, damage):
@@ -279,12 +279,12 @@ def test_a_damaged_commit_is_an_error_and_never_a_path_elsewhere(store, name, co
 
 def test_a_newer_format_is_refused(store):
     path = manifest_path(store.folder, 0)
-    data = json.loads(path.read_text()) | {"version": 2}
+    data = json.loads(path.read_text()) | {"version": 3}
     path.write_text(json.dumps(data))
     from retrieval_detect.files import sha256_file
 
     (store.folder / "CURRENT").write_text(f"{path.name} {sha256_file(path)}\n")
-    with pytest.raises(FormatUnsupported, match="version 2"):
+    with pytest.raises(FormatUnsupported, match="version 3"):
         store.snapshot()
 
 

@@ -97,6 +97,7 @@ def info(run: Run, every: bool) -> None:
 
 def _info(snapshot: Snapshot) -> dict[str, Any]:
     from retrieval_detect.store.failures import read_failures
+    from retrieval_detect.store.rows import PARQUET
     from retrieval_detect.store.select import size_on_disk
     from retrieval_detect.teach.tune import describe
     from retrieval_detect.types import LABELS
@@ -108,6 +109,7 @@ def _info(snapshot: Snapshot) -> dict[str, Any]:
         "path": str(snapshot.folder),
         "generation": manifest.generation,
         "created_at": manifest.created_at,
+        "format_version": manifest.version,
         "encoder": spec.name,
         "is_clip": spec.is_clip,
         "encoder_note": spec.note,
@@ -130,6 +132,7 @@ def _info(snapshot: Snapshot) -> dict[str, Any]:
         "heads": _fitted(snapshot, "head"),
         "calibrations": {name: {"stale": f["stale"]} for name, f in _fitted(snapshot, "calibration").items()},
         "shards": len(manifest.shards),
+        "shards_of_format_1": sum(PARQUET in shard.files for shard in manifest.shards),
         "size_bytes": size_on_disk(snapshot.folder),
         "tools": dict(manifest.tools),
     }
@@ -168,6 +171,7 @@ def _info_text(record: dict[str, Any]) -> list[str]:
     pairs = [
         ("index", f"{record['name']}, generation {record['generation']} of {record['created_at']}"),
         ("path", record["path"]),
+        ("format", _format(record)),
         ("encoder", f"{record['encoder']} ({kind})"),
         ("engine", record["engine"]),
         ("fingerprint", record["fingerprint"][:16]),
@@ -187,6 +191,11 @@ def _info_text(record: dict[str, Any]) -> list[str]:
         ("size", f"{human_bytes(record['size_bytes'])} in {number(record['shards'], 'shard')}"),
     ]
     return [f"{name:<12} {value}" for name, value in pairs]
+
+
+def _format(record: dict[str, Any]) -> str:
+    old = record["shards_of_format_1"] if record["format_version"] > 1 else 0
+    return f"{record['format_version']}" + (f", {old} of {record['shards']} shards still of 1" if old else "")
 
 
 @command.command("verify", examples="rd index verify\nrd index verify --sample 32")
@@ -213,6 +222,7 @@ def verify(run: Run, sample: int) -> int | None:
     record = {
         "index": str(folder),
         "generation": snapshot.manifest.generation,
+        "format_version": snapshot.manifest.version,
         "files": n_files,
         "sampled": found.sampled,
         "compared": found.compared,
@@ -229,7 +239,10 @@ def verify(run: Run, sample: int) -> int | None:
         )
         run.output.record(record, text=lines)
         return 1
-    lines = [f"{folder}: whole ({n_files} files, generation {snapshot.manifest.generation})"]
+    manifest = snapshot.manifest
+    lines = [
+        f"{folder}: whole ({n_files} files, generation {manifest.generation}, format {manifest.version})"
+    ]
     if sample:
         images = number(found.sampled, "sampled image")
         lines.append(f"  {found.compared} of {images} embedded again: they agree")
