@@ -39,7 +39,7 @@ def texts(pictures):
     [
         (lambda _: None, "photos2' does not exist"),
         (empty_folder, "photos2' holds no image"),
-        (texts, "photos2' holds no image; 1 file was skipped: .txt 1"),
+        (texts, "photos2' holds no image; passed over 1 file that is no image: 1 .txt"),
     ],
     ids=["missing", "empty", "texts"],
 )
@@ -281,7 +281,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(index, run_rd, contents,
 
 SLOW = """
 import signal, sys, time
-from retrieval_detect import build
+from retrieval_detect.teach import build
 from retrieval_detect.cli.main import main
 from retrieval_detect.encoders.tiny import TinyEncoder
 
