@@ -133,7 +133,10 @@ class ParquetRows:
         table = self.columns([name for name in names if name != THUMBNAIL]).take(positions)
         if THUMBNAIL not in names:
             return table
-        return table.append_column(THUMBNAIL_FIELD, self._pictures(positions))
+        found = dict(zip(table.column_names, table.columns, strict=True))
+        found[THUMBNAIL] = self._pictures(positions)
+        schema = pa.schema([self._fields[name] for name in names])
+        return pa.table([found[name] for name in names], schema=schema)
 
     def _pictures(self, positions: Int64) -> pa.ChunkedArray:
         """Read from the row groups they lie in alone: all would fill the memory."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retrieval_detect.ask.detector import Detector
@@ -18,7 +20,8 @@ from retrieval_detect.store.schema import rows_schema
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.thumbnails import stored_thumbnail
 from retrieval_detect.store.verify import findings
-from tests.factories import add, names, png
+from tests.factories import add, names, new_store, png
+from tests.formats import as_format_1
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -80,6 +83,27 @@ def test_the_kept_pictures_are_there(tmp_path):
     rows = snapshot.scan(["content_id", "label"]).to_pylist()
     kept = [stored_thumbnail(snapshot, row["content_id"]) for row in rows if row["label"] == "fake"]
     assert len(kept) == 33 and all(picture[8:12] == b"WEBP" for picture in kept)
+
+
+def test_rows_and_pictures_of_either_format_are_the_same(tmp_path):
+    """Of more rows than a row group of format 1 has."""
+    store = new_store(tmp_path / "idx")
+    images = [replace(i, thumbnail=i.content_id) if n % 3 else i for n, i in enumerate(names("a", 5500))]
+    add(store, images, "fake", "g")
+    wanted = [5499, 0, 4096, 4095, 17, 17]
+    seen = []
+    for _ in range(2):
+        snapshot = store.snapshot()
+        kept = [stored_thumbnail(snapshot, images[n].content_id) for n in wanted]
+        assert kept == [images[n].thumbnail for n in wanted]
+        columns = ["thumbnail", "uri", "generator", "added_at"]
+        shard = max(snapshot.shards(), key=len)
+        assert len(shard) > 4096
+        taken = shard.take(np.array(wanted[1:]) % len(shard), columns)
+        seen.append((snapshot.take(wanted, columns[1:]), taken.to_pylist(), taken.schema))
+        if snapshot.manifest.version == 2:
+            as_format_1(store)
+    assert seen[0] == seen[1]
 
 
 # ---------------------------------------------------------------- format 1, changed by a later rd

@@ -17,14 +17,13 @@ from retrieval_detect.ask.calibrations import read_calibration
 from retrieval_detect.ask.methods import Methods, load_head
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import IndexStateError, UsageError
-from retrieval_detect.files import sha256_file
 from retrieval_detect.heads.caption import CaptionHead
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.failures import read_failures
-from retrieval_detect.store.manifest import GeneratorFacts, manifest_path, read_current
+from retrieval_detect.store.manifest import GeneratorFacts
 from retrieval_detect.store.pins import pin
 from retrieval_detect.store.shards import rewrite
 from retrieval_detect.store.store import Store
@@ -36,6 +35,7 @@ from retrieval_detect.teach.heads import commit_head, training_set
 from retrieval_detect.types import Facts, Failure
 from retrieval_detect.verdicts import Question
 from tests.factories import add, embedded, names, new_store, png
+from tests.formats import as_format_1
 
 OLD = Path(__file__).parents[1] / "data" / "index-v1"
 MARK = "zqxw"
@@ -219,26 +219,16 @@ def test_an_index_of_format_1(tmp_path):
 
 
 def tainted(store: Store) -> None:
-    """Make the newest generation's first shard as format 1 had one that had lost a row."""
-    manifest = read_current(store.folder)
-    shard = store.snapshot().shards()[0]
-    path, table = shard.path("rows.parquet"), shard.columns(shard.names)
-    shard.path("rows.arrow").unlink()
-    texts = pa.DictionaryArray.from_arrays(
-        pa.array([0] * len(table), pa.int32()), ["", marked("contributor")]
-    )
-    at = table.schema.get_field_index("contributor")
-    pq.write_table(table.set_column(at, table.schema.field(at), texts), path, compression="zstd")
-    body = json.loads(manifest_path(store.folder, manifest.generation).read_text())
-    body["version"] = 1
-    del body["shards"][0]["files"]["rows.arrow"]
-    body["shards"][0]["files"]["rows.parquet"] = {
-        "bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
-    }
-    manifest_path(store.folder, manifest.generation).write_text(json.dumps(body))
-    digest = sha256_file(manifest_path(store.folder, manifest.generation))
-    (store.folder / "CURRENT").write_text(f"{manifest.generation:08d}.json {digest}\n")
+    """Make every shard as format 1 had one that had lost a row."""
+
+    def change(table: pa.Table) -> pa.Table:
+        texts = pa.DictionaryArray.from_arrays(
+            pa.array([0] * len(table), pa.int32()), ["", marked("contributor")]
+        )
+        at = table.schema.get_field_index("contributor")
+        return table.set_column(at, table.schema.field(at), texts)
+
+    as_format_1(store, change)
 
 
 def test_texts_that_earlier_versions_left_go_with_the_next_purge(tmp_path):
