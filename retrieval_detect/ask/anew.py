@@ -6,10 +6,7 @@ import shlex
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from retrieval_detect.ask.calibrations import read_calibration
-from retrieval_detect.ask.fitted import read_fitted
-from retrieval_detect.ask.methods import load_head
-from retrieval_detect.ask.regions import read_regions
+from retrieval_detect.ask.fitted import CALIBRATION, REGIONS, load_head, read, read_fitted
 from retrieval_detect.heads.registry import head_class
 from retrieval_detect.projections.registry import fitting_class
 from retrieval_detect.scoring.vote import DEFAULT_K
@@ -18,8 +15,8 @@ from retrieval_detect.verdicts import Question
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from retrieval_detect.ask.regions import HighestCrops
     from retrieval_detect.scoring.calibration import Calibration
+    from retrieval_detect.scoring.highest_crops import HighestCrops
     from retrieval_detect.store.manifest import FittedRecord
     from retrieval_detect.store.snapshot import Snapshot
 
@@ -37,12 +34,12 @@ def calibration_command(snapshot: Snapshot, found: Calibration) -> str:
 
 
 def _calibration(snapshot: Snapshot, record: FittedRecord) -> str:
-    found = read_calibration(snapshot, record.name)
+    found = read(snapshot, CALIBRATION, record.name)
     return "rd fit calibration" if found is None else calibration_command(snapshot, found)
 
 
 def _regions(snapshot: Snapshot, record: FittedRecord) -> str:
-    found = read_regions(snapshot, record.name)
+    found = read(snapshot, REGIONS, record.name)
     return shlex.join(["rd", "fit", "calibration", "--regions", *(_asked(snapshot, found) if found else ())])
 
 

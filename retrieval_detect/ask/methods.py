@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import product
@@ -11,18 +10,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from retrieval_detect.ask import anew
 from retrieval_detect.ask.banks import Asked, Banks
-from retrieval_detect.ask.calibrations import calibration_name, read_calibration
-from retrieval_detect.ask.fitted import PLAIN
-from retrieval_detect.errors import EncoderMismatch, UsageError, VectorError
+from retrieval_detect.ask.calibrations import calibration_name
+from retrieval_detect.ask.fitted import CALIBRATION, PLAIN, load_head, read
+from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.ensemble import EnsembleHead
-from retrieval_detect.heads.registry import read_head
 from retrieval_detect.scoring.attribution import generator_densities, top_names
 from retrieval_detect.scoring.calibration import Calibration
 from retrieval_detect.scoring.vote import DEFAULT_K, REDEFINED, nobody_left, typicality, vote
 from retrieval_detect.search.approximate import caveat
 from retrieval_detect.store.schema import grouping_layer
-from retrieval_detect.store.shards import damaged
 from retrieval_detect.types import METHODS
 from retrieval_detect.vectors import as_stored
 from retrieval_detect.verdicts import Question
@@ -180,7 +178,7 @@ class Methods:
             what = (
                 "of scores of an earlier rd" if same else "of scores over other references than there are now"
             )
-            yield f"the calibration is {what}: rd fit calibration{self._named(question)}"
+            yield f"the calibration is {what}: {anew.calibration_command(self.snapshot, found)}"
         elif why := found.lacking(question):
             yield f"uncalibrated: {why}; add references, a fifth of each name's is set aside"
 
@@ -204,16 +202,10 @@ class Methods:
         other = votes and head.projection not in (None, through)
         return f"{' and '.join(votes)} scores through another projection" if other else ""
 
-    def _named(self, question: Question) -> str:
-        """The options of ``rd fit calibration`` for a ``checked`` question."""
-        named = "" if question.method == Question().method else f" --method {question.method}"
-        in_force = question.projection == self.snapshot.manifest.projection
-        return named if in_force else f"{named} --projection {question.projection}"
-
     def _stored(self, question: Question) -> Calibration | None:
         name = calibration_name(question.method, question.projection or PLAIN)
         if name not in self._calibrations:
-            self._calibrations[name] = read_calibration(self.snapshot, name)
+            self._calibrations[name] = read(self.snapshot, CALIBRATION, name)
         return self._calibrations[name]
 
     def layers(self, question: Question) -> tuple[str, ...]:
@@ -368,23 +360,6 @@ def methods_of(snapshot: Snapshot) -> tuple[str, ...]:
     return (*METHODS, *heads)
 
 
-def load_head(snapshot: Snapshot, name: str) -> Head:
-    """Read a head; ``UsageError`` if there is none, ``IndexCorrupt`` if its files are none."""
-    record = snapshot.fitted("head", name)
-    if record is None:
-        raise UsageError(f"there is no head {name!r}", hint="See: rd head list")
-    paths = {suffix: snapshot.fitted_path(record, suffix) for suffix in record.files}
-    try:
-        files = {suffix: snapshot.read(path) for suffix, path in paths.items()}
-        head = read_head(files)
-        fingerprint = json.loads(files["json"])["about"].get("fingerprint")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(next(iter(paths.values()))) from error
-    if fingerprint and fingerprint != snapshot.manifest.encoder.fingerprint:
-        raise EncoderMismatch(f"head {name!r} was trained for another encoder", hint="Train it: rd train")
-    return head
-
-
 # ---------------------------------------------------------------- calibrations
 
 
@@ -396,7 +371,7 @@ def calibrations(snapshot: Snapshot) -> list[Calibration]:
     fitted = snapshot.manifest.fitted
     projections = (PLAIN, *(f.name for f in fitted if f.kind == "projection"))
     names = [calibration_name(*pair) for pair in product(methods_of(snapshot), projections)]
-    found = [read for name in names if (read := read_calibration(snapshot, name))]
+    found = [one for name in names if (one := read(snapshot, CALIBRATION, name))]
     default = snapshot.manifest.projection
     return sorted(found, key=lambda c: (c.projection != default, c.method != Question().method, c.method))
 

@@ -7,32 +7,27 @@ photographs that were cut and judged in the same way.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval_detect.ask.banks import Banks
 from retrieval_detect.ask.calibrations import calibration_name
-from retrieval_detect.ask.fitted import PLAIN
+from retrieval_detect.ask.fitted import PLAIN, REGIONS, read
 from retrieval_detect.ask.methods import Methods, asked_about
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import CROPS, crop_box, kind_of
-from retrieval_detect.scoring.conformal import at_least
-from retrieval_detect.store.shards import damaged
 from retrieval_detect.types import LABELS
 from retrieval_detect.verdicts import POOLS, Question, Region, Regions
 
 if TYPE_CHECKING:
+    from retrieval_detect.scoring.highest_crops import HighestCrops
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Embedded
     from retrieval_detect.verdicts import Pool
 
 TOP = 3
-FORMAT = "retrieval-detect/regions"
-VERSION = 1
 
 
 def require(snapshot: Snapshot, question: Question) -> None:
@@ -41,10 +36,11 @@ def require(snapshot: Snapshot, question: Question) -> None:
         return
     if question.regions not in POOLS:
         raise UsageError(f"there is no pool {question.regions!r}", hint=f"Pools: {', '.join(POOLS)}")
-    _require_crops(snapshot)
+    require_crops(snapshot)
 
 
-def _require_crops(snapshot: Snapshot) -> None:
+def require_crops(snapshot: Snapshot) -> None:
+    """Raise ``UsageError`` where a bank holds no crops."""
     for label in LABELS:
         views = snapshot.scan(["view"], label=label, split="bank")["view"].unique().to_pylist()
         if not any(kind_of(view) == CROPS for view in views):
@@ -58,49 +54,6 @@ def pooled(scores: Sequence[float], pool: Pool) -> float:
     """The highest of some scores, their mean, or the mean of the ``TOP`` highest."""
     counted = {"max": 1, "mean": len(scores), "top": TOP}[pool]
     return float(np.mean(sorted(scores, reverse=True)[:counted]))
-
-
-# ---------------------------------------------------------------- photographs judged the same way
-
-
-@dataclass(frozen=True, slots=True)
-class HighestCrops:
-    """What the crops of photographs set aside come to.
-
-    ``photographs`` : of each, how many crops it has and the score of the highest. ``k`` and ``scorer`` : see
-    ``Calibration``.
-    """
-
-    method: str
-    k: int
-    projection: str
-    scorer: str
-    rows_digest: str
-    photographs: tuple[tuple[int, float], ...]
-
-    def p_value(self, n_crops: int, highest: float) -> tuple[float | None, int]:
-        """(1 + number of photographs >= ``highest``) / (n + 1), and n; no p-value where n is 0.
-
-        The more crops, the higher their highest: compared are the n photographs that have ``n_crops``
-        or more, so that p is too large rather than too small. It holds for an image exchangeable with
-        those of them that have as many crops.
-        """
-        compared = np.sort([score for n, score in self.photographs if n >= n_crops])
-        return (float(at_least(compared, highest)) if len(compared) else None), len(compared)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; floats keep all their digits."""
-        facts = {name: getattr(self, name) for name in self.__slots__}
-        return {"format": FORMAT, "version": VERSION} | facts
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> HighestCrops:
-        """Inverse of ``to_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` on foreign data."""
-        if (data["format"], data["version"]) != (FORMAT, VERSION):
-            raise ValueError(f"this is {data['format']!r}, version {data['version']!r}")
-        photographs = tuple((int(n), float(score)) for n, score in data["photographs"])
-        facts = {name: str(data[name]) for name in ("method", "projection", "scorer", "rows_digest")}
-        return cls(**facts, k=int(data["k"]), photographs=photographs)
 
 
 # ---------------------------------------------------------------- asking
@@ -140,21 +93,6 @@ class CropMethods(Methods):
         """What photographs' crops come to by the method of a ``checked`` question, if that was fitted."""
         name = calibration_name(question.method, question.projection or PLAIN)
         if name not in self._highest:
-            self._highest[name] = read_regions(self.snapshot, name)
+            self._highest[name] = read(self.snapshot, REGIONS, name)
         found = self._highest[name]
         return found if found and (found.k, found.scorer) == (question.k, self.scorer(question)) else None
-
-
-def read_regions(snapshot: Snapshot, name: str) -> HighestCrops | None:
-    """What was kept under ``name``, if anything; ``IndexCorrupt`` if its file is none."""
-    record = snapshot.fitted("regions", name)
-    if record is None:
-        return None
-    path = snapshot.fitted_path(record, "json")
-    try:
-        return HighestCrops.from_json(json.loads(snapshot.read(path)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path) from error
-
-
-# ---------------------------------------------------------------- fitting

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval_detect.ask.banks import Banks
-from retrieval_detect.ask.calibrations import read_calibration
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.ask.fitted import read_projection
+from retrieval_detect.ask.fitted import KINDS, read
 from retrieval_detect.ask.methods import Methods
-from retrieval_detect.ask.regions import read_regions
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
 from retrieval_detect.errors import IndexStateError, RdError
 from retrieval_detect.images.sources import scan
@@ -24,10 +21,9 @@ from retrieval_detect.store.verify import findings
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, ImageItem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from retrieval_detect.store.manifest import FittedKind
     from retrieval_detect.store.snapshot import Snapshot
 
 _PROBES = 64
@@ -92,16 +88,9 @@ def _require_kept(snapshot: Snapshot) -> None:
 
 def require_fitted(snapshot: Snapshot) -> None:
     """Read all that was fitted, as asking would; raises ``IndexCorrupt`` for a file that is none."""
-    methods = Methods(snapshot, device="cpu")
-    methods.banks()
-    readers: Mapping[FittedKind, Callable[[str], object]] = {
-        "projection": partial(read_projection, snapshot),
-        "head": methods.head,
-        "calibration": partial(read_calibration, snapshot),
-        "regions": partial(read_regions, snapshot),
-    }
+    Methods(snapshot, device="cpu").banks()
     for record in snapshot.manifest.fitted:
-        readers[record.kind](record.name)
+        read(snapshot, KINDS[record.kind], record.name)
 
 
 def _distances(detector: Detector, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float]]:

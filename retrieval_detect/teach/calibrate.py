@@ -6,7 +6,6 @@ are asked about in the very way of a query, near-duplicates left out.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,24 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.ask.calibrations import calibration_name
-from retrieval_detect.ask.fitted import PLAIN
+from retrieval_detect.ask.fitted import CALIBRATION, PLAIN
 from retrieval_detect.ask.methods import Methods, calibrations
 from retrieval_detect.ask.rows import CalibrationScores, Progress, Said, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
 from retrieval_detect.scoring.conformal import Conformal
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
-from retrieval_detect.store.manifest import ALL_ROWS
+from retrieval_detect.teach.fitted import commit_rates, write_rates
 from retrieval_detect.types import LABELS, SPLITS, quiet
 from retrieval_detect.verdicts import Question
-
-if TYPE_CHECKING:
-    from retrieval_detect.scoring.calibration import Calibration
-    from retrieval_detect.store.manifest import FittedRecord, Manifest
-    from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.store.store import Store
-    from retrieval_detect.store.writer import Writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,27 +120,9 @@ def _cross_fitted_cllr(rows: CalibrationScores, likelihood: LikelihoodMethod) ->
 # ---------------------------------------------------------------- in the index
 
 
-def write_calibration(writer: Writer, calibration: Calibration) -> FittedRecord:
-    """The calibration as a file of the index; it counts once it is committed."""
-    data = json.dumps(calibration.to_json(), sort_keys=True).encode()
-    return writer.write_fitted(
-        "calibration",
-        calibration_name(calibration.method, calibration.projection),
-        method="conformal",
-        files={"json": data},
-        rows=(calibration.rows_digest, ALL_ROWS),
-    )
-
-
 def commit_calibration(store: Store, calibration: Calibration) -> Manifest:
     """Make it the one in force for its method; refuses if the references have changed since it was fitted."""
-    with store.writer() as writer:
-        if writer.snapshot.rows_digest() != calibration.rows_digest:
-            raise UsageError(
-                "the references changed while the calibration was fitted",
-                hint="Run rd fit calibration again.",
-            )
-        return writer.fit([write_calibration(writer, calibration)])
+    return commit_rates(store, CALIBRATION, calibration)
 
 
 def measurable(snapshot: Snapshot) -> bool:
@@ -191,4 +164,4 @@ def _calibrated_again(
     writer: Writer, to_be: Snapshot, old: Calibration, device: str, said: Said | None
 ) -> FittedRecord:
     fitted = fit_calibration(to_be, old.question, likelihood=old.likelihood_method, device=device, said=said)
-    return write_calibration(writer, fitted)
+    return write_rates(writer, CALIBRATION, fitted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.calibrations import calibration_name
+from retrieval_detect.ask.fitted import CALIBRATION, REGIONS, files_of, read
 from retrieval_detect.ask.methods import Methods, calibrations
-from retrieval_detect.ask.regions import CropMethods, read_regions
+from retrieval_detect.ask.regions import CropMethods
 from retrieval_detect.heads.base import unnamed
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.writer import with_records
@@ -52,7 +52,7 @@ def _heads(writer: Writer, new: Snapshot) -> Iterator[FittedRecord]:
     names = {*new.manifest.names("fake"), *new.manifest.names("real")}
     for record in new.manifest.fitted:
         if record.kind == "head":
-            files = {suffix: new.read(new.fitted_path(record, suffix)) for suffix in record.files}
+            files = files_of(new, record)
             bare = unnamed(files["json"], names)
             if bare != files["json"]:
                 yield _again(writer, record, files | {"json": bare})
@@ -67,19 +67,19 @@ def _calibrations(writer: Writer, new: Snapshot, after: Snapshot) -> Iterator[Fi
             _without_names(found, new.manifest), scorer=_scorer(found.scorer, found.question, methods)
         )
         if record is not None and bare.to_json() != found.to_json():
-            yield _again(writer, record, {"json": json.dumps(bare.to_json(), sort_keys=True).encode()})
+            yield _again(writer, record, CALIBRATION.to_files(bare, new.manifest.encoder))
 
 
 def _regions(writer: Writer, new: Snapshot, after: Snapshot) -> Iterator[FittedRecord]:
     methods = CropMethods(new), CropMethods(after)
     for record in new.manifest.fitted:
-        found = read_regions(new, record.name) if record.kind == "regions" else None
+        found = read(new, REGIONS, record.name) if record.kind == "regions" else None
         if found is not None:
             question = Question(found.method, found.k, found.projection)
             scorer = _scorer(found.scorer, question, methods)
             if scorer != found.scorer:
-                body = replace(found, scorer=scorer).to_json()
-                yield _again(writer, record, {"json": json.dumps(body, sort_keys=True).encode()})
+                bare = replace(found, scorer=scorer)
+                yield _again(writer, record, REGIONS.to_files(bare, new.manifest.encoder))
 
 
 def _scorer(known: str, question: Question, methods: tuple[Methods, Methods]) -> str:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.calibrations import NAMES, calibration_name, can_name
-from retrieval_detect.ask.fitted import PLAIN, read_projection
-from retrieval_detect.ask.methods import load_head
+from retrieval_detect.ask.fitted import HEAD, PLAIN, load_head, read_projection
 from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.training import TrainingSet, load_training_set, require_layers_stored
 from retrieval_detect.teach.calibrate import calibrated_anew
+from retrieval_detect.teach.fitted import write
 from retrieval_detect.texts import read_csv
 from retrieval_detect.types import METHODS, ORIGINAL_VIEW
 
@@ -163,6 +163,4 @@ def write_head(
     seen = of or writer.snapshot
     if isinstance(head, EnsembleHead):
         head.projection = read_projection(seen).id
-    files = head.to_files(fingerprint=writer.snapshot.manifest.encoder.fingerprint)
-    rows = writer.fitted_on(seen, strata)
-    return writer.write_fitted("head", name, method=head.kind, files=files, rows=rows)
+    return write(writer, HEAD, name, head, method=head.kind, rows=writer.fitted_on(seen, strata))

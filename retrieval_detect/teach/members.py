@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.ask.methods import Methods, load_head
+from retrieval_detect.ask.fitted import load_head
+from retrieval_detect.ask.methods import Methods
 from retrieval_detect.ask.rows import Chosen, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.store.training import TrainingSet, load_training_set

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_detect.ask.calibrations import NAMES, can_name
-from retrieval_detect.ask.fitted import PLAIN, read_projection
+from retrieval_detect.ask.fitted import PLAIN, PROJECTION, read_projection
 from retrieval_detect.ask.methods import Methods
 from retrieval_detect.errors import UsageError
 from retrieval_detect.projections.inner import Trial, Vote
@@ -18,6 +18,7 @@ from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.training import load_training_set
 from retrieval_detect.teach.calibrate import calibrated_anew
+from retrieval_detect.teach.fitted import write
 from retrieval_detect.types import LABELS, quiet
 
 if TYPE_CHECKING:
@@ -94,8 +95,7 @@ def write_projection(writer: Writer, name: str, projection: Affine, *, of: Snaps
         s for s in BANK_ROWS if s[0] in projection.facts.get("labels", LABELS)
     )
     rows = writer.fitted_on(of, strata)
-    files = {"safetensors": projection.to_bytes()}
-    record = writer.write_fitted("projection", name, method=projection.kind, files=files, rows=rows)
+    record = write(writer, PROJECTION, name, projection, method=projection.kind, rows=rows)
     return replace(record, until=of.manifest.next_row_id, n_rows=of.n_rows(strata))
 
 
@@ -142,9 +142,3 @@ def _commit_default(writer: Writer, name: str, records: Sequence[FittedRecord], 
         if to_be.manifest.live_rows(label, "bank"):
             banks.bank(label)
     return writer.fit([*records, *calibrated_anew(writer, to_be, device=device)], projection=name)
-
-
-# ---------------------------------------------------------------- calibrations
-
-
-# ---------------------------------------------------------------- heads

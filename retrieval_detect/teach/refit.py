@@ -9,8 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from retrieval_detect.ask.calibrations import projection_of
-from retrieval_detect.ask.fitted import read_fitted
-from retrieval_detect.ask.methods import load_head
+from retrieval_detect.ask.fitted import load_head, read_fitted
 from retrieval_detect.errors import RdError, UsageError
 from retrieval_detect.projections.registry import KINDS, fit_projection
 from retrieval_detect.store.manifest import BANK_ROWS

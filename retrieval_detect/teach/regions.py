@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -11,24 +10,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.banks import Asked
-from retrieval_detect.ask.calibrations import calibration_name, projection_of
-from retrieval_detect.ask.fitted import PLAIN
+from retrieval_detect.ask.calibrations import projection_of
+from retrieval_detect.ask.fitted import PLAIN, REGIONS, read
+from retrieval_detect.ask.regions import CropMethods, require_crops
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import CROPS, kind_of
+from retrieval_detect.scoring.highest_crops import HighestCrops
 from retrieval_detect.scoring.vote import nobody_left
-from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.training import load_training_set
+from retrieval_detect.teach.fitted import commit_rates, write_rates
 from retrieval_detect.types import quiet
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
-    from retrieval_detect.store.manifest import FittedRecord, Manifest, RowStratum
+    from retrieval_detect.store.manifest import FittedRecord, Manifest
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
     from retrieval_detect.store.writer import Writer
-from retrieval_detect.ask.regions import CropMethods, HighestCrops, _require_crops, read_regions
-
-_FITTED_ON: tuple[RowStratum, ...] = (*BANK_ROWS, ("real", "calib"))
 
 
 def fit_regions(
@@ -43,7 +41,7 @@ def fit_regions(
     ``question`` : the method, its k and the projection. ``progress`` is called with 1 a photograph. Raises
     ``UsageError`` where no photograph that is set aside has crops.
     """
-    _require_crops(snapshot)
+    require_crops(snapshot)
     methods = CropMethods(snapshot, device=device)
     question = methods.checked(question or Question())
     photographs = []
@@ -63,7 +61,7 @@ def fit_regions(
         question.k or 0,
         question.projection or PLAIN,
         methods.scorer(question),
-        snapshot.rows_digest(_FITTED_ON),
+        snapshot.rows_digest(REGIONS.strata),
         tuple(photographs),
     )
 
@@ -86,14 +84,6 @@ def _photographs(snapshot: Snapshot, layers: Sequence[str]) -> Iterator[Asked]:
         )
 
 
-def write_regions(writer: Writer, fitted: HighestCrops) -> FittedRecord:
-    """It as a file of the index; it counts once it is committed."""
-    name = calibration_name(fitted.method, fitted.projection)
-    files = {"json": json.dumps(fitted.to_json(), sort_keys=True).encode()}
-    rows = (fitted.rows_digest, _FITTED_ON)
-    return writer.write_fitted("regions", name, method="conformal", files=files, rows=rows)
-
-
 def regions_to_fit(
     writer: Writer, to_be: Snapshot, *, device: str = "auto"
 ) -> Iterator[Callable[[], FittedRecord]]:
@@ -103,21 +93,15 @@ def regions_to_fit(
     """
     for record in to_be.stale():
         in_force = projection_of(record.name) == to_be.manifest.projection
-        if record.kind == "regions" and in_force and (known := read_regions(to_be, record.name)):
+        if record.kind == "regions" and in_force and (known := read(to_be, REGIONS, record.name)):
             yield partial(_regions_again, writer, to_be, known, device)
 
 
 def _regions_again(writer: Writer, to_be: Snapshot, old: HighestCrops, device: str) -> FittedRecord:
     question = Question(old.method, old.k, old.projection)
-    return write_regions(writer, fit_regions(to_be, question, device=device))
+    return write_rates(writer, REGIONS, fit_regions(to_be, question, device=device))
 
 
 def commit_regions(store: Store, fitted: HighestCrops) -> Manifest:
     """Make it the one in force for its method; refuses if the references have changed since."""
-    with store.writer() as writer:
-        if writer.snapshot.rows_digest(_FITTED_ON) != fitted.rows_digest:
-            raise UsageError(
-                "the references changed while their crops were judged",
-                hint="Run rd fit calibration --regions again.",
-            )
-        return writer.fit([write_regions(writer, fitted)])
+    return commit_rates(store, REGIONS, fitted)

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from retrieval_detect import Index
-from retrieval_detect.ask.calibrations import read_calibration
+from retrieval_detect.ask.fitted import CALIBRATION, read
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.store.manifest import GeneratorFacts, read_current
@@ -74,7 +74,7 @@ def test_twins_are_named_and_made_one(old, run_rd):
 def test_what_rests_on_names_is_fitted_anew(old, run_rd):
     done(run_rd, "bank", "rename", "generator", NFC, "gan")
     snapshot = Store(old).snapshot()
-    calibration = read_calibration(snapshot, "density")
+    calibration = read(snapshot, CALIBRATION, "density")
     assert set(calibration.conformal.fake) == {"gan"} and snapshot.stale() == []
     rows = snapshot.scan(["generator", "label", "view", "group", "split", "batch"]).to_pylist()
     assert {row["generator"] for row in rows} == {"", "gan", "two\nlines"}

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from retrieval_detect.ask.methods import load_head
+from retrieval_detect.ask.fitted import load_head
 from retrieval_detect.cli.main import main
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.training import load_training_set

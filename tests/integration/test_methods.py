@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from retrieval_detect.ask.calibrations import read_calibration
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.ask.methods import Methods, asked_about, calibrations, load_head
+from retrieval_detect.ask.fitted import CALIBRATION, load_head, read
+from retrieval_detect.ask.methods import Methods, asked_about, calibrations
 from retrieval_detect.ask.rows import score_rows
 from retrieval_detect.errors import EncoderMismatch, IndexCorrupt, UsageError
 from retrieval_detect.heads.ensemble import EnsembleHead
@@ -254,7 +254,7 @@ def test_calibrations_of_the_default_come_first_and_lost_ones_not_at_all(store):
     with store.writer() as writer:
         writer.forget("head", "lr")
     assert "lr" not in [c.method for c in calibrations(store.snapshot())]
-    assert read_calibration(store.snapshot(), "lr") is not None
+    assert read(store.snapshot(), CALIBRATION, "lr") is not None
 
 
 # ---------------------------------------------------------------- heads as files

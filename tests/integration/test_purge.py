@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_detect import Index
-from retrieval_detect.ask.calibrations import read_calibration
-from retrieval_detect.ask.methods import Methods, load_head
+from retrieval_detect.ask.fitted import CALIBRATION, load_head, read
+from retrieval_detect.ask.methods import Methods
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import IndexStateError, UsageError
 from retrieval_detect.heads.caption import CaptionHead
@@ -160,7 +160,7 @@ def fitted(tmp_path):
 def test_nothing_fitted_names_what_is_erased(fitted):
     rows = fitted.snapshot().scan(["row_id", "source", "generator", "view"]).to_pylist()
     before = {
-        name: read_calibration(fitted.snapshot(), name).conformal.real[marked("source")]
+        name: read(fitted.snapshot(), CALIBRATION, name).conformal.real[marked("source")]
         for name in ("density", "kinds")
     }
     fitted.remove(
@@ -172,7 +172,7 @@ def test_nothing_fitted_names_what_is_erased(fitted):
     snapshot = fitted.snapshot()
     assert {record.name for record in snapshot.stale()} == {"kinds", "density"}
     for name, scores in before.items():
-        found, methods = read_calibration(snapshot, name), Methods(snapshot, device="cpu")
+        found, methods = read(snapshot, CALIBRATION, name), Methods(snapshot, device="cpu")
         assert found.conformal.real[""].tolist() == scores.tolist()
         assert found.holds_for(methods.checked(found.question), methods.scorer(found.question))
     assert sorted(set(load_head(snapshot, "kinds").facts()["names"])) == ["", "camera", "gan"]

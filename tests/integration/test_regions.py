@@ -11,13 +11,14 @@ from scipy.stats import kstest
 
 from retrieval_detect import Detector
 from retrieval_detect.ask.methods import asked_about
-from retrieval_detect.ask.regions import CropMethods, HighestCrops, pooled
+from retrieval_detect.ask.regions import CropMethods, pooled
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.images.decode import decode
 from retrieval_detect.images.laundering import crop_boxes
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.report.heatmap import heat_map_png
+from retrieval_detect.scoring.highest_crops import HighestCrops
 from retrieval_detect.store.verify import findings
 from retrieval_detect.teach.measure import Reviewer
 from retrieval_detect.teach.regions import commit_regions, fit_regions

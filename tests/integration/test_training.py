@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.ask.methods import Methods, load_head
+from retrieval_detect.ask.fitted import load_head
+from retrieval_detect.ask.methods import Methods
 from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.heads.layers import LayersHead

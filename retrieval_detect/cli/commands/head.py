@@ -25,7 +25,7 @@ def command() -> None:
 @click.pass_obj
 def list_heads(run: Run) -> None:
     """List heads, what they read, and whether references changed since."""
-    from retrieval_detect.ask.methods import load_head
+    from retrieval_detect.ask.fitted import load_head
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.store.snapshot import Snapshot
 
