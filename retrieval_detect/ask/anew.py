@@ -63,6 +63,8 @@ def _projection(snapshot: Snapshot, record: FittedRecord) -> str:
 
 def _head(snapshot: Snapshot, record: FittedRecord) -> str:
     head, kind = load_head(snapshot, record.name), record.method
+    if not record.strata:  # trained elsewhere
+        return shlex.join(["rd", "head", "import", "FILE", "--name", record.name])
     given = {f.name: getattr(head, f.name) for f in fields(head)}
     words = ["rd", "train", kind, "--name", record.name]
     words += ["--members", ",".join(head.members)] if head.members else []

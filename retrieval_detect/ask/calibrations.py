@@ -19,6 +19,11 @@ def calibration_name(method: str, projection: str) -> str:
     return method if projection == PLAIN else f"{method}--{projection}"
 
 
+def method_of(name: str) -> str:
+    """The method of a ``calibration_name``, of whole images or of regions."""
+    return name.partition("--")[0]
+
+
 def projection_of(name: str) -> str:
     """The projection of a ``calibration_name``, of whole images or of regions."""
     return name.partition("--")[2] or PLAIN

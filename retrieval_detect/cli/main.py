@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, Entry] = {
     "fit": Entry("Build and teach", "fit", "Fit what verdicts need: calibration, projections"),
     "train": Entry("Build and teach", "train", "Train a head on the stored references; no image is opened"),
     "finetune": Entry("Build and teach", "finetune", "Train an image encoder itself, from images"),
-    "head": Entry("Build and teach", "head", "List, import and remove trained heads"),
+    "head": Entry("Build and teach", "head", "Import heads that were trained elsewhere"),
     "audit": Entry("Look inside", "audit", "Say whether an index, or a set of images, is evidence"),
     "eval": Entry("Look inside", "eval", "Measure an index on images whose labels are known"),
     "index": Entry("Look inside", "index", "Describe, check and share indexes"),

@@ -151,7 +151,9 @@ offline_option = setting(
     "--offline", is_flag=True, flag_value=True, default=None, help="Never download anything."
 )
 method_option = setting(
-    "--method", metavar="NAME", help="A vote (density, nearest, mean, majority) or a head (rd head list)."
+    "--method",
+    metavar="NAME",
+    help="A vote (density, nearest, mean, majority) or a head (rd index fitted list).",
 )
 projection_option = setting(
     "--projection", metavar="NAME", help="What banks are searched through (default: the index's own)."

@@ -8,6 +8,8 @@ COMMANDS: Mapping[str, str] = {
     "bank history": "rd bank list --by generation",
     "completion": "rd doctor --completion SHELL",
     "fit regions": "rd fit calibration --regions",
+    "head list": "rd index fitted list",
+    "head remove": "rd index fitted remove head NAME",
     "index list": "rd index info --all",
     "report list": "rd report CASE",
     "report verify": "rd report CASE --verify",

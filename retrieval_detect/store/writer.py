@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -264,21 +263,11 @@ class Writer:
             projection=projection,
         )
 
-    def forget(self, kind: FittedKind, name: str, *, along: Collection[str] = ()) -> Manifest:
-        """Commit without something fitted; the default projection cannot be forgotten.
-
-        ``along`` : names of calibrations, of whole images and of regions, that go with it.
-        """
+    def forget(self, kind: FittedKind, name: str, *, along: Sequence[FittedRecord] = ()) -> Manifest:
+        """Commit without something fitted. ``along`` : what rests on it and goes with it."""
         old = self.snapshot.manifest
-        gone = {(kind, name), *product(("calibration", "regions"), along)}
+        gone = {(kind, name), *((f.kind, f.name) for f in along)}
         rest = tuple(f for f in old.fitted if (f.kind, f.name) not in gone)
-        if self.snapshot.fitted(kind, name) is None:
-            raise UsageError(f"there is no {kind} {name!r}", hint="See: rd index info")
-        if kind == "projection" and old.projection == name:
-            raise UsageError(
-                f"banks are searched through projection {name!r}",
-                hint="First choose another: rd fit projection identity",
-            )
         return self._commit(Operation("forget", detail={"kind": kind, "name": name}), fitted=rest)
 
     # ------------------------------------------------------------ parts

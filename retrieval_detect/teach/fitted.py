@@ -1,17 +1,21 @@
-"""Writing what was fitted: one way for projections, heads, calibrations and regions."""
+"""Writing what was fitted, and taking it out: one way for projections, heads, calibrations and regions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from retrieval_detect.ask.calibrations import calibration_name
+from retrieval_detect.ask.calibrations import calibration_name, method_of, projection_of
+from retrieval_detect.ask.fitted import PLAIN, load_head
 from retrieval_detect.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from retrieval_detect.ask.fitted import Kind
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.scoring.highest_crops import HighestCrops
-    from retrieval_detect.store.manifest import FittedRecord, Manifest, RowStratum
+    from retrieval_detect.store.manifest import FittedKind, FittedRecord, Manifest, RowStratum
+    from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
     from retrieval_detect.store.writer import Writer
 
@@ -43,10 +47,50 @@ def commit_rates(store: Store, kind: Kind[Rates], found: Rates) -> Manifest:
         if writer.snapshot.rows_digest(kind.strata) != found.rows_digest:
             raise UsageError(
                 f"the references changed while the {kind.name} {_was(kind.name)} fitted",
-                hint=f"Run rd fit {kind.name} again.",
+                hint="Run the same command again.",
             )
         return writer.fit([write_rates(writer, kind, found)])
 
 
 def _was(name: str) -> str:
     return "were" if name.endswith("s") else "was"
+
+
+# ---------------------------------------------------------------- removing
+
+
+def remove(store: Store, kind: FittedKind, name: str) -> Manifest:
+    """Take something fitted and what rests on it out of an index, in one generation; see ``removable``."""
+    with store.writer() as writer:
+        return writer.forget(kind, name, along=removable(writer.snapshot, kind, name)[1:])
+
+
+def removable(snapshot: Snapshot, kind: FittedKind, name: str) -> list[FittedRecord]:
+    """What is called so, and what goes with it: rates through a projection, or by the scores of a head.
+
+    Raises ``UsageError`` for what is not there, for the projection in force, and for a head that an ensemble
+    is made of.
+    """
+    record = snapshot.fitted(kind, name)
+    if record is None:
+        raise UsageError(f"there is no {kind} {name!r} that was fitted", hint="See: rd index fitted list")
+    if kind == "projection" and snapshot.manifest.projection == name:
+        raise UsageError(
+            f"the banks are searched through projection {name!r}",
+            hint=f"Search them through another first: rd fit projection {PLAIN}",
+        )
+    if kind == "head":
+        _require_no_member(snapshot, name)
+    owner: Callable[[str], str] | None = {"projection": projection_of, "head": method_of}.get(kind)
+    rates = [f for f in snapshot.manifest.fitted if f.kind in ("calibration", "regions")]
+    return [record, *(f for f in rates if owner and owner(f.name) == name)]
+
+
+def _require_no_member(snapshot: Snapshot, name: str) -> None:
+    for other in snapshot.manifest.fitted:
+        ensemble = other.kind == "head" and other.method == "ensemble"
+        if ensemble and name in load_head(snapshot, other.name).members:
+            raise UsageError(
+                f"ensemble {other.name!r} is made of {name!r}",
+                hint=f"Remove it first: rd index fitted remove head {other.name}",
+            )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.ask.calibrations import NAMES, calibration_name, can_name
-from retrieval_detect.ask.fitted import HEAD, PLAIN, load_head, read_projection
+from retrieval_detect.ask.calibrations import NAMES, can_name
+from retrieval_detect.ask.fitted import HEAD, read_projection
 from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.store.manifest import BANK_ROWS
@@ -130,27 +131,6 @@ def commit_head(
         return writer.fit([record, *calibrated_anew(writer, writer.preview([record]), device=device)])
 
 
-def remove_head(store: Store, name: str) -> Manifest:
-    """Take a head and its calibrations out of an index; refuses what an ensemble is made of."""
-    with store.writer() as writer:
-        require_removable(writer.snapshot, name)
-        fitted = writer.snapshot.manifest.fitted
-        projections = (PLAIN, *(f.name for f in fitted if f.kind == "projection"))
-        return writer.forget("head", name, along={calibration_name(name, p) for p in projections})
-
-
-def require_removable(snapshot: Snapshot, name: str) -> None:
-    """Raise ``UsageError`` for a head that is not there, or that an ensemble is made of."""
-    heads = [f for f in snapshot.manifest.fitted if f.kind == "head"]
-    if name not in [head.name for head in heads]:
-        raise UsageError(f"there is no head {name!r}", hint="See: rd head list")
-    for head in heads:
-        if head.method == "ensemble" and name in load_head(snapshot, head.name).members:
-            raise UsageError(
-                f"ensemble {head.name!r} is made of {name!r}", hint=f"First: rd head remove {head.name}"
-            )
-
-
 def write_head(
     writer: Writer,
     name: str,
@@ -163,4 +143,5 @@ def write_head(
     seen = of or writer.snapshot
     if isinstance(head, EnsembleHead):
         head.projection = read_projection(seen).id
-    return write(writer, HEAD, name, head, method=head.kind, rows=writer.fitted_on(seen, strata))
+    record = write(writer, HEAD, name, head, method=head.kind, rows=writer.fitted_on(seen, strata))
+    return replace(record, n_rows=seen.n_rows(strata))

@@ -1,8 +1,7 @@
-"""``rd head list | import | remove``, as people and scripts meet them."""
+"""``rd head import``, as people and scripts meet it."""
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -26,68 +25,9 @@ def index(built, bare_folder):
     return bare_folder / "index" / "default"
 
 
-def heads(run_rd):
-    result = run_rd("head", "list", "--json")
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
-
-
 def done(result):
     assert result.exit_code == 0, result.stderr
     return result
-
-
-def test_none_yet(index, run_rd):
-    result = done(run_rd("head", "list"))
-    assert "No heads yet" in result.stderr and heads(run_rd) == []
-
-
-def test_the_list(index, run_rd):
-    done(run_rd("train", "linear", "--name", "lr"))
-    done(run_rd("train", "ensemble", "--members", "density,lr", "--name", "both"))
-    assert heads(run_rd) == [
-        {"name": "lr", "kind": "linear", "reads": "proj", "stale": False},
-        {"name": "both", "kind": "ensemble", "reads": "density, lr", "stale": False},
-    ]
-    done(run_rd("bank", "remove", "--generator", "flux", "--yes"))
-    assert [head["stale"] for head in heads(run_rd)] == [True, True]
-    assert "lr    linear    proj         yes" in run_rd("head", "list").stdout
-
-
-# ---------------------------------------------------------------- removing
-
-
-def test_removing_takes_the_calibration_along_and_a_rollback_brings_both_back(index, run_rd):
-    done(run_rd("train", "linear", "--name", "lr"))
-    done(run_rd("fit", "calibration", "--method", "lr"))
-    assert done(run_rd("head", "remove", "lr")).stdout == "Removed head lr, generation 5.\n"
-    facts = json.loads(run_rd("index", "info", "--json").stdout)
-    assert heads(run_rd) == [] and set(facts["calibrations"]) == {"density"}
-    said = one_error(run_rd("query", "ask", "--method", "lr"), 2)
-    assert "has no method 'lr'" in said and "none (rd train)" in said
-    done(run_rd("bank", "rollback", "4"))
-    verdicts = json.loads(done(run_rd("query", "ask", "--method", "lr", "--json")).stdout)
-    assert all(verdict["p_values"] for verdict in verdicts)
-
-
-def test_a_dry_run_removes_nothing(index, run_rd, contents):
-    done(run_rd("train", "linear", "--name", "lr"))
-    before = contents(index)
-    assert "Nothing was written." in done(run_rd("head", "remove", "lr", "--dry-run")).stdout
-    assert contents(index) == before
-
-
-def test_what_cannot_be_removed(index, run_rd, contents):
-    done(run_rd("train", "linear", "--name", "lr"))
-    done(run_rd("train", "ensemble", "--members", "density,lr", "--name", "both"))
-    before = contents(index)
-    for dry in ((), ("--dry-run",)):
-        assert "ensemble 'both' is made of 'lr'" in one_error(run_rd("head", "remove", "lr", *dry), 2)
-        assert "no head 'nope'" in one_error(run_rd("head", "remove", "nope", *dry), 2)
-    assert contents(index) == before
-
-
-# ---------------------------------------------------------------- weights of others
 
 
 def weights(path, width):

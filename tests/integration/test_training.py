@@ -25,7 +25,8 @@ from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.training import load_training_set
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
-from retrieval_detect.teach.heads import commit_head, remove_head, training_set
+from retrieval_detect.teach.fitted import remove
+from retrieval_detect.teach.heads import commit_head, training_set
 from retrieval_detect.teach.measure import Reviewer
 from retrieval_detect.teach.members import member_scores
 from retrieval_detect.teach.projections import commit_projection, fitted_projection
@@ -205,7 +206,7 @@ def test_removing_a_head_takes_its_calibrations_and_nothing_else(store):
         calibrate(store, method)
     commit_projection(store, "white", fitted_projection(store.snapshot(), "whiten", ("proj",)))
     before = store.snapshot().manifest
-    remove_head(store, "lr")
+    remove(store, "head", "lr")
     names = [f.name for f in store.snapshot().manifest.fitted]
     assert sorted(names) == ["lr2", "lr2", "lr2--white", "white"]
     add(store, images("newgen", 3, fake=True), "fake", "newgen", Reviewer(accept_unmeasured=True))
@@ -218,12 +219,12 @@ def test_what_an_ensemble_is_made_of_stays(store):
     train(store, "lr", LinearHead())
     commit_head(store, "ens", EnsembleHead().fit(member_scores(store.snapshot(), ["density", "lr"])))
     with pytest.raises(UsageError, match="'ens' is made of 'lr'") as caught:
-        remove_head(store, "lr")
-    assert "rd head remove ens" in caught.value.hint
-    remove_head(store, "ens")
-    remove_head(store, "lr")
+        remove(store, "head", "lr")
+    assert "rd index fitted remove head ens" in caught.value.hint
+    remove(store, "head", "ens")
+    remove(store, "head", "lr")
     with pytest.raises(UsageError, match="no head 'lr'"):
-        remove_head(store, "lr")
+        remove(store, "head", "lr")
 
 
 # ---------------------------------------------------------------- what ensembles learn from

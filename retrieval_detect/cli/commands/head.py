@@ -1,9 +1,9 @@
-"""``rd head``: the heads an index has."""
+"""``rd head import``: heads that were trained elsewhere."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,32 +16,9 @@ if TYPE_CHECKING:
 _TRAINED = ".safetensors"
 
 
-@click.group("head", cls=Group, examples="rd head list\nrd head import fc_weights.pth --name ufd")
+@click.group("head", cls=Group, examples="rd head import fc_weights.pth --name ufd")
 def command() -> None:
-    """List, import and remove trained heads."""
-
-
-@command.command("list", examples="rd head list")
-@click.pass_obj
-def list_heads(run: Run) -> None:
-    """List heads, what they read, and whether references changed since."""
-    from retrieval_detect.ask.fitted import load_head
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.store.snapshot import Snapshot
-
-    snapshot = Snapshot.open(index_path(run.settings))
-    stale = snapshot.stale()
-    rows: list[dict[str, Any]] = []
-    for record in snapshot.manifest.fitted:
-        if record.kind == "head":
-            head = load_head(snapshot, record.name)
-            reads = ", ".join(head.members or head.layers)
-            rows.append(
-                {"name": record.name, "kind": record.method, "reads": reads, "stale": record in stale}
-            )
-    run.output.table(rows, ["name", "kind", "reads", "stale"])
-    if not rows:
-        run.output.note("No heads yet: rd train --help")
+    """Import heads that were trained elsewhere."""
 
 
 @command.command(
@@ -98,26 +75,3 @@ def _imported(run: Run, file: Path, layer: str | None, snapshot: Snapshot) -> He
     for warning in import_for(snapshot, head):
         run.output.warning(warning)
     return head
-
-
-@command.command("remove", examples="rd head remove ufd")
-@click.argument("name")
-@dry_run_option
-@click.pass_obj
-def remove_head(run: Run, name: str, dry_run: bool) -> None:
-    """Take a head and its calibrations out of the index; rd bank rollback brings them back."""
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.store.store import Store
-    from retrieval_detect.teach.heads import remove_head, require_removable
-
-    store = Store(index_path(run.settings))
-    record = {"index": str(store.folder), "name": name}
-    if dry_run:
-        require_removable(store.snapshot(), name)
-        run.output.record(record, text=[f"Head {name} can be removed. Nothing was written."])
-        return
-    manifest = remove_head(store, name)
-    run.output.record(
-        record | {"generation": manifest.generation},
-        text=[f"Removed head {name}, generation {manifest.generation}."],
-    )

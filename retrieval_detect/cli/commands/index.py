@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_detect.cli.commands.index_fitted import fitted
 from retrieval_detect.cli.commands.index_map import map_
 from retrieval_detect.cli.commands.index_share import export, import_
 from retrieval_detect.cli.commands.index_tune import search_line, tune
@@ -26,6 +27,7 @@ def command() -> None:
     """Describe, check and share indexes."""
 
 
+command.add_command(fitted)
 command.add_command(tune)
 command.add_command(export)
 command.add_command(import_)
