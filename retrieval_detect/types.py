@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -245,6 +245,20 @@ class Facts:
     contributor: str = ""
     batch: str = ""
     tags: str = ""
+
+
+class FactFields(TypedDict, total=False):
+    """The fields of ``Facts`` as keyword arguments."""
+
+    label: Required[Label]
+    generator: str
+    source: str
+    category: str
+    pair_id: str
+    licence: str
+    contributor: str
+    batch: str
+    tags: str
 
 
 # ---------------------------------------------------------------- neighbours

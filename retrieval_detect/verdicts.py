@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from retrieval_detect.types import Label, Provenance
 
@@ -78,6 +78,24 @@ class Question:
     stable_at: float = 0.75
     regions: Pool | None = None
     influence: bool = False
+
+
+class QuestionFields(TypedDict, total=False):
+    """The fields of ``Question`` as keyword arguments."""
+
+    method: str
+    k: int | None
+    projection: str | None
+    fpr: float
+    confidence: float | None
+    source: str | None
+    within: str | None
+    fdr: float | None
+    prior: float | None
+    stability: int | None
+    stable_at: float
+    regions: Pool | None
+    influence: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from retrieval_detect.ask import anew, influence, regions, stability
 from retrieval_detect.ask.calibrations import calibration_name
@@ -20,10 +20,19 @@ from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, size_class
 from retrieval_detect.scoring.conformal import verdict as verdict_name
 from retrieval_detect.scoring.vote import few, nobody_left
+from retrieval_detect.store.indexes import located
 from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.types import LABELS, Embedded, Failure, ImageItem
-from retrieval_detect.verdicts import Attribution, IndexRef, JudgedView, Question, Verdict, Votes
+from retrieval_detect.verdicts import (
+    Attribution,
+    IndexRef,
+    JudgedView,
+    Question,
+    QuestionFields,
+    Verdict,
+    Votes,
+)
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.banks import Banks
@@ -72,10 +81,13 @@ class Detector:
     ) -> Detector:
         """A detector over the generation in force at ``path``.
 
-        ``encoder`` replaces the one that would be built from the index's own record; ``weights`` is
-        a local file or folder for it. Raises ``IndexNotFound``, ``IndexCorrupt``, ``EmptyBank``.
+        ``path`` : the index's folder; text without a slash that is no such folder is its name, below
+        ``./index`` if that is there, else below the user's data folder. ``encoder`` replaces the one that
+        would be built from the index's own record; ``weights`` is a local file or folder for it.
+
+        Raises ``IndexNotFound``, ``IndexCorrupt``, ``EmptyBank``, or ``UsageError`` for text that is neither.
         """
-        snapshot = Snapshot.open(Path(path))
+        snapshot = Snapshot.open(located(path))
         _require_banks(snapshot)
         return cls(snapshot, encoder=encoder, weights=weights, device=device, offline=offline)
 
@@ -125,10 +137,10 @@ class Detector:
 
     # ------------------------------------------------------------ asking
 
-    def query(self, image: str | Path | bytes | ImageItem, **asked: Any) -> Verdict:
-        """The verdict for one image: a path, its bytes, or an item of ``images.sources``.
+    def query(self, image: str | Path | bytes | ImageItem, **asked: Unpack[QuestionFields]) -> Verdict:
+        """The verdict for one image: a path, its bytes, or an item of ``scan``.
 
-        ``asked`` are the fields of ``types.Question``. Raises ``ImageError`` if the image cannot be used.
+        ``asked`` : see ``Question``. Raises ``ImageError`` if the image cannot be used.
         """
         result = next(iter(self.query_many([image], **asked)))
         if isinstance(result, Failure):
@@ -141,7 +153,7 @@ class Detector:
         *,
         batch_size: int | None = None,
         workers: int | None = None,
-        **asked: Any,
+        **asked: Unpack[QuestionFields],
     ) -> Iterator[Verdict | Failure]:
         """Verdicts in the order of ``images``, streamed; what cannot be used comes as a ``Failure``.
 
@@ -215,7 +227,7 @@ class Detector:
         except EmptyBank as error:  # every reference left is a copy of this very image
             return Failure(uri, "no-voters", error.in_full)
 
-    def judge(self, embedded: Embedded, **asked: Any) -> Verdict:
+    def judge(self, embedded: Embedded, **asked: Unpack[QuestionFields]) -> Verdict:
         """The verdict for an image that is embedded already; no encoder is needed.
 
         Raises ``EmptyBank`` if all references of a bank are copies of it.

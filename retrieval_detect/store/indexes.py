@@ -40,6 +40,11 @@ def resolved(value: str, home: Path) -> Path:
     )
 
 
+def located(index: str | Path) -> Path:
+    """The folder of an index as callers give it: a ``Path`` is one, text is what ``resolved`` makes of it."""
+    return index if isinstance(index, Path) else resolved(index, default_home())
+
+
 def is_index(folder: Path) -> bool:
     """Whether a folder holds an index (a committed generation)."""
     return (folder / CURRENT).is_file()

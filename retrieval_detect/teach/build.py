@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
 from retrieval_detect.encoders.canaries import canary_vectors
@@ -15,10 +15,20 @@ from retrieval_detect.encoders.pipeline import embed_views
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.labelled import refuse_both_labels
 from retrieval_detect.store.failures import record_failures
+from retrieval_detect.store.indexes import located
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.plans import Planned, UpdatePlan, conflicts_with, plan, still_wanted, wanted_views
-from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, Facts, Failure, ImageItem, quiet
+from retrieval_detect.types import (
+    LABELS,
+    ORIGINAL_VIEW,
+    Embedded,
+    FactFields,
+    Facts,
+    Failure,
+    ImageItem,
+    quiet,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,8 +106,12 @@ class Index:
 
     @classmethod
     def open(cls, folder: str | Path) -> Index:
-        """An index that exists; raises ``IndexNotFound``, ``IndexCorrupt`` or ``FormatUnsupported``."""
-        index = cls(Path(folder), Store(Path(folder)))
+        """An index that exists, by its path or, as text, by its name; see ``Detector.load``.
+
+        Raises ``IndexNotFound``, ``IndexCorrupt`` or ``FormatUnsupported``.
+        """
+        path = located(folder)
+        index = cls(path, Store(path))
         index.snapshot()
         return index
 
@@ -105,8 +119,10 @@ class Index:
         """The generation in force, read-only."""
         return self.store.snapshot()
 
-    def plan_add(self, items: Iterable[ImageItem], *, views: Sequence[str] = (), **facts: Any) -> UpdatePlan:
-        """What adding ``items`` would do; ``facts`` are fields of ``types.Facts``, ``label`` at least.
+    def plan_add(
+        self, items: Iterable[ImageItem], *, views: Sequence[str] = (), **facts: Unpack[FactFields]
+    ) -> UpdatePlan:
+        """What adding ``items`` would do. ``facts`` : what is known of each, ``label`` at least.
 
         ``views`` : kinds of ``types.VIEW_KINDS``, to be stored beside each image.
         """

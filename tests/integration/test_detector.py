@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -376,3 +378,30 @@ def test_facts_of_the_nearest_references_are_shown(index):
     verdict = Detector.load(index.folder).query(saved(slightly, "PNG"))
     best = (verdict.same_image or verdict.evidence)[0]
     assert best.generator == "newgen" and best.uri.endswith("named/2000.png")
+
+
+# ---------------------------------------------------------------- by name
+
+
+def test_an_index_is_named_as_on_the_command_line(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "data" / "retrieval-detect" / "index"
+    shutil.copytree(index.folder, home / "default")
+    for found in (Detector.load("default").snapshot.folder, Index.open("default").folder):
+        assert found.absolute() == home / "default"
+    shutil.copytree(index.folder, tmp_path / "index" / "default")
+    assert Detector.load("default").snapshot.folder == tmp_path / "index" / "default"
+    for path in ("default", "./default", "index/nope"):
+        with pytest.raises(IndexNotFound):
+            Detector.load(Path(path))
+    shutil.copytree(index.folder, tmp_path / "default")
+    for path in ("default", "./default", Path("default"), tmp_path / "default"):
+        assert Detector.load(path).snapshot.folder == tmp_path / "default"
+    with pytest.raises(UsageError, match="cannot name an index"):
+        Detector.load("no index")
+
+
+def test_a_wrong_option_is_an_error_at_once(detector):
+    with pytest.raises(TypeError, match="methode"):
+        detector.query(png(1), methode="mean")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
+import retrieval_detect
 from retrieval_detect.cli import renamed
 from retrieval_detect.cli.main import rd
 
@@ -45,6 +47,23 @@ def test_a_command_of_the_docs_parses(page, line):
         assert found is not None, name
         command, context = found, click.Context(found, info_name=name, parent=context)
     command.make_parser(context).parse_args(args)  # raises for unknown options
+
+
+READERS = [page for page in PAGES if page.name not in {"CONTRIBUTING.md", "CHANGELOG.md"}]
+"""Pages for those who use rd, not for those who change it."""
+PUBLIC = re.compile(r"retrieval_detect(\.(sklearn|testing)(\.\w+)?)?")
+"""What callers may build on, as dotted names; of ``retrieval_detect`` itself besides, what it exports."""
+
+
+@pytest.mark.parametrize("page", READERS, ids=lambda page: page.name)
+def test_only_public_names_are_documented_as_such(page):
+    text = page.read_text()
+    exported = set(retrieval_detect.__all__)
+    dotted = set(re.findall(r"\bretrieval_detect(?:\.\w+)+", text))
+    assert {d for d in dotted if not PUBLIC.fullmatch(d) and d.partition(".")[2] not in exported} == set()
+    for module, names in re.findall(r"^from (retrieval_detect[\w.]*) import (.+)$", text, re.M):
+        there = set(import_module(module).__all__)
+        assert set(re.split(r"[,\s]+", names.partition("#")[0].strip(" ()"))) <= there
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

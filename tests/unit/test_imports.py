@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import retrieval_detect
+from retrieval_detect import errors
+from retrieval_detect.types import FactFields, Facts
+from retrieval_detect.verdicts import Question, QuestionFields
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 HEAVY = {"PIL", "faiss", "numpy", "open_clip", "pyarrow", "sklearn", "scipy", "timm", "torch", "torchvision"}
@@ -57,6 +61,18 @@ def test_the_lower_layers_are_light(module):
 def test_public_names_are_sorted_and_listed():
     assert retrieval_detect.__all__ == sorted(retrieval_detect.__all__)
     assert dir(retrieval_detect) == retrieval_detect.__all__
+
+
+def test_every_public_name_is_there_and_every_error_is_public():
+    public = {name: getattr(retrieval_detect, name) for name in retrieval_detect.__all__}
+    assert {name for name, thing in public.items() if thing is None} == set()
+    raised = {name: thing for name, thing in vars(errors).items() if isinstance(thing, type)}
+    assert raised.items() <= public.items() and len(raised) > 10
+
+
+@pytest.mark.parametrize(("asked", "record"), [(QuestionFields, Question), (FactFields, Facts)])
+def test_typed_options_are_the_fields_of_what_they_become(asked, record):
+    assert get_type_hints(asked) == get_type_hints(record)
 
 
 def test_an_unknown_name_is_an_attribute_error():
