@@ -43,16 +43,35 @@ def group_rows(phashes: UInt64, vectors: Float16, shards: Sequence[Shard], layer
     best: Float32 = np.full(len(phashes), -np.inf, dtype=np.float32)
     where = np.full((2, len(phashes)), NONE, dtype=np.int64)
     for number, shard in enumerate(shards):
-        asked, position = near_candidates(shard.near, phashes)
-        close = np.bitwise_count(phashes[asked] ^ shard.phashes[position]) <= NEAR_HAMMING
-        asked, position = asked[close], position[close]
-        similar = _cosines(vectors, asked, shard.vectors(layer), position)
-        for i, p, s in zip(asked, position, similar, strict=True):
+        for i, p, s in zip(*_near(phashes, vectors, shard, layer), strict=True):
             root = cluster[i]
-            if s >= NEAR_COSINE and s > best[root]:
+            if s > best[root]:
                 best[root] = s
                 where[:, root] = number, p
     return Grouping(cluster, where[0][cluster], where[1][cluster])
+
+
+def beside(shards: Sequence[Shard], others: Sequence[tuple[UInt64, Float16]], layer: str) -> list[Int64]:
+    """Positions in each of ``shards``, int64, of rows that are near-duplicates of any of ``others``.
+
+    ``others`` : blocks of rows, each with uint64 (n,) perceptual hashes and float16 (n, d), unit norm, of
+    ``layer``. A row that resembles rows of two groups, and joined one of them, is found here by the other.
+    """
+    none = np.empty(0, np.int64)
+    return [
+        np.unique(np.concatenate([none, *(_near(*block, shard, layer)[1] for block in others)]))
+        for shard in shards
+    ]
+
+
+def _near(phashes: UInt64, vectors: Float16, shard: Shard, layer: str) -> tuple[Int64, Int64, Float32]:
+    """Near-duplicates: index into ``phashes``, position in the shard, cosine."""
+    asked, position = near_candidates(shard.near, phashes)
+    close = np.bitwise_count(phashes[asked] ^ shard.phashes[position]) <= NEAR_HAMMING
+    asked, position = asked[close], position[close]
+    similar = _cosines(vectors, asked, shard.vectors(layer), position)
+    near = similar >= NEAR_COSINE
+    return asked[near], position[near], similar[near]
 
 
 def _clusters(phashes: UInt64, vectors: Float16) -> Int64:

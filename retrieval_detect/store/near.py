@@ -57,5 +57,7 @@ def near_candidates(keys: UInt64, hashes: UInt64) -> tuple[Int64, Int64]:
     owner, where = expand_ranges(low, np.minimum(high, low + _CANDIDATES_PER_PROBE))
     asked = owner // (BANDS * len(_FLIPS))
     position = (keys[where] & np.uint64((1 << _POSITION_BITS) - 1)).astype(np.int64)
-    pairs = np.unique(np.stack([asked, position], axis=1), axis=0)
-    return pairs[:, 0], pairs[:, 1]
+    size = max(len(keys) // BANDS, 1)
+    pairs = np.sort(asked * size + position)  # one number a pair: np.unique of rows takes ten times as long
+    pairs = pairs[np.diff(pairs, prepend=-1) != 0]
+    return pairs // size, pairs % size

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.store.schema import norm_column
+from retrieval_detect.store.groups import beside
+from retrieval_detect.store.schema import grouping_layer, norm_column
 from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Bool, Float32, Int64, Split
 
+_BLOCK = 4096
 _COLUMNS = ["row_id", "group", "label", "generator", "source", "batch", "category"]
 
 
@@ -66,14 +68,44 @@ def load_training_set(
 ) -> TrainingSet:
     """Read the live references of one split. Only bank rows may be fitted on.
 
-    ``views`` : also their laundered copies, as rows of the same group. Raises ``UsageError`` for a layer
-    that the index does not store.
+    Of the banks, what is a near-duplicate of a row set aside is left out with its views: what is fitted on
+    it would have seen what it is measured by. ``views`` : also their laundered copies, as rows of the same
+    group. Raises ``UsageError`` for a layer that the index does not store.
     """
     require_layers_stored(snapshot, layers)
-    table = snapshot.scan([*_COLUMNS, "view", *(norm_column(layer) for layer in layers)], split=split)
+    columns = [*_COLUMNS, "content_id", "view", *(norm_column(layer) for layer in layers)]
+    table = snapshot.scan(columns, split=split)
     found = _training_set(snapshot, table, layers, split)
-    originals = np.array([view == ORIGINAL_VIEW for view in table["view"].to_pylist()], bool)
-    return found if views or originals.all() else found.take(originals)
+    wanted = np.ones(len(found), bool)
+    if not views:
+        wanted = np.array([view == ORIGINAL_VIEW for view in table["view"].to_pylist()], bool)
+    if split == "bank" and (near := near_calibration(snapshot)):
+        content_ids = table["content_id"].to_pylist()
+        apart = {content_ids[i] for i in np.flatnonzero(np.isin(found.row_ids, sorted(near)))}
+        wanted &= np.array([content_id not in apart for content_id in content_ids], bool)
+    return found if wanted.all() else found.take(wanted)
+
+
+def near_calibration(snapshot: Snapshot) -> frozenset[int]:
+    """Ids of the live bank rows that are near-duplicates of a live row set aside.
+
+    An image that resembles rows of two groups can join but one of them (``groups.group_rows``), so that its
+    like may lie on the other side of the split.
+    """
+    layer = grouping_layer(snapshot.manifest.layers)
+    aside, banks = (snapshot.shards(split=split) for split in ("calib", "bank"))
+    blocks = []
+    for shard in aside:
+        live = np.flatnonzero(snapshot.live(shard))
+        for start in range(0, len(live), _BLOCK):
+            at = live[start : start + _BLOCK]
+            blocks.append((shard.phashes[at], shard.vectors(layer)[at]))
+    positions = beside(banks, blocks, layer)
+    return frozenset(
+        row_id
+        for shard, at in zip(banks, positions, strict=True)
+        for row_id in shard.row_ids[at[snapshot.live(shard)[at]]].tolist()
+    )
 
 
 def _training_set(snapshot: Snapshot, table: pa.Table, layers: Sequence[str], split: Split) -> TrainingSet:

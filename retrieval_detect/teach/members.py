@@ -58,10 +58,11 @@ def member_scores(
             found = score_rows(
                 snapshot, Question(name), chosen=wanted, judge=Methods(snapshot, device=device)
             )
-            order = np.argsort(rows.row_ids)
-            chosen = order[np.searchsorted(rows.row_ids, found.row_ids, sorter=order)]
+            chosen, asked = np.intersect1d(rows.row_ids, found.row_ids, return_indices=True)[1:]
+            by_asking = np.argsort(asked)
+            chosen, asked = chosen[by_asking], asked[by_asking]
             scores[name] = np.full((len(rows), 1), np.nan, np.float32)
-            scores[name][chosen, 0] = found.scores
+            scores[name][chosen, 0] = found.scores[asked]
         else:
             scores[name] = _fair_scores(snapshot, name, heads[name], rows)
     return replace(rows, vectors=scores, norms={}).take(chosen)

@@ -14,7 +14,7 @@ from retrieval_detect.errors import RdError, UsageError
 from retrieval_detect.projections.registry import KINDS, fit_projection
 from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.training import load_training_set
+from retrieval_detect.store.training import load_training_set, near_calibration
 from retrieval_detect.store.writer import with_records
 from retrieval_detect.teach.calibrate import calibrations_to_fit, measurable
 from retrieval_detect.teach.heads import training_set, write_head
@@ -71,10 +71,16 @@ def with_fitted(new: Snapshot, records: list[FittedRecord]) -> Snapshot:
     return Snapshot(new.folder, replace(new.manifest, fitted=fitted))
 
 
-def follows(new: Snapshot, record: FittedRecord) -> bool:
-    """Whether something has seen other references than there are, and is fitted on them in passing."""
+def follows(old: Snapshot, new: Snapshot, record: FittedRecord) -> bool:
+    """Whether something has seen other references than there are, and is fitted on them in passing.
+
+    Rows set aside teach nothing, but keep their near-duplicates in the banks from teaching: what is the
+    same in both generations may be fitted on other rows of them.
+    """
     if record.rows_digest == new.rows_digest(record.strata):
-        return False
+        taught = record.kind in ("projection", "head") and old.rows_digest() != new.rows_digest()
+        if not taught or near_calibration(old) == near_calibration(new):
+            return False
     match record.kind:
         case "projection":
             small = new.n_rows(BANK_ROWS) <= REFIT_AT_MOST
@@ -86,9 +92,9 @@ def follows(new: Snapshot, record: FittedRecord) -> bool:
 
 def _maps_and_heads(writer: Writer, new: Snapshot) -> Iterator[Fit]:
     for record in new.manifest.fitted:
-        if record.kind == "projection" and follows(new, record):
+        if record.kind == "projection" and follows(writer.snapshot, new, record):
             yield partial(_projection_again, writer, new, record.name)
-        if record.kind == "head" and follows(new, record):
+        if record.kind == "head" and follows(writer.snapshot, new, record):
             yield partial(_head_again, writer, new, record.name)
 
 

@@ -96,8 +96,9 @@ def test_calibrations_through_projections_that_were_tried_once_cost_nothing_late
 
     monkeypatch.setattr(calibrate, "fit_calibration", counted)
     gone = rows_of(index, "fake")
-    left = index.snapshot().without(gone)
-    would = [f.name for f in left.manifest.fitted if refit.follows(left, f)]
+    whole = index.snapshot()
+    left = whole.without(gone)
+    would = [f.name for f in left.manifest.fitted if refit.follows(whole, left, f)]
     index.remove(gone, device="cpu")
     assert sorted(fitted) == [("density", "three"), ("nearest", "three")]
     assert sorted(would) == ["density--three", "nearest--three"]

@@ -195,7 +195,7 @@ def _would_remove(run: Run, snapshot: Snapshot, wanted: Sequence[int], what: str
     from retrieval_detect.teach.refit import follows
 
     left = snapshot.without(wanted)
-    fitted = [f"{f.kind} {f.name}" for f in snapshot.manifest.fitted if follows(left, f)]
+    fitted = [f"{f.kind} {f.name}" for f in snapshot.manifest.fitted if follows(snapshot, left, f)]
     lines = [f"Would remove {what}. Nothing was written."]
     lines += [f"  Would be fitted anew along with it: {', '.join(fitted)}"] * bool(fitted)
     run.output.record({"would_remove": len(wanted), "would_fit": fitted}, text=lines)
