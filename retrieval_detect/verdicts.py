@@ -211,7 +211,7 @@ class Verdict:
     Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are ``None``
     where there is none. ``evidence`` : the nearest of both banks together; ``by_bank`` : the nearest of each,
     for pages that show them side by side. ``attributed_by`` : the head whose shares ``attribution`` gives, if
-    not those of the nearest fakes. Serialised by ``report.verdict_json``, without ``by_bank``.
+    not those of the nearest fakes. Serialised by ``report.json.verdict_json``, without ``by_bank``.
     """
 
     input: str

@@ -286,7 +286,7 @@ def _finish(
         rest = len(report.failures) - _SHOWN_FAILURES
         run.output.warning(f"and {rest:,} more, all listed in {index.folder / 'failures.jsonl'}")
     if report.purged:
-        run.output.warning(f"refused {number(report.purged, 'image')} that were purged from this index")
+        run.output.warning(f"refused {number(report.purged, 'image')}, purged from this index before")
     size_bytes = size_on_disk(index.folder)
     record: dict[str, Any] = {
         "index": str(index.folder),

@@ -55,7 +55,7 @@ class Output:
 
     Parameters
     ----------
-    format : one of ``config.FORMATS``.
+    format : one of ``settings.FORMATS``.
     color : whether to colour; ``None`` = on terminals, unless ``NO_COLOR`` is set.
     verbosity : -1 silences notes, 1 shows details.
     passed : what is passed over while images are listed (``images.passed``), which grows meanwhile. One note

@@ -1,6 +1,6 @@
 """What all commands share: the options every command takes, and the run they describe.
 
-Options that are settings (``config.Settings``) never reach a command as parameters: they go into
+Options that are settings (``settings.Settings``) never reach a command as parameters: they go into
 ``Run.settings``, so that a flag, a variable and ``rd.toml`` are one thing to whoever reads them.
 A command is written as::
 

@@ -290,7 +290,9 @@ def _parquet_rows(path: Path) -> list[_Row]:
 
 
 def _require(path: Path, rows: Sequence[_Row], *names: str) -> None:
-    if missing := [name for name in names if not rows or name not in rows[0]]:
+    if not rows:
+        raise UsageError(f"{path} lists no image", hint=f"One a line, below the header: {', '.join(names)}.")
+    if missing := [name for name in names if name not in rows[0]]:
         raise UsageError(
             f"{path} has no column {missing[0]!r}",
             hint="Columns: path, label (real or fake), and if known generator, source, family, released_at.",

@@ -1,7 +1,7 @@
 """The protocols by name, and the table by generator.
 
 Each is a function that gives a ``Plan``. What else is asked of an index as it is stands in ``judging`` and
-``robustness``; what teaches or leaves out references in ``teaching`` and ``incremental``.
+``robustness``; what teaches or leaves out references in ``newcomers`` and ``incremental``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ generators it has never seen. What such a model reaches, no detector may claim f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -225,8 +226,10 @@ def group_folds(fake: Bool, groups: Int64) -> Int64:
 
     folds = np.empty(len(fake), np.int64)
     split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(fake, fake, groups)
-    for number, (_, asked) in enumerate(split):
-        folds[asked] = number
+    with warnings.catch_warnings():  # of a label with fewer images than parts, which some of them then lack
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for number, (_, asked) in enumerate(split):
+            folds[asked] = number
     return folds
 
 

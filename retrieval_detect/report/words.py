@@ -125,7 +125,8 @@ def calibration_lines(calibration: Calibration) -> list[str]:
     return [
         f"Calibrated {calibration.method}{counting} on {number(n_real, 'photograph')} of "
         f"{number(len(real), 'source')} and {number(n_fake, 'fake')} of {number(len(fake), 'generator')}",
-        f"  smallest rate of false alarms that can be asked for: {least:.2g} %",
+        *[f"  smallest rate of false alarms that can be asked for: {least:.2g} %"]
+        * (not calibration.conformal.lacking_fakes()),
         f"  cost of its likelihood ratios, cross-fitted: Cllr {calibration.quality['cllr']:.2f} bits "
         "(0 perfect, 1 useless)",
         *[f"  scores stay uncalibrated at the usual rate: {why}"] * bool(why),

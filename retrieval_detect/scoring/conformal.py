@@ -135,9 +135,8 @@ class Conformal:
     def require(self, alpha: float, *, source: str | None = None, within: str | None = None) -> None:
         """Raise ``UsageError`` if there are too few calibration images for false alarms at ``alpha``."""
         if why := self.lacking(alpha, source=source, within=within):
-            raise UsageError(
-                why, hint="Ask for a higher --fpr, or add references: a fifth of each name's is set aside."
-            )
+            way_out = "Add fakes" if self.lacking_fakes() else "Ask for a higher --fpr, or add references"
+            raise UsageError(why, hint=f"{way_out}: a fifth of each name's is set aside.")
 
     def lacking(self, alpha: float, *, source: str | None = None, within: str | None = None) -> str:
         """How many calibration images are missing for false alarms at ``alpha``, in words; empty: none.
@@ -150,18 +149,23 @@ class Conformal:
             n = self.n_real(source)
         else:
             n = max(map(len, self._sets(within, source).values()), default=0)
-        if (needed := photographs_needed(alpha)) > n:
-            return (
-                f"a false-alarm rate of {alpha:.3%} needs {needed:,} calibration photographs"
-                f"{' in one set' * (within is not None)}, there are {n:,}, {needed - n:,} too few"
-            )
-        fakes = [len(scores) for scores in self.fake.values()]
-        if max(fakes, default=0) < MIN_GENERATOR > sum(fakes):
-            return (
-                f"no generator has {MIN_GENERATOR} calibration images, nor have all of them together, "
-                f"{sum(fakes)}: {MIN_GENERATOR - sum(fakes)} too few"
-            )
-        return ""
+        photographs = (
+            f"a false-alarm rate of {alpha:.3%} needs {needed:,} calibration photographs"
+            f"{' in one set' * (within is not None)}, there are {n:,}, {needed - n:,} too few"
+            if (needed := photographs_needed(alpha)) > n
+            else ""
+        )
+        return "; ".join(filter(None, (photographs, self.lacking_fakes())))
+
+    def lacking_fakes(self) -> str:
+        """How many calibration images of fakes are missing, whatever the rate, in words; empty: none."""
+        n = sum(map(len, self.fake.values()))
+        if n >= MIN_GENERATOR:
+            return ""
+        return (
+            f"of fakes, no generator has {MIN_GENERATOR} calibration images, nor have all of them together, "
+            f"{n}: {MIN_GENERATOR - n} too few"
+        )
 
     def p_values(self, scores: ArrayLike, typical: ArrayLike, *, source: str | None = None) -> PValues:
         """p-values of queries. ``source`` : judge by the photographs of one source alone."""

@@ -27,10 +27,9 @@ def new_name(snapshot: Snapshot, column: str, old: str, new: str) -> Names:
     stored = snapshot.scan([column])[column].unique().to_pylist()
     found = {name: wanted for name in stored if spelling(name) == spelling(old) and name != wanted}
     if not found:
-        raise UsageError(
-            f"no reference has {column} {old!r} that is not called so",
-            hint=f"See: rd bank list --by {column}",
-        )
+        if wanted in stored and spelling(old) == spelling(wanted):
+            raise UsageError(f"{column} {wanted!r} is called so already", hint="Give another name.")
+        raise UsageError(f"no reference has {column} {old!r}", hint="What there is: rd bank list")
     return {column: found}
 
 

@@ -378,7 +378,7 @@ def test_a_purge_erases_and_refuses_for_ever(index, pictures, run_rd, contents):
     assert run_rd("bank", "rollback", "1").exit_code == 2
     assert verdicts(run_rd) == before
     result = run_rd(*NEW, "--json")
-    assert result.exit_code == 3 and "refused 4 images that were purged from this index" in result.stderr
+    assert result.exit_code == 3 and "refused 4 images, purged from this index before" in result.stderr
     assert json.loads(result.stdout)["purged"] == 4 and json.loads(result.stdout)["added"] == 0
     assert verdicts(run_rd) == before
     write_pictures(pictures / "new", range(84, 86), fake=True)

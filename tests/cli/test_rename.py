@@ -105,11 +105,11 @@ def test_fakes_without_a_name_get_one_and_photographs_do_not(index, run_rd):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("generator", "nosuch", "x"), "no reference has generator 'nosuch'"),
-        (("generator", "flux", "flux "), "no reference has generator 'flux' that is not called so"),
+        (("generator", "nosuch", "x"), "no reference has generator 'nosuch'."),
+        (("generator", "flux", "flux "), "generator 'flux' is called so already"),
         (("generator", "flux", "a\nb"), "invisible character"),
         (("generator", "flux"), "give the old name and the new one"),
-        (("uri", "a", "b"), "'uri' is not one of"),
+        (("uri", "a", "b"), "'[COLUMN]': 'uri' is not one of"),
     ],
 )
 def test_what_cannot_be_meant(index, run_rd, contents, args, said):

@@ -12,6 +12,7 @@ from retrieval_detect.errors import LabelConflict, UsageError
 from retrieval_detect.evaluate.audit import audit
 from retrieval_detect.evaluate.jpeg import comb, jpeg_facts
 from retrieval_detect.evaluate.material import look_through, of_folder, of_index
+from retrieval_detect.evaluate.shortcuts import group_folds
 from retrieval_detect.images.sources import scan
 from retrieval_detect.report.audit import audit_json, audit_lines
 from tests.factories import SHARED_DATA, add, new_store
@@ -282,3 +283,9 @@ def test_the_shortcuts_of_the_shared_pictures_are_reported():
     assert pixels.models["logistic"] == pytest.approx(0.80, abs=0.06)
     assert pixels.known.low > 0.65 and pixels.level != "usable"
     assert found.level != "usable"
+
+
+def test_a_label_of_few_images_is_parted_without_a_word():
+    """Two photographs go into two of the five parts; the library's own warning helps nobody."""
+    parts = group_folds(np.array([False] * 2 + [True] * 8), np.arange(10))
+    assert set(parts) == set(range(5)) and len(set(parts[:2])) == 2

@@ -7,6 +7,7 @@ import pytest
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.report.json import verdict_json, verdict_schema
+from retrieval_detect.report.words import calibration_lines
 from retrieval_detect.verdicts import Question
 from tests.calibrated import calibrate, detector, images, taught
 
@@ -57,6 +58,16 @@ def test_one_too_small_for_the_usual_rate_leaves_answers_uncalibrated(store, few
         judge.judge(image, fpr=0.04)
     with pytest.raises(UsageError, match="too few"):
         judge.judge(image, confidence=0.9)
+
+
+def test_what_no_rate_can_mend_is_said_so(store):
+    """A higher rate needs fewer photographs; it brings no fakes."""
+    fitted = shrunk(store, fakes=12)
+    assert "fakes" in fitted.lacking(Question())
+    assert not [line for line in calibration_lines(fitted) if "can be asked for" in line]
+    with pytest.raises(UsageError, match="too few") as caught:
+        detector(store).judge(*images("fresh", 1), fpr=0.4)
+    assert "--fpr" not in caught.value.hint and "fakes" in caught.value.hint
 
 
 def test_one_too_small_for_the_usual_rate_answers_at_a_rate_it_can_keep(store):

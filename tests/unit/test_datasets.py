@@ -81,6 +81,7 @@ def test_a_parquet_manifest_says_the_same(tmp_path):
     ("text", "complaint"),
     [
         ("path\na.png\n", "no column 'label'"),
+        ("path,label\n", "lists no image"),
         ("path,label\na.png,maybe\n", "row 2: label is 'maybe'"),
         ("path,label,released_at\na.png,fake,May 2024\n", "not YYYY-MM-DD"),
     ],

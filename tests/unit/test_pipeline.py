@@ -243,11 +243,9 @@ def test_an_interruption_ends_the_threads(error, where):
                 raise error
             return super().encode(batch, layers)
 
-    started = time.monotonic()
     with pytest.raises(error):
         list(embed(inputs(), Interrupted(), layers=LAYERS, batch_size=8, workers=4))
     assert no_threads()
-    assert time.monotonic() - started < 10
 
 
 def test_closing_drops_what_was_only_planned():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -68,11 +67,9 @@ def server():
 # ---------------------------------------------------------------- the hub
 
 
-def test_without_a_network_the_default_encoder_fails_at_once_and_says_what_to_do():
-    started = time.monotonic()
+def test_without_a_network_the_default_encoder_fails_and_says_what_to_do():
     with pytest.raises(WeightsUnavailable) as caught:
         load_encoder(DEFAULT_ENCODER, device="cpu")
-    assert time.monotonic() - started < 5
     message, hint = caught.value.message, caught.value.hint
     assert DEFAULT_ENCODER in message
     assert f"{REPOSITORY}/open_clip_model.safetensors" in message
@@ -85,6 +82,7 @@ def test_without_a_network_the_default_encoder_fails_at_once_and_says_what_to_do
 def test_a_whole_process_ends_without_retrying(variable, tmp_path):
     """Interpreter, imports and error together; nothing is printed but the traceback."""
     code = (
+        "import time; time.sleep = None;"  # what is tried again waits first, and would end in another error
         "from retrieval_detect.encoders.registry import load_encoder;"
         f"load_encoder({DEFAULT_ENCODER!r}, device='cpu')"
     )
@@ -94,11 +92,9 @@ def test_a_whole_process_ends_without_retrying(variable, tmp_path):
         "PYTHONPATH": str(Path(__file__).parents[2]),
         **variable,
     }
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
-    assert time.monotonic() - started < 20  # room for imports on a busy machine; the retries would take 46 s
     assert done.stdout == ""
     assert done.stderr.startswith("Traceback")
     assert done.stderr.splitlines()[-1].startswith("retrieval_detect.errors.WeightsUnavailable: ")
@@ -169,17 +165,17 @@ def test_unreachable(url):
 
 
 def test_a_name_lookup_that_hangs_is_not_waited_for(monkeypatch):
-    released = threading.Event()
+    released, ended = threading.Event(), threading.Event()
 
     def hang(*_, **__):
         released.wait(30)
+        ended.set()
         raise OSError
 
     monkeypatch.setattr(_weights, "urlopen", hang)
-    started = time.monotonic()
     try:
         assert not _weights.reachable("http://hub.example", timeout_s=0.2)
-        assert time.monotonic() - started < 2
+        assert not ended.is_set()
     finally:
         released.set()
 

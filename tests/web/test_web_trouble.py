@@ -106,9 +106,8 @@ def test_a_lane_ends_though_one_of_its_threads_does_not():
     hanging = lane.submit(lambda: (held.set(), go.wait(60)))
     waiting = lane.submit(lambda: "never begun")
     assert held.wait(10)
-    began = time.monotonic()
     lane.stop(0.2)
-    assert time.monotonic() - began < 5
+    assert not hanging.done()
     with pytest.raises(Stopping):
         waiting.result(1)
     with pytest.raises(Stopping):

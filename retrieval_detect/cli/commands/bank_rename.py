@@ -16,9 +16,9 @@ from retrieval_detect.names import NAMED
         rd bank rename generator "sd xl" sdxl
     """,
 )
-@click.argument("column", required=False, type=click.Choice(NAMED), metavar="[COLUMN")
-@click.argument("old", required=False, metavar="OLD")
-@click.argument("new", required=False, metavar="NEW]")
+@click.argument("column", required=False, type=click.Choice(NAMED), metavar="[COLUMN]")
+@click.argument("old", required=False, metavar="[OLD]")
+@click.argument("new", required=False, metavar="[NEW]")
 @device_option
 @dry_run_option
 @click.pass_obj

@@ -108,9 +108,11 @@ def _record(report: FinetuneReport) -> dict[str, Any]:
 
 
 def _lines(report: FinetuneReport) -> list[str]:
+    from retrieval_detect.report.words import number
+
     return [
-        f"Trained {report.encoder} on {report.n_fit:,} images, {report.epochs_run} epochs; epoch "
-        f"{report.epoch} is kept",
+        f"Trained {report.encoder} on {number(report.n_fit, 'image')}, {number(report.epochs_run, 'epoch')}; "
+        f"epoch {report.epoch} is kept",
         f"  accuracy on {report.n_held_out:,} images held out, labels counted alike: "
         f"{100 * report.accuracy:.1f} % ({100 * report.accuracy_before:.1f} % before)",
         f"  {report.weights}: a new encoder, fingerprint {report.fingerprint[:16]}",
