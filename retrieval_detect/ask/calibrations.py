@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from retrieval_detect.ask.fitted import PLAIN
 from retrieval_detect.store.manifest import FITTED_NAME
+
+if TYPE_CHECKING:
+    from retrieval_detect.store.manifest import FittedRecord
+    from retrieval_detect.store.snapshot import Snapshot
 
 LONGEST_NAME = 30
 NAMES = f"Use lower-case letters, digits, '-' (never two) and '_', at most {LONGEST_NAME} characters."
@@ -27,3 +33,9 @@ def method_of(name: str) -> str:
 def projection_of(name: str) -> str:
     """The projection of a ``calibration_name``, of whole images or of regions."""
     return name.partition("--")[2] or PLAIN
+
+
+def in_force(snapshot: Snapshot, record: FittedRecord) -> bool:
+    """Whether something is not of rates through a projection other than that of the banks."""
+    rates = record.kind in ("calibration", "regions")
+    return not rates or projection_of(record.name) == snapshot.manifest.projection

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from retrieval_detect.ask.calibrations import projection_of
+from retrieval_detect.ask.calibrations import in_force
 from retrieval_detect.ask.fitted import load_head, read_fitted
 from retrieval_detect.errors import RdError, UsageError
 from retrieval_detect.projections.registry import KINDS, fit_projection
@@ -87,7 +87,7 @@ def follows(old: Snapshot, new: Snapshot, record: FittedRecord) -> bool:
             return record.name == new.manifest.projection and KINDS[record.method].cheap and small
         case "head":
             return load_head(new, record.name).cheap
-    return projection_of(record.name) == new.manifest.projection and measurable(new)
+    return in_force(new, record) and measurable(new)
 
 
 def _maps_and_heads(writer: Writer, new: Snapshot) -> Iterator[Fit]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.banks import Asked
-from retrieval_detect.ask.calibrations import projection_of
+from retrieval_detect.ask.calibrations import in_force
 from retrieval_detect.ask.fitted import PLAIN, REGIONS, read
 from retrieval_detect.ask.regions import CropMethods, require_crops
 from retrieval_detect.errors import UsageError
@@ -92,8 +92,11 @@ def regions_to_fit(
     Through the projection in force alone; see ``calibrations_to_fit``.
     """
     for record in to_be.stale():
-        in_force = projection_of(record.name) == to_be.manifest.projection
-        if record.kind == "regions" and in_force and (known := read(to_be, REGIONS, record.name)):
+        if (
+            record.kind == "regions"
+            and in_force(to_be, record)
+            and (known := read(to_be, REGIONS, record.name))
+        ):
             yield partial(_regions_again, writer, to_be, known, device)
 
 

@@ -227,6 +227,7 @@ def committed(
 ) -> None:
     """Say what was committed and how to go back; ``before`` : beside which something may be fitted anew."""
     from retrieval_detect.ask.anew import command as fit_again
+    from retrieval_detect.ask.calibrations import in_force
     from retrieval_detect.cli.again import same_index
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.store.snapshot import Snapshot
@@ -241,11 +242,18 @@ def committed(
         fitted = [f"{f.kind} {f.name}" for f in manifest.fitted if f not in before.fitted]
         record |= {"fitted": fitted}
         lines += [f"  Fitted anew along with it: {', '.join(fitted)}"] * bool(fitted)
-    stale = {f"{f.kind} {f.name}": fit_again(snapshot, f) for f in snapshot.stale()}
+    stale = {f"{f.kind} {f.name}": f for f in snapshot.stale()}
+    aside = [name for name, f in stale.items() if not in_force(snapshot, f)]
     lines += [
-        f"  {name} was fitted on other references than these. Fit it anew: {again}{same}"
-        for name, again in stale.items()
+        f"  {name} was fitted on other references than these. Fit it anew: {fit_again(snapshot, f)}{same}"
+        for name, f in stale.items()
+        if name not in aside
     ]
+    if aside:
+        lines.append(
+            f"  {', '.join(aside)} {'are' if len(aside) > 1 else 'is'} of other references than these, "
+            f"through projections that are not in force. See: rd index fitted list{same}"
+        )
     run.output.record(record | {"generation": manifest.generation, "stale": list(stale)}, text=lines)
 
 
