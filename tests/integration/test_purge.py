@@ -157,7 +157,9 @@ def fitted(tmp_path):
     return index
 
 
-def test_nothing_fitted_names_what_is_erased(fitted):
+def test_nothing_fitted_names_what_is_erased(fitted, monkeypatch):
+    """Also where nothing could be fitted anew, and what was fitted on erased rows stays."""
+    monkeypatch.setattr("retrieval_detect.teach.refit.refitted", lambda *_, **__: [])
     rows = fitted.snapshot().scan(["row_id", "source", "generator", "view"]).to_pylist()
     before = {
         name: read(fitted.snapshot(), CALIBRATION, name).conformal.real[marked("source")]

@@ -161,7 +161,9 @@ def test_adding_again_adds_the_views_that_are_missing(index):
     add(index, range(4), "real", views=(), source="camera")
     planned = index.plan_add(items(range(6)), label="real", views=("jpeg",), source="elsewhere")
     assert (len(planned.new), planned.known, len(planned.lacking), planned.views_at_most) == (2, 4, 4, 6)
-    assert planned.summary() == "6 images, 2 new, 4 already known, 4 of them without some of the views"
+    assert planned.summary() == (
+        "6 images, 2 new, 4 already known, 4 of them under other names, 4 of them without some of the views"
+    )
     encoder = Counting()
     report = index.apply(planned, encoder=encoder)
     assert (report.added, report.views) == (2, 6) and sum(encoder.batches) == 4 + 2 * 2
