@@ -73,7 +73,7 @@ def load_training_set(
     group. Raises ``UsageError`` for a layer that the index does not store.
     """
     require_layers_stored(snapshot, layers)
-    columns = [*_COLUMNS, "content_id", "view", *(norm_column(layer) for layer in layers)]
+    columns = [*_COLUMNS, "content_id", "view", *(norm_column(layer) for layer in dict.fromkeys(layers))]
     table = snapshot.scan(columns, split=split)
     found = _training_set(snapshot, table, layers, split)
     wanted = np.ones(len(found), bool)
