@@ -72,7 +72,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         index = _filled(folder / "index", options.rows)
         clock.say(f"{options.rows:,} references")
         (folder / "token").write_text(TOKEN)
-        flags = ("--batch-size", "1", "--token-file", str(folder / "token"))
+        flags = ("--set", "batch-size=1", "--token-file", str(folder / "token"))
         with server(index.folder, *flags) as pid:
             before = _held(pid)
             seen = asyncio.run(_load(index, clients=options.clients, seconds=60 * options.minutes))

@@ -61,7 +61,7 @@ def measure(index: Path, options: argparse.Namespace) -> dict[str, Any]:
     head = about("serve", command="python -m bench.serve PHOTOGRAPHS FAKES", git_commit=commit())
     runs = {}
     for name, flags, clients in (
-        ("one at a time", ("--batch-size", "1"), CLIENTS),
+        ("one at a time", ("--set", "batch-size=1"), CLIENTS),
         ("together", (), CLIENTS),
         ("four times too much", ("--max-queue", str(CLIENTS)), 4 * CLIENTS),
     ):

@@ -1,4 +1,4 @@
-"""Hyper-parameters of what is fitted: dataclass fields that commands offer as options."""
+"""Hyper-parameters of what is fitted: dataclass fields that commands offer by ``--set``."""
 
 from __future__ import annotations
 

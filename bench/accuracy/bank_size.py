@@ -7,7 +7,14 @@ from bench.accuracy._common import Study, main, rows_of
 STUDY = Study(
     "bank_size",
     runs=(
-        ("--protocol", "bank-size", "--n", "30,100,300,1000,3000,10000,30000,100000,300000", "--seeds", "5"),
+        (
+            "--protocol",
+            "bank-size",
+            "--n",
+            "30,100,300,1000,3000,10000,30000,100000,300000",
+            "--set",
+            "seeds=5",
+        ),
     ),
     table=rows_of("n", "draws", "auroc", "auroc_low", "auroc_high", "seconds_a_query", "vectors_bytes"),
     teach="all",

@@ -17,7 +17,7 @@ STUDY = Study(
     compare=("--compare", "clipping"),
     train=(
         ("linear", "--name", "linear-probe"),
-        ("svm", "--name", "svm", "--layer", "proj"),
+        ("svm", "--name", "svm", "--set", "layer=proj"),
         ("prototype", "--name", "prototype"),
     ),
     plots="ROC.*",

@@ -40,7 +40,7 @@ def _timed(options: argparse.Namespace) -> dict[str, Any]:
         work = Path(folder)
         split(_STUDY, options.data, work)
         rd("build-index", work / "recipe.toml", "--encoder", options.encoder, "--index", work / "index")
-        asked = ["--protocol", "all", "--order", options.order, "--at-most", options.at_most]
+        asked = ["--protocol", "all", "--order", options.order, "--set", f"at-most={options.at_most}"]
         asked += ["--index", work / "index", "--cache", work / "cache", "--out", work / "out"]
         seconds = []
         for _ in range(2):

@@ -11,7 +11,7 @@ _RECALL = ("recall", "recall_low", "recall_high", "fpr")
 
 STUDY = Study(
     "few_shot",
-    runs=(("--protocol", "few-shot"), ("--protocol", "few-shot", "--per-category", "--seeds", "5")),
+    runs=(("--protocol", "few-shot"), ("--protocol", "few-shot", "--per-category", "--set", "seeds=5")),
     table=lambda run: rows_of(
         "method",
         "n",

@@ -29,7 +29,7 @@ def study(order: str) -> Study:
     given = ("--order", order) if order else ()
     return Study(
         "incremental",
-        runs=(("--protocol", "incremental", "--seeds", "3", *given),),
+        runs=(("--protocol", "incremental", "--set", "seeds=3", *given),),
         table=tables,
         teach="all",
         layout="ai-genbench",

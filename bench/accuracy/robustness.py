@@ -6,7 +6,7 @@ from bench.accuracy._common import Study, main, rows_of
 
 STUDY = Study(
     "robustness",
-    runs=(("--protocol", "robustness", "--at-most", "30"),),
+    runs=(("--protocol", "robustness", "--set", "at-most=30"),),
     table=rows_of(
         *("setting", "settings_of", "auroc", "auroc_low", "auroc_high"),
         *("auroc_change", "change_low", "change_high", "ap", "acc_fixed", "acc_calibrated"),

@@ -18,7 +18,7 @@ STUDY = Study(
     layout="ufd",
     compare=("--compare", "ufd"),
     methods=CANDIDATES,
-    train=(("linear", "--name", "lc", "--optimizer", "adamw"), ("linear", "--name", "lc-lbfgs")),
+    train=(("linear", "--name", "lc", "--set", "optimizer=adamw"), ("linear", "--name", "lc-lbfgs")),
     plots="ROC.*",
 )
 

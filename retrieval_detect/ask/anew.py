@@ -47,9 +47,9 @@ def _asked(snapshot: Snapshot, found: Calibration | HighestCrops) -> Iterator[st
     if found.method != Question().method:
         yield from ("--method", found.method)
     if found.method in DEFAULT_K and found.k != DEFAULT_K[found.method]:  # type: ignore[index]
-        yield from ("-k", str(found.k))
+        yield from ("--set", f"k={found.k}")
     if found.projection != snapshot.manifest.projection:
-        yield from ("--projection", found.projection)
+        yield from ("--set", f"projection={found.projection}")
 
 
 def _projection(snapshot: Snapshot, record: FittedRecord) -> str:
@@ -78,8 +78,5 @@ def _options(owner: type, given: Mapping[str, Any]) -> Iterator[str]:
         value = given.get(field.name, field.default)
         if "help" not in field.metadata or value == field.default:
             continue
-        flag = field.name.replace("_", "-")
-        if isinstance(value, bool):
-            yield f"--{flag}" if value else f"--no-{flag}"
-        else:
-            yield from (f"--{flag}", str(value))
+        said = ("yes" if value else "no") if isinstance(value, bool) else value
+        yield from ("--set", f"{field.name.replace('_', '-')}={said}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from retrieval_detect.cli.params import with_options
+from retrieval_detect.cli.settable import was_set
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
@@ -27,7 +28,6 @@ _OPTIONS = (
         type=click.Path(file_okay=False, path_type=Path),
         help="Keep a log there, which rd report --verify checks; the generation asked is kept, too.",
     ),
-    click.option("--examiner", metavar="NAME", help="With --case: who asks (default: the user's name)."),
     click.option(
         "--blind",
         is_flag=True,
@@ -104,8 +104,8 @@ def examination_of(run: Run, asked: dict[str, Any]) -> Examination | None:
     from retrieval_detect.errors import UsageError
 
     case, examiner, blind = (asked.pop(name) for name in ("case", "examiner", "blind"))
-    if examiner and not case:
-        raise UsageError("--examiner means nothing without --case")
+    if was_set(click.get_current_context(), "examiner") and not case:
+        raise UsageError("examiner means nothing without --case")
     if case or blind:
         return Examination(run, case=case, examiner=examiner, asks=blind and _somebody_sits_here())
     return None

@@ -1,14 +1,14 @@
-"""Hyper-parameters as options: what a dataclass declares, a command offers."""
+"""Hyper-parameters as names of ``--set``: what a dataclass declares, a command offers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from retrieval_detect.cli.settable import Settable
 
 
 def hyper_parameters(owner: type) -> list[Field[Any]]:
@@ -16,34 +16,26 @@ def hyper_parameters(owner: type) -> list[Field[Any]]:
     return [f for f in fields(owner) if "help" in f.metadata]
 
 
-def offered(owners: Mapping[str, type]) -> Callable[[F], F]:
-    """Add an option for each hyper-parameter of any of ``owners``, by kind; unset ones are ``None``.
+def settables(owners: Mapping[str, type]) -> list[Settable]:
+    """A name of ``--set`` for each hyper-parameter of any of ``owners``, by kind; unset ones are ``None``.
 
     Where several kinds share one, its help is that of the first and names the kinds that have it, and
     the default only where it is the same for all.
     """
     having: dict[str, dict[str, Field[Any]]] = {}
     for kind, owner in owners.items():
-        for found in hyper_parameters(owner):
-            having.setdefault(found.name, {})[kind] = found
+        for field in hyper_parameters(owner):
+            having.setdefault(field.name, {})[kind] = field
 
-    def decorate(command: F) -> F:
-        for kinds in reversed(having.values()):
-            only = "" if len(kinds) == len(owners) else f" ({', '.join(kinds)})"
-            field, *others = kinds.values()
-            same = all(other.default == field.default for other in others)
-            command = _option(field, only + (_default(field.default) if same else ""))(command)
-        return command
-
-    return decorate
-
-
-def _option(field: Field[Any], note: str) -> Callable[[F], F]:
-    flag, default = field.name.replace("_", "-"), field.default
-    text = f"{field.metadata['help'].rstrip('.')}{note}."
-    if isinstance(default, bool):
-        return click.option(f"--{flag}/--no-{flag}", field.name, default=None, help=text)
-    return click.option(f"--{flag}", field.name, type=_type(field), default=None, help=text)
+    found = []
+    for kinds in having.values():
+        only = "" if len(kinds) == len(owners) else f" ({', '.join(kinds)})"
+        first, *others = kinds.values()
+        same = all(other.default == first.default for other in others)
+        note = only + (_default(first.default) if same else "")
+        text = f"{first.metadata['help'].rstrip('.')}{note}."
+        found.append(Settable(first.name, text, _type(first)))
+    return found
 
 
 def _default(value: Any) -> str:
@@ -58,11 +50,13 @@ def _type(field: Field[Any]) -> Any:
     limits: dict[str, Any] = {"min": field.metadata.get("low"), "max": field.metadata.get("high")}
     if choices := field.metadata.get("choices"):
         return click.Choice([str(choice) for choice in choices])
+    if isinstance(field.default, bool):
+        return click.BOOL
     if isinstance(field.default, int):
         return click.IntRange(**limits)
     return click.FloatRange(**limits) if isinstance(field.default, float) else click.STRING
 
 
 def given(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Those of ``names`` that were set on the command line."""
+    """Those of ``names`` that were set."""
     return {name: values[name] for name in names if values.get(name) is not None}

@@ -16,6 +16,7 @@ import click
 
 from retrieval_detect.cli.params import EVERYWHERE, Group
 from retrieval_detect.cli.renamed import option_now
+from retrieval_detect.cli.settable import names_of
 from retrieval_detect.cli.streams import drop_stdout, open_streams
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.passed import counting
@@ -148,7 +149,8 @@ def _unknown_option(error: click.NoSuchOption) -> Complaint:
     from textwrap import fill
 
     where = error.ctx.command_path if error.ctx else "rd"
-    if now := option_now(where, error.option_name):
+    settable = names_of(error.ctx.command, error.ctx.params) if error.ctx else {}
+    if now := option_now(where, error.option_name, settable):
         return _error(now, exit_code=error.exit_code)
     params = error.ctx.command.get_params(error.ctx) if error.ctx else []
     names = sorted(max(p.opts, key=len) for p in params if isinstance(p, click.Option))
@@ -216,7 +218,7 @@ def _as_system(error: BaseException) -> BaseException:
 
 
 def _memory(_: MemoryError) -> Complaint:
-    return _error("there is not enough memory", "Try a smaller --batch-size or fewer --workers.")
+    return _error("there is not enough memory", "Try a smaller --set batch-size=N or fewer --set workers=N.")
 
 
 def _missing(error: ImportError) -> Complaint:

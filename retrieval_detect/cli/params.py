@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from retrieval_detect.cli.renamed import command_now
+from retrieval_detect.cli.settable import ENCODING, Settable, apply, explain_if_asked, set_option
 from retrieval_detect.errors import RdError, UsageError
 
 if TYPE_CHECKING:
@@ -141,9 +142,6 @@ EVERYWHERE = _everywhere()
 """Options that every command takes, before and after its name."""
 
 device_option = setting("--device", metavar="DEVICE", help="Where to compute: auto, cpu or cuda[:N].")
-encoder_weights_option = setting(
-    "--encoder-weights", metavar="FILE", help="The encoder's weights, from a local file."
-)
 encoder_option = setting(
     "--encoder", metavar="NAME|PATH", help="ViT-L-14:openai, efficientnet-lite0, another name, or a path."
 )
@@ -155,12 +153,6 @@ method_option = setting(
     metavar="NAME",
     help="A vote (density, nearest, mean, majority) or a head (rd index fitted list).",
 )
-projection_option = setting(
-    "--projection", metavar="NAME", help="What banks are searched through (default: the index's own)."
-)
-k_option = setting("-k", metavar="N", help="How many nearest references of a bank vote.")
-batch_size_option = setting("--batch-size", metavar="N", help="Images in one step of the encoder.")
-workers_option = setting("--workers", metavar="N", help="Threads that read and decode images.")
 
 
 def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
@@ -170,16 +162,10 @@ def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
     return command
 
 
-def computing_options(command: F) -> F:
-    """The options of everything that runs an encoder."""
-    options = (
-        encoder_weights_option,
-        offline_option,
-        device_option,
-        workers_option,
-        batch_size_option,
-    )
-    return with_options(command, options)
+def computing_options(*settables: Settable) -> Callable[[F], F]:
+    """The options of everything that runs an encoder; ``settables`` : what its ``--set`` offers besides."""
+    options = (device_option, offline_option, set_option(*settables, *ENCODING))
+    return lambda command: with_options(command, options)
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
@@ -259,12 +245,21 @@ class Command(_Shared):
         old = args and not Path(args[0]).exists()
         if old and not ctx.resilient_parsing and (now := command_now(ctx.command_path, args[0])):
             raise UsageError(now)
-        rest = super().parse_args(ctx, args)
-        if rest and not ctx.resilient_parsing:
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.MissingParameter:
+            explain_if_asked(ctx)
+            raise
+        if ctx.resilient_parsing:
+            return rest
+        if rest:
             raise UsageError(
                 f"{ctx.command_path} does not know what {rest[0]!r} is meant to be",
                 hint=_left_over(ctx, rest),
             )
+        explain_if_asked(ctx)
+        run = ctx.ensure_object(Run)
+        apply(ctx, run.flags, lambda: run.settings.set)
         return rest
 
 

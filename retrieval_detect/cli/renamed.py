@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 COMMANDS: Mapping[str, str] = {
     "bank history": "rd bank list --by generation",
@@ -36,9 +36,16 @@ def command_now(path: str, name: str) -> str | None:
     return now and f"{path} {name} is now: {now}"
 
 
-def option_now(path: str, option: str) -> str | None:
-    """What to say to someone who gave ``option`` to the command ``path``, if it is an old one."""
+def option_now(path: str, option: str, settable: Container[str]) -> str | None:
+    """What to say to someone who gave ``option`` to the command ``path``, if it is an old one.
+
+    ``settable`` : the command's names of ``--set``, which were options of these names.
+    """
+    name = option.lstrip("-")
     now = OPTIONS.get(_typed(path), {}).get(option)
+    for bare, value in ((name, "VALUE"), (name.removeprefix("no-"), "no")):
+        if now is None and bare.replace("-", "_") in settable:
+            now = f"--set {bare}={value}"
     return now and f"{path} {option} is now: {now}"
 
 

@@ -23,6 +23,7 @@ DEFAULT = "default"
 """Name of the index that is used when none is named; also the origin of a value nobody set."""
 
 _TABLE = "retrieval-detect"
+_SET = "set"
 _LARGEST_SIZE = 1 << 20
 
 
@@ -31,7 +32,8 @@ class Settings:
     """What commands can be told from outside. ``None`` = whoever uses the value chooses.
 
     ``index`` is a name below the home or a path (see ``index_path``). ``origins`` says for each
-    value that was set where: a flag, a variable or a file.
+    value that was set where: a flag, a variable or a file. ``set`` : table ``[set]`` of the file, for names
+    of ``--set`` that are no settings of every command.
     """
 
     index: str = DEFAULT
@@ -47,6 +49,7 @@ class Settings:
     workers: int | None = None
     format: str = "human"
     origins: Mapping[str, str] = field(default_factory=dict)
+    set: Mapping[str, Any] = field(default_factory=dict)
 
     def origin(self, key: str) -> str:
         """Where the value of ``key`` was set, or ``"default"``."""
@@ -130,7 +133,9 @@ _READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "format": _one_of(*FORMATS),
 }
 
-SETTING_NAMES = tuple(f.name for f in fields(Settings) if f.name != "origins")
+SETTING_NAMES = tuple(f.name for f in fields(Settings) if f.name not in ("origins", "set"))
+BY_SET = frozenset({"projection", "k", "encoder_weights", "batch_size", "workers"})
+"""Settings that have no flag of their own: ``--set NAME=VALUE``."""
 
 
 # ---------------------------------------------------------------- the sources, weakest first
@@ -157,11 +162,15 @@ def load_settings(flags: Mapping[str, Any] | None = None, *, file: Path | None =
         A file cannot be read, a key is unknown, or a value is of the wrong kind.
     """
     values: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for given in (*_from_file(file), *_from_environment(), *_from_flags(flags or {})):
+        if given.key not in SETTING_NAMES:
+            named[given.key] = given.value
+            continue
         values[given.key] = _read(given)
         origins[given.key] = given.origin
-    return Settings(**values, origins=origins)
+    return Settings(**values, origins=origins, set=named)
 
 
 def variable(key: str) -> str:
@@ -170,7 +179,11 @@ def variable(key: str) -> str:
 
 
 def _flag(key: str) -> str:
-    return "-k" if key == "k" else f"--{key.replace('_', '-')}"
+    return f"--set {_spelt(key)}" if key in BY_SET else f"--{_spelt(key)}"
+
+
+def _spelt(key: str) -> str:
+    return key.replace("_", "-")
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[_Given]:
@@ -187,11 +200,22 @@ def _from_environment() -> Iterator[_Given]:
 
 def _from_file(file: Path | None) -> Iterator[_Given]:
     path, table = (file, _table_of(file) or {}) if file else _nearest_table()
-    for name, value in table.items():
+    for name, value in _flat(table, where=str(path)):
         key = name.replace("-", "_")
-        if key not in SETTING_NAMES:
-            raise unknown_key(name, [_flag(known).lstrip("-") for known in SETTING_NAMES], where=str(path))
+        if key not in SETTING_NAMES and name not in table.get(_SET, {}):
+            raise unknown_key(name, map(_spelt, SETTING_NAMES), where=str(path))
         yield _Given(key, value, str(path), path.parent)
+
+
+def _flat(table: Mapping[str, Any], *, where: str) -> Iterator[tuple[str, Any]]:
+    """Keys and values of a file, those of its table ``[set]`` among them."""
+    for name, value in table.items():
+        if name != _SET:
+            yield name, value
+        elif isinstance(value, Mapping):
+            yield from value.items()
+        else:
+            raise ConfigError(f"{where}: set must be a table", hint="Write [set], and NAME = VALUE below it.")
 
 
 def _nearest_table() -> tuple[Path, Mapping[str, Any]]:
@@ -215,7 +239,7 @@ def _read(given: _Given) -> Any:
     try:
         return _READERS[given.key](given.value, given.base)
     except ValueError as error:
-        name = _flag(given.key).lstrip("-")
+        name = _spelt(given.key)
         raise ConfigError(f"{given.origin}: {name} must be {error}, not {given.value!r}") from error
 
 

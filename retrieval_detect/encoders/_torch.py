@@ -175,7 +175,8 @@ def tapped(taps: Mapping[str, Tap]) -> Iterator[Taken]:
 def too_little_memory(spec: EncoderSpec, n: int) -> EncoderError:
     """For ``n`` images at once."""
     return EncoderError(
-        f"{spec.device} has too little memory for {n} images at once", hint="Use a smaller --batch-size."
+        f"{spec.device} has too little memory for {n} images at once",
+        hint="Use a smaller --set batch-size=N.",
     )
 
 

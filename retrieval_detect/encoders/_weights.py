@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT_S = 2.0
 WAYS_OUT = (
-    "Give a local file with --encoder-weights FILE, set HF_HOME to a cache that has it, "
+    "Give a local file with --set encoder-weights=FILE, set HF_HOME to a cache that has it, "
     "or build with the offline encoder: --encoder efficientnet-lite0"
 )
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")

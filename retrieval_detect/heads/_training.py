@@ -262,7 +262,7 @@ def _recalibrated_loss(scores: NDArray[np.float64], fake: Bool) -> float:
 def _finite(loss: float, epoch: int) -> float:
     if not math.isfinite(loss):
         raise UsageError(
-            f"the loss is not finite after epoch {epoch + 1}", hint="Train at a lower rate: --lr"
+            f"the loss is not finite after epoch {epoch + 1}", hint="Train at a lower rate: --set lr=RATE"
         )
     return loss
 

@@ -146,7 +146,7 @@ class LayersHead(Head):
                 optimiser.step()
                 total += loss.item()
             if not np.isfinite(total):
-                raise UsageError(f"training diverged in epoch {epoch}", hint=f"Lower --lr below {self.lr:g}.")
+                raise UsageError(f"training diverged in epoch {epoch}", hint=f"Set lr below {self.lr:g}.")
             losses.append(total / len(fit))
             held_out.append(_held_out(parameters, inputs, fake, stop))
             progress(f"epoch {epoch}: loss {losses[-1]:.4f}, held out {held_out[-1]:.4f}")

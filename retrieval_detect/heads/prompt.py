@@ -138,7 +138,7 @@ def _end(text: TextTower, words: str, *, of: str) -> int:
     if not len(changed):
         raise UsageError(
             f"the name {of[:40]!r} and its context do not fit into {text.context_length} tokens of text",
-            hint="Shorten the generator's name, or train fewer vectors: --context",
+            hint="Shorten the generator's name, or train fewer vectors: --set context=N",
         )
     return int(changed[0, 0])
 

@@ -201,7 +201,7 @@ def _within(x: Float64, kin: Int64, *, shrinkage: float) -> Float64:
     if np.abs(residuals).max() < 1e-7:
         raise UsageError(
             "the images of every generator and source are equal: their spread cannot be learnt",
-            hint="Add references, or choose --family vmf with a --concentration.",
+            hint="Add references, or choose --set family=vmf with a concentration.",
         )
     if shrinkage:
         empirical = residuals.T @ residuals / len(residuals)

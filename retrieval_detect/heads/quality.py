@@ -163,7 +163,7 @@ class QualityHead(Head):
         if self.context >= room - 1 or (not pooled_at_end and int(ends.max()) + self.context >= room):
             raise UsageError(
                 f"{self.context} context tokens do not fit into a text of {room} tokens",
-                hint=f"Choose a smaller --context, at most {max(room - 1 - int(ends.max()), 0)}.",
+                hint=f"Set a smaller context, at most {max(room - 1 - int(ends.max()), 0)}.",
             )
         # Where a text ends is asked of the moved tokens: some towers read out at a fixed place.
         filler = tokens[:, 1:2].expand(-1, self.context)
@@ -230,7 +230,7 @@ class QualityHead(Head):
             optimiser.step()
             total += loss.item() * len(rows)
         if not np.isfinite(total):
-            raise UsageError("training diverged", hint=f"Lower --lr below {self.lr:g}.")
+            raise UsageError("training diverged", hint=f"Set lr below {self.lr:g}.")
         return total / len(x)
 
     # ------------------------------------------------------------ files

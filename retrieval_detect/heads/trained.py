@@ -39,7 +39,7 @@ def read_trained(path: Path, encoder: EncoderSpec) -> Head:
         raise EncoderMismatch(
             f"the head in '{path}' was trained for another encoder than {encoder.name} as this index has it",
             hint="Build an index with the encoder it was trained with: rd build-index --encoder NAME "
-            "--encoder-weights FILE",
+            "--set encoder-weights=FILE",
         )
     _try(path, head, encoder)
     return head

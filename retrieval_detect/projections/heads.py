@@ -43,7 +43,7 @@ class Heads(Fitting):
             if not layer.startswith("heads") or width % self.head_width:
                 raise UsageError(
                     f"layer {layer} of {width} dimensions holds no heads of width {self.head_width}",
-                    hint="Store layers headsNN and give --head-width.",
+                    hint="Store layers headsNN and set head-width.",
                 )
         trial = Trial.of(rows, at_most=MAX_ROWS, seed=self.seed)
         kept, found = self._greedy(trial, joined(trial.rows, layers))

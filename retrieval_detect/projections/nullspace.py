@@ -77,7 +77,7 @@ class Nullspace(Fitting):
         if removed >= len(values):
             raise UsageError(
                 f"removing {removed} of {len(values)} dimensions leaves nothing",
-                hint="Use fewer --directions.",
+                hint="Set fewer directions.",
             )
         leading: Float64 = vectors[:, -removed:]
         return leading

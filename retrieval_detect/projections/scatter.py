@@ -54,7 +54,7 @@ class Spectrum:
         if shrunk[0] <= len(shrunk) * np.finfo(np.float64).eps * shrunk[-1]:
             raise UsageError(
                 f"the covariance in {len(shrunk)} dimensions is singular",
-                hint="Shrink it (--shrinkage 0.2), or add references.",
+                hint="Shrink it (--set shrinkage=0.2), or add references.",
             )
         scales: Float64 = 1 / np.sqrt(shrunk)
         return scales

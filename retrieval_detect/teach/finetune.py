@@ -294,9 +294,7 @@ class _Course:
             optimiser.step()
             total, n = total + loss.item() * len(positions), n + len(positions)
         if not np.isfinite(total):
-            raise UsageError(
-                f"training diverged in epoch {epoch}", hint=f"Lower --lr below {self.options.lr:g}."
-            )
+            raise UsageError(f"training diverged in epoch {epoch}", hint=f"Set lr below {self.options.lr:g}.")
         return total / n
 
     def _accuracy(self) -> float:

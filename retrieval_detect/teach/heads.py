@@ -94,7 +94,7 @@ def require_same_weights(text: TextTower, snapshot: Snapshot) -> None:
     if text.weights_sha256 != encoder.weights_sha256:
         raise EncoderMismatch(
             f"the text tower is of other weights than the index's encoder {encoder.name}",
-            hint="Give the file the index was built with: --encoder-weights FILE.",
+            hint="Give the file the index was built with: --set encoder-weights=FILE.",
         )
 
 

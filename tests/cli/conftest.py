@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from retrieval_detect.cli.main import main, rd
-from retrieval_detect.cli.params import Command, Run, device_option, k_option, offline_option
+from retrieval_detect.cli.params import Command, Run, device_option, offline_option
+from retrieval_detect.cli.settable import K, set_option
 from retrieval_detect.cli.settings import SETTING_NAMES, variable
 from retrieval_detect.encoders.canaries import canary_images
 from retrieval_detect.encoders.tiny import TinyEncoder
@@ -53,7 +54,7 @@ def run_with(run_rd) -> Callable[..., Result]:
     def run(body: Callable[[Run], int | None], *args: str) -> Result:
         @click.command("probe", cls=Command, examples="rd probe")
         @device_option
-        @k_option
+        @set_option(K)
         @offline_option
         @click.pass_obj
         def probe(run: Run) -> int | None:

@@ -205,7 +205,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(pictures, run_rd, con
         (("recipe.toml", "--real", "photos"), "a recipe already says"),
         ((*BOTH, *TINY, "--layers", "last"), "'last' is not the name of a layer"),
         ((*BOTH, *TINY, "--layers", "proj,block12"), "tiny has no layer block12"),
-        ((*BOTH, *TINY, "--workers", "0"), "workers must be a whole number above 0"),
+        ((*BOTH, *TINY, "--set", "workers=0"), "workers must be a whole number above 0"),
     ],
 )
 def test_a_call_that_cannot_be_meant(pictures, run_rd, args, said):

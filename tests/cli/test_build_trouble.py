@@ -304,7 +304,7 @@ def environment():
 
 
 def start_slowly():
-    args = ["build-index", *BOTH, *TINY, "--batch-size", "2", "--workers", "1"]
+    args = ["build-index", *BOTH, *TINY, "--set", "batch-size=2", "--set", "workers=1"]
     return subprocess.Popen(
         [sys.executable, "-c", SLOW, *args],
         stdout=subprocess.PIPE,

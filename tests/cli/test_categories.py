@@ -13,7 +13,18 @@ from tests.building import TINY, one_error
 from tests.factories import write_pictures, write_set
 
 SHOWN = ("cat", "dog")
-FEW_SHOT = ("eval", "set", "--protocol", "few-shot", "--per-category", "--n", "1,4", "--seeds", "1", "--json")
+FEW_SHOT = (
+    "eval",
+    "set",
+    "--protocol",
+    "few-shot",
+    "--per-category",
+    "--n",
+    "1,4",
+    "--set",
+    "seeds=1",
+    "--json",
+)
 
 
 @pytest.fixture

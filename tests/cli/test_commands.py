@@ -10,7 +10,7 @@ from retrieval_detect.cli.main import COMMANDS, rd
 from retrieval_detect.cli.params import EVERYWHERE
 from tests.building import one_error
 
-LEAVES, OWN_OPTIONS = 40, 27
+LEAVES, OWN_OPTIONS = 33, 20
 """At most so many commands, and so many options of any one beside those of every command."""
 
 
@@ -85,3 +85,46 @@ def test_every_option_has_help(path, command):
     for param in command.params:
         if isinstance(param, click.Option):
             assert param.help, f"{' '.join(path)} {param.opts[0]}"
+
+
+# ---------------------------------------------------------------- what only experts set
+
+
+def test_names_of_set_are_listed_with_their_defaults(run_rd):
+    result = run_rd("query", "--set", "help")
+    assert result.exit_code == 0 and "stable-at" in result.stdout and "Default: 0.75." in result.stdout
+    linear, all_kinds = (run_rd("train", *kind, "--set", "help").stdout for kind in (("linear",), ()))
+    assert "optimizer" in linear and "concentration" not in linear
+    assert "concentration" in all_kinds
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--set", "stabel-at=0.5"), "has nothing called stabel-at to set.\n  Did you mean stable-at?"),
+        (("--set", "pool"), "--set takes NAME=VALUE, not 'pool'"),
+        (("--set", "pool=least"), "pool cannot be 'least'"),
+        (("--set", "workers=none"), "--set workers: workers must be a whole number above 0"),
+        (("--workers", "2"), "rd query --workers is now: --set workers=VALUE"),
+        (("-k", "2"), "rd query -k is now: --set k=VALUE"),
+    ],
+)
+def test_what_cannot_be_set(run_rd, args, said):
+    assert said in one_error(run_rd("query", "a.jpg", *args), 2)
+
+
+def test_the_file_sets_what_the_line_does_not(run_rd, bare_folder):
+    (bare_folder / "rd.toml").write_text("[set]\npool = 'least'\nepochs = 3\nk = 5\n")
+    assert "pool cannot be 'least'" in one_error(run_rd("query", "a.jpg"), 2)
+    said = one_error(run_rd("query", "a.jpg", "--regions", "--set", "pool=max"), 2)
+    assert "pool" not in said and "a.jpg" in said
+    assert '"value": 5' in run_rd("doctor", "--json").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[set]\npoool = 'max'", "unknown key 'poool'"), ("set = 3", "set must be a table")],
+)
+def test_a_mistake_in_the_file_is_found(run_rd, bare_folder, text, said):
+    (bare_folder / "rd.toml").write_text(text)
+    assert said in run_rd("query", "a.jpg").stderr

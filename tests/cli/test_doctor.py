@@ -115,7 +115,7 @@ def test_a_gpu_that_faiss_cannot_use_is_a_warning(monkeypatch):
 def test_weights_given_are_looked_for(bare_folder):
     weights = bare_folder / "clip.pt"
     missing = findings("encoder", Settings(encoder_weights=weights))[-1]
-    assert (missing.state, missing.advice) == ("missing", "Correct --encoder-weights.")
+    assert (missing.state, missing.advice) == ("missing", "Correct encoder-weights.")
     weights.write_bytes(b"x")
     assert findings("encoder", Settings(encoder_weights=weights))[-1].state == "ok"
 

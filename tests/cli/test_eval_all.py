@@ -14,7 +14,7 @@ from retrieval_detect.evaluate.robustness import ROBUSTNESS
 from tests.building import one_error
 from tests.factories import write_set
 
-ALL = ("eval", "set", "--protocol", "all", "--seeds", "1", "--n", "0,2", "--cache", "kept")
+ALL = ("eval", "set", "--protocol", "all", "--set", "seeds=1", "--n", "0,2", "--cache", "kept")
 SKIPPED = {"incremental", "calibration", "quality"}
 
 
@@ -99,7 +99,7 @@ def test_finished_steps_are_not_done_again(data, run_rd, steps):
 
 
 def test_one_table_holds_all_where_a_format_has_no_more(data, run_rd):
-    lines = run_rd(*ALL, "--at-most", "2", "--format", "csv").stdout.splitlines()
+    lines = run_rd(*ALL, "--set", "at-most=2", "--format", "csv").stdout.splitlines()
     assert lines[0].startswith("protocol,") and len({line.count(",") for line in lines[:4]}) == 1
     assert {line.partition(",")[0] for line in lines[1:]} == set(PROTOCOLS) - SKIPPED
 
@@ -121,7 +121,7 @@ def test_published_numbers_stand_beside_the_table_they_belong_to(data, run_rd):
     (data / "fake" / "sdxl").rename(data / "1_fake")
     data.rename(data.parent / "progan")
     asked = [arg if arg != "set" else "." for arg in ALL]
-    result = run_rd(*asked, "--layout", "ufd", "--compare", "ufd", "--at-most", "2", "--json")
+    result = run_rd(*asked, "--layout", "ufd", "--compare", "ufd", "--set", "at-most=2", "--json")
     assert result.exit_code == 0, result.stderr
     results = json.loads(result.stdout)["results"]
     assert results["generators"]["compared"][0]["column"] == "progan"

@@ -44,7 +44,7 @@ def test_a_table_is_printed_and_written(data, run_rd, contents, index):
 def test_curves_are_drawn_without_any_other_file(data, run_rd):
     """Names come from folders, and folders from anybody."""
     (data / "fake" / "flux").rename(data / "fake" / "<b>flux")
-    result = run_rd("eval", "set", "--protocol", "few-shot", "--n", "0,1", "--seeds", "1", "--out", "out")
+    result = run_rd("eval", "set", "--protocol", "few-shot", "--n", "0,1", "--set", "seeds=1", "--out", "out")
     assert result.exit_code == 0, result.stderr
     page = (data.parent / "out" / "page.html").read_text()
     assert page.count("<svg") == page.count("</svg>") >= 2

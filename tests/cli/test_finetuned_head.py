@@ -31,7 +31,18 @@ def trained(tmp_path_factory):
         start = 500 + 100 * number
         write_pictures(folder / "generated" / name, range(start, start + 12), fake=True)
     (folder / "index").mkdir()
-    few = ("--epochs", "8", "--batch", "8", "--lr", "1e-2", "--device", "cpu", "--out", "new.safetensors")
+    few = (
+        "--set",
+        "epochs=8",
+        "--set",
+        "batch=8",
+        "--set",
+        "lr=1e-2",
+        "--device",
+        "cpu",
+        "--out",
+        "new.safetensors",
+    )
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "RD_CACHE": str(folder / "cache"),
@@ -50,7 +61,7 @@ def trained(tmp_path_factory):
         patch.setenv("RD_CACHE", str(folder / "cache"))
         patch.chdir(folder)
         built = ["build-index", "--real", "photos", "--fake", "generated", *ENCODER]
-        assert main([*built, "--encoder-weights", "new.safetensors", "--device", "cpu"]) == 0
+        assert main([*built, "--set", "encoder-weights=new.safetensors", "--device", "cpu"]) == 0
     return folder
 
 
@@ -63,7 +74,7 @@ def folder(trained, bare_folder):
 @pytest.fixture
 def rd(run_rd):
     def run(*args):
-        return run_rd(*args, "--encoder-weights", "new.safetensors")
+        return run_rd(*args, "--set", "encoder-weights=new.safetensors")
 
     return run
 
@@ -118,7 +129,7 @@ def test_an_index_of_another_encoder_refuses_it(folder, run_rd, contents):
     done(run_rd(*built))
     before = contents(folder / "index")
     said = one_error(run_rd("head", "import", "new.head.safetensors", "--index", "toy"), 1)
-    assert "trained for another encoder than tiny" in said and "--encoder-weights" in said
+    assert "trained for another encoder than tiny" in said and "--set encoder-weights=FILE" in said
     assert contents(folder / "index") == before
 
 

@@ -101,7 +101,7 @@ def test_fitting_for_people(large, run_rd):
 
 
 def test_fitting_for_programs(large, run_rd):
-    record = json.loads(fit(run_rd, "--method", "mean", "-k", "5", "--json").stdout)
+    record = json.loads(fit(run_rd, "--method", "mean", "--set", "k=5", "--json").stdout)
     assert (record["method"], record["k"], record["generation"]) == ("mean", 5, 2)
     assert set(record["photographs"]) == {"camera", "phone"} and set(record["fakes"]) == {"sdxl"}
     assert sum(record["photographs"].values()) == set_aside(large, "real")
@@ -124,7 +124,7 @@ def test_too_few_references_to_set_any_aside(index, run_rd):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--method", "nearest", "-k", "5"), "the nearest vote counts one neighbour, not 5"),
+        (("--method", "nearest", "--set", "k=5"), "the nearest vote counts one neighbour, not 5"),
         (("--likelihood", "oracle"), "oracle"),
         (("--method", "oracle"), "has no method 'oracle'"),
     ],
@@ -182,7 +182,7 @@ def test_a_batch_says_what_the_rate_means(calibrated, run_rd):
         "If all 8 were photographs like those of the calibration, about 2 would be called fake-like." in said
     )
     assert "uncalibrated" not in said
-    assert "Scores are uncalibrated" in run_rd("query", "ask", "-k", "7").stderr
+    assert "Scores are uncalibrated" in run_rd("query", "ask", "--set", "k=7").stderr
 
 
 def test_a_calibration_that_is_too_small_for_the_usual_rate_says_so_and_refuses_nothing(large, run_rd):
@@ -219,7 +219,7 @@ def test_csv_has_the_p_values(calibrated, run_rd):
         (("--within", "source=drone"), "no calibration photographs of source 'drone'"),
         (("--fpr", "0"), "--fpr"),
         (("--prior", "1"), "--prior"),
-        (("-k", "7", "--prior", "0.5"), "without a calibration of this method"),
+        (("--set", "k=7", "--prior", "0.5"), "without a calibration of this method"),
         (("--method", "mean", "--fpr", "0.01"), "rd fit calibration --method mean"),
     ],
 )

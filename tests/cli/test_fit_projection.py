@@ -79,7 +79,7 @@ def test_a_plain_layer_is_fitted_on_nothing(index, run_rd):
 def test_verdicts_follow_the_default_and_the_option(index, run_rd):
     plain = verdicts(run_rd)
     fit(run_rd, "white", "--kind", "whiten", *LAYERS)
-    white, flat = verdicts(run_rd), verdicts(run_rd, "--projection", "identity")
+    white, flat = verdicts(run_rd), verdicts(run_rd, "--set", "projection=identity")
     assert [v["score"] for v in flat] == [v["score"] for v in plain]
     assert [v["p_values"] for v in flat] == [v["p_values"] for v in plain]
     assert [v["score"] for v in white] != [v["score"] for v in plain]
@@ -87,7 +87,7 @@ def test_verdicts_follow_the_default_and_the_option(index, run_rd):
     said = fit(run_rd, "identity").stdout
     assert said == "Banks are searched through identity, generation 4.\n"
     assert [v["score"] for v in verdicts(run_rd)] == [v["score"] for v in plain]
-    assert [v["score"] for v in verdicts(run_rd, "--projection", "white")] == [v["score"] for v in white]
+    assert [v["score"] for v in verdicts(run_rd, "--set", "projection=white")] == [v["score"] for v in white]
     assert fit(run_rd, "white").exit_code == 0 and info(run_rd)["projection"] == "white"
 
 
@@ -137,17 +137,17 @@ def test_additions_and_removals_keep_a_whitening_fresh_unless_nobody_fits_it(ind
     [
         (("white",), "there is no projection 'white'"),
         (("white", "--layers", "pre"), "--kind is missing"),
-        (("white", "--steps", "3"), "--kind is missing"),
+        (("white", "--set", "steps=3"), "--kind is missing"),
         (("white", "--kind", "whitten"), "Did you mean 'whiten'?"),
         (("identity", "--kind", "whiten"), "cannot name a fitted projection"),
         (("White", "--kind", "whiten"), "lower-case"),
         (("white", "--kind", "whiten", "--layers", "block07"), "It stores: proj, pre, block01"),
-        (("white", "--kind", "whiten", "--steps", "3"), "has no option 'steps'"),
-        (("white", "--kind", "whiten", "--shrinkage", "2"), "shrinkage is '2'"),
-        (("white", "--kind", "whiten", "--shrinkage", "nan"), "shrinkage is 'nan'"),
-        (("white", "--kind", "concat", "--weights", "1,2"), "2 weights for 1 layers"),
-        (("white", "--kind", "concat", "--learn"), "one layer"),
-        (("white", "--kind", "mask", "--max-removed", "nan"), "max_removed is nan"),
+        (("white", "--kind", "whiten", "--set", "steps=3"), "nothing called steps to set"),
+        (("white", "--kind", "whiten", "--set", "shrinkage=2"), "shrinkage is '2'"),
+        (("white", "--kind", "whiten", "--set", "shrinkage=nan"), "shrinkage is 'nan'"),
+        (("white", "--kind", "concat", "--set", "weights=1,2"), "2 weights for 1 layers"),
+        (("white", "--kind", "concat", "--set", "learn=yes"), "one layer"),
+        (("white", "--kind", "mask", "--set", "max-removed=nan"), "max_removed is nan"),
         (("white", "--kind", "heads"), "holds no heads"),
         ((), "NAME"),
     ],
@@ -161,4 +161,5 @@ def test_what_cannot_be_meant_changes_nothing(index, run_rd, contents, args, sai
 def test_the_help_names_every_kind_and_no_default_that_is_not_everyone_s(run_rd):
     shown = " ".join(run_rd("fit", "projection", "--help").stdout.split())
     assert all(kind in shown for kind in KINDS)
-    assert "(whiten, lda, nca)." in shown and "Blocks tried at most (mask) (default: 40)." in shown
+    listed = " ".join(run_rd("fit", "projection", "--set", "help").stdout.split())
+    assert "(whiten, lda, nca)." in listed and "Blocks tried at most (mask) (default: 40)." in listed

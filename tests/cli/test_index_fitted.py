@@ -67,7 +67,7 @@ def test_the_list_says_how_on_how_many_and_what_fits_it_again(index, run_rd):
     assert said["head", "lr"] == ("linear", in_banks, False, "rd train linear --name lr")
     again = "rd train ensemble --name both --members density,other"
     assert said["head", "both"] == ("ensemble", in_banks, False, again)
-    again = "rd fit calibration --projection identity"
+    again = "rd fit calibration --set projection=identity"
     assert said["calibration", "density"] == ("conformal", set_aside, False, again)
     again = "rd fit calibration --method lr"
     assert said["calibration", "lr--white"] == ("conformal", set_aside, False, again)

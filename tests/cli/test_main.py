@@ -80,8 +80,8 @@ def settings_seen(run_with, *args: str) -> Settings:
 
 
 def test_options_may_stand_before_and_after_the_command(run_with):
-    before = settings_seen(run_with, "--index", "a", "--json", "probe", "-k", "3")
-    after = settings_seen(run_with, "probe", "-k", "3", "--json", "--index", "a")
+    before = settings_seen(run_with, "--index", "a", "--json", "probe", "--set", "k=3")
+    after = settings_seen(run_with, "probe", "--set", "k=3", "--json", "--index", "a")
     assert before == after
     assert (before.index, before.format, before.k) == ("a", "json", 3)
 
@@ -219,7 +219,8 @@ def test_every_line_of_a_hint_is_indented(run_with):
         (
             MemoryError(),
             1,
-            "Error: there is not enough memory.\n  Try a smaller --batch-size or fewer --workers.\n",
+            "Error: there is not enough memory.\n"
+            "  Try a smaller --set batch-size=N or fewer --set workers=N.\n",
         ),
         (
             ModuleNotFoundError("No module named 'timm'", name="timm"),
@@ -272,7 +273,7 @@ def test_an_unknown_option_lists_those_of_the_command(run_with):
         "Error: rd probe has no option --devise.\n"
         "  Did you mean --device?\n"
         "  Options: --color --config --device --format --help --home --index --json\n"
-        "  --offline --quiet --verbose -k\n"
+        "  --offline --quiet --set --verbose\n"
     )
 
 

@@ -205,10 +205,10 @@ def test_a_path_of_a_list_that_is_not_there_fails_alone(index, pictures, run_rd)
         (("-", "ask"), "- stands for one image on stdin"),
         (("ask/0200.png", "ask/nowhere.png"), "'ask/nowhere.png' does not exist"),
         (("nothing",), "folder 'nothing' holds no image"),
-        (("ask", "-k", "0"), "k must be a whole number above 0, not '0'"),
-        (("ask", "-k", "-3"), "k must be a whole number above 0"),
+        (("ask", "--set", "k=0"), "k must be a whole number above 0, not '0'"),
+        (("ask", "--set", "k=-3"), "k must be a whole number above 0"),
         (("ask", "--method", "oracle"), "Votes: density, nearest, mean, majority. Heads: none"),
-        (("ask", "--method", "nearest", "-k", "5"), "the nearest vote counts one neighbour, not 5"),
+        (("ask", "--method", "nearest", "--set", "k=5"), "the nearest vote counts one neighbour, not 5"),
         (("ask", "--evidence", "99"), "99 is not in the range"),
         (("ask", "--format", "xml"), "format must be one of human, json"),
     ],
@@ -319,10 +319,12 @@ def test_a_reference_set_aside_for_calibration_is_told(index, pictures, run_rd):
 
 
 def test_k_larger_than_a_bank(index, run_rd):
-    answer = verdict(run_rd, "ask/0200.png", "--method", "mean", "-k", "500")
+    answer = verdict(run_rd, "ask/0200.png", "--method", "mean", "--set", "k=500")
     assert answer["k"] == 11
     assert "k is 500, but only 11 images of the fake bank can vote" in answer["warnings"]
-    assert verdict(run_rd, "ask/0200.png", "-k", "500")["score"] == verdict(run_rd, "ask/0200.png")["score"]
+    assert (
+        verdict(run_rd, "ask/0200.png", "--set", "k=500")["score"] == verdict(run_rd, "ask/0200.png")["score"]
+    )
 
 
 def test_banks_of_one_image(pictures, run_rd):

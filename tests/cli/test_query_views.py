@@ -143,7 +143,7 @@ def test_regions_from_the_terminal_to_the_picture(cropped, run_rd):
     assert "  regions  4 crops, highest " in text and "(rd fit calibration --regions)" in text and "*" in text
     fitted = run_rd("fit", "calibration", "--regions")
     assert fitted.exit_code == 0 and "generation 2" in fitted.stdout, fitted.stderr
-    asked = ("ask/0200.png", "--regions", "--pool", "top", "--heatmap", "map.png", "--json")
+    asked = ("ask/0200.png", "--regions", "--set", "pool=top", "--heatmap", "map.png", "--json")
     data = json.loads(answer(run_rd, *asked).stdout)
     VALID.validate(data)
     found = data["regions"]
@@ -172,9 +172,9 @@ def test_without_crops_it_says_what_to_do(index, run_rd):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--pool", "mean"), "--pool means nothing without --regions"),
+        (("--set", "pool=mean"), "pool means nothing without --regions"),
         (("--heatmap", "map.png"), "--heatmap means nothing without --regions"),
-        (("--stable-at", "0.5"), "--stable-at means nothing without --stability"),
+        (("--set", "stable-at=0.5"), "stable-at means nothing without --stability"),
         (("--stability=0",), "0 is not in the range"),
         (("ask/0201.png", "--regions", "--heatmap", "map.png"), "a heat map is of one image"),
     ],

@@ -15,7 +15,7 @@ ASK = "ask/0200.png"
 
 @pytest.fixture
 def case(index, run_rd):
-    result = run_rd("query", ASK, "--case", "case", "--examiner", "A. Reader")
+    result = run_rd("query", ASK, "--case", "case", "--set", "examiner=A. Reader")
     assert result.exit_code == 0, result.stderr
     return index
 
@@ -75,7 +75,7 @@ def test_cases_are_listed(case, run_rd):
 
 
 def test_a_changed_log_stops_everything_before_an_image_is_judged(case, run_rd, embedded, bare_folder):
-    assert run_rd("query", ASK, "--case", "case", "--examiner", "B. Reader").exit_code == 0
+    assert run_rd("query", ASK, "--case", "case", "--set", "examiner=B. Reader").exit_code == 0
     log = bare_folder / "case" / LOG
     log.write_bytes(log.read_bytes().replace(b"A. Reader", b"C. Reader"))
     embedded.clear()
@@ -87,7 +87,7 @@ def test_a_changed_log_stops_everything_before_an_image_is_judged(case, run_rd, 
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--examiner", "X"], "--examiner means nothing without --case"),
+        (["--set", "examiner=X"], "examiner means nothing without --case"),
         (["--case", "ask/0200.png"], "is a file"),
     ],
 )

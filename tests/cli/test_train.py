@@ -46,7 +46,7 @@ def info(run_rd):
     return json.loads(run_rd("index", "info", "--json").stdout)
 
 
-SMALL = {"layers": ("--width", "8", "--epochs", "2"), "ensemble": ("--members", "density,mean")}
+SMALL = {"layers": ("--set", "width=8", "--set", "epochs=2"), "ensemble": ("--members", "density,mean")}
 QUICK = ("linear", "svm", "prototype", "layers", "ensemble")
 
 
@@ -75,29 +75,30 @@ def test_a_dry_run_writes_nothing(index, run_rd, contents, kind):
 
 
 def test_for_programs(index, run_rd):
-    record = json.loads(train(run_rd, "linear", "--layer", "pre", "--json").stdout)
+    record = json.loads(train(run_rd, "linear", "--set", "layer=pre", "--json").stdout)
     assert (record["name"], record["kind"], record["layers"]) == ("linear", "linear", ["pre"])
     assert record["photographs"] + record["fakes"] == sum(
         counts["bank"] for counts in info(run_rd)["references"].values()
     )
     assert 0.6 < record["auc_calib"] <= 1 and record["generation"] == 3
-    record = json.loads(train(run_rd, "layers", "--epochs", "1", "--width", "4", "--json").stdout)
+    record = json.loads(train(run_rd, "layers", "--set", "epochs=1", "--set", "width=4", "--json").stdout)
     assert record["layers"] == ["proj", "pre", "block01"]
 
 
 def test_the_seed_decides(index, run_rd):
-    quick = ("--width", "8", "--epochs", "2")
+    quick = ("--set", "width=8", "--set", "epochs=2")
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        train(run_rd, "layers", *quick, "--name", name, "--seed", seed)
+        train(run_rd, "layers", *quick, "--name", name, "--set", f"seed={seed}")
     scores = {name: [v["score"] for v in verdicts(run_rd, "--method", name)] for name in "abc"}
     assert scores["a"] == scores["b"] != scores["c"]
 
 
 def test_an_ensemble_of_votes_and_heads(index, run_rd):
     train(run_rd, "linear", "--name", "lr")
-    result = train(run_rd, "ensemble", "--members", "density, lr ,lr", "--rule", "soft-or")
+    result = train(run_rd, "ensemble", "--members", "density, lr ,lr", "--set", "rule=soft-or")
     assert "scoring with density" in result.stderr and "scoring with lr" in result.stderr
-    assert "density, lr" in run_rd("head", "list").stdout
+    again = "rd train ensemble --name ensemble --members density,lr"
+    assert again in run_rd("index", "fitted", "list").stdout
     assert all(v["method"] == "ensemble" for v in verdicts(run_rd, "--method", "ensemble"))
 
 
@@ -124,21 +125,21 @@ def test_cheap_heads_follow_an_addition_and_others_warn(index, run_rd):
     [
         (("linear", "--name", "density"), "'density' cannot name a head"),
         (("linear", "--name", "a--b"), "cannot name"),
-        (("linear", "--layer", "block07"), "does not store layer 'block07'"),
-        (("linear", "--c", "0"), "--c"),
-        (("linear", "--c", "nan"), "c is nan"),
-        (("linear", "--seed", "-1"), "--seed"),
-        (("linear", "--optimizer", "sgd"), "--optimizer"),
-        (("linear", "--shots", "5"), "--shots"),
-        (("svm", "--shots", "5000"), "5000 of each are needed"),
-        (("layers", "--layers-read", "block07"), "does not store layer 'block07'"),
-        (("prototype", "--family", "cauchy"), "--family"),
+        (("linear", "--set", "layer=block07"), "does not store layer 'block07'"),
+        (("linear", "--set", "c=0"), "c cannot be '0'"),
+        (("linear", "--set", "c=nan"), "c is nan"),
+        (("linear", "--set", "seed=-1"), "seed cannot be '-1'"),
+        (("linear", "--set", "optimizer=sgd"), "optimizer cannot be 'sgd'"),
+        (("linear", "--set", "shots=5"), "nothing called shots to set"),
+        (("svm", "--set", "shots=5000"), "5000 of each are needed"),
+        (("layers", "--set", "layers-read=block07"), "does not store layer 'block07'"),
+        (("prototype", "--set", "family=cauchy"), "family cannot be 'cauchy'"),
         (("ensemble",), "--members"),
         (("ensemble", "--members", " , "), "needs members"),
         (("ensemble", "--members", "density,nope"), "no head 'nope'"),
         (("ensemble", "--members", "density,lr", "--name", "lr"), "member of itself"),
         (("quality",), "--scores"),
-        (("linaer",), "Did you mean: rd train linear"),
+        (("linaer",), "Did you mean 'linear'?"),
     ],
 )
 def test_what_cannot_be_meant_changes_nothing(index, run_rd, contents, args, said):
@@ -232,7 +233,7 @@ def test_heads_with_a_text_tower(clip, clip_index, run_rd, bare_folder, kind):
     lines = [f"{path.resolve()},{int(path.stem)}" for path in sorted((clip / "photos" / "camera").iterdir())]
     (bare_folder / "scores.csv").write_text("\n".join(["image,score", *lines]))
     args = ("--scores", "scores.csv") if kind == "quality" else ()
-    shown = train(run_rd, kind, "--name", "mine", "--epochs", "1", *args).stdout
+    shown = train(run_rd, kind, "--name", "mine", "--set", "epochs=1", *args).stdout
     assert f"Head mine ({kind})" in shown and ("Use it" in shown) == (kind != "quality")
     asked = run_rd("query", str(clip / "photos" / "camera" / "0000.png"), "--method", "mine", "--json")
     told = json.loads(asked.stdout)
@@ -246,7 +247,7 @@ def test_a_quality_head_says_how_good_images_look(clip, clip_index, run_rd, bare
     folder = (clip / "photos" / "camera").resolve()
     lines = [f"{path},{i % 7}" for i, path in enumerate(sorted(folder.iterdir()))]
     (bare_folder / "scores.csv").write_text("\n".join(["image,score", *lines]))
-    train(run_rd, "quality", "--name", "looks", "--epochs", "2", "--scores", "scores.csv")
+    train(run_rd, "quality", "--name", "looks", "--set", "epochs=2", "--scores", "scores.csv")
     asked = ("query", str(folder), "--method", "looks")
     told = {rating["input"]: rating["quality"] for rating in json.loads(run_rd(*asked, "--json").stdout)}
 
@@ -268,12 +269,12 @@ def test_a_quality_head_says_how_good_images_look(clip, clip_index, run_rd, bare
 
 
 @pytest.mark.parametrize(
-    "option", ["--fpr=0.1", "--exit-code", "--report=p.html", "--stability", "--blind", "-k3"]
+    "option", ["--fpr=0.1", "--exit-code", "--report=p.html", "--stability", "--blind", "--set=k=3"]
 )
 def test_what_is_asked_of_a_verdict_is_not_asked_of_quality(clip, clip_index, run_rd, bare_folder, option):
     lines = [f"{path.resolve()},{path.stem}" for path in (clip / "photos" / "camera").iterdir()]
     (bare_folder / "scores.csv").write_text("\n".join(["image,score", *lines]))
-    train(run_rd, "quality", "--name", "looks", "--epochs", "1", "--scores", "scores.csv")
+    train(run_rd, "quality", "--name", "looks", "--set", "epochs=1", "--scores", "scores.csv")
     asked = ("query", str(clip / "photos" / "camera"), "--method", "looks", option)
     assert "means nothing for looks" in one_error(run_rd(*asked), 2)
     assert not (bare_folder / "p.html").exists()
@@ -281,6 +282,8 @@ def test_what_is_asked_of_a_verdict_is_not_asked_of_quality(clip, clip_index, ru
 
 def test_a_text_tower_of_another_model(clip, clip_index, run_rd, contents):
     before = contents(clip_index)
-    result = run_rd("train", "prompt", "--epochs", "1", "--encoder-weights", str(clip / "other.safetensors"))
+    result = run_rd(
+        "train", "prompt", "--set", "epochs=1", "--set", f"encoder-weights={clip / 'other.safetensors'}"
+    )
     assert "the text tower is of other weights" in one_error(result, 1)
     assert contents(clip_index) == before

@@ -106,7 +106,7 @@ def test_calibrations_through_projections_that_were_tried_once_cost_nothing_late
     assert stale == {f"{m}--{p}" for m in ("density", "nearest") for p in (DEFAULT, "one", "two")}
     warnings = Detector(index.snapshot()).judge(image("q"), projection="one").warnings
     (said,) = [warning for warning in warnings if "fit calibration" in warning]
-    assert said.endswith("rd fit calibration --projection one")
+    assert said.endswith("rd fit calibration --set projection=one")
     use_projection(index.store, "one", device="cpu")
     assert sorted(fitted[2:]) == [("density", "one"), ("nearest", "one")]
 
@@ -130,7 +130,7 @@ def test_a_head_trained_again_is_calibrated_again_through_every_projection(index
     warnings = detector.judge(image("q"), method="lr", projection=DEFAULT).warnings
     (said,) = [warning for warning in warnings if "fit calibration" in warning]
     assert "earlier rd" not in said
-    assert said.endswith(f"rd fit calibration --method lr --projection {DEFAULT}")
+    assert said.endswith(f"rd fit calibration --method lr --set projection={DEFAULT}")
 
 
 def test_all_photographs_can_go(index):
@@ -149,11 +149,11 @@ def test_commands_name_what_is_stale_with_its_options(index):
         commit_head(store, name, head.fit(training_set(store.snapshot(), head)), device="cpu")
     snapshot = store.snapshot()
     commands = {f"{f.kind} {f.name}": command(snapshot, f) for f in snapshot.manifest.fitted}
-    mine = "--kind nullspace --layers proj,block01 --directions 2 --content within"
+    mine = "--kind nullspace --layers proj,block01 --set directions=2 --set content=within"
     assert sorted(commands["projection mine"].split()) == sorted(f"rd fit projection mine {mine}".split())
     assert commands[f"projection {DEFAULT}"].endswith(" && rd fit projection mine")
-    assert commands["head lr"] == "rd train linear --name lr --layer pre --c 0.5 --no-balanced"
+    assert commands["head lr"] == "rd train linear --name lr --set layer=pre --set c=0.5 --set balanced=no"
     assert commands["head proto"] == "rd train prototype --name proto"
     assert commands["calibration density--mine"] == "rd fit calibration"
     assert commands["calibration nearest--mine"] == "rd fit calibration --method nearest"
-    assert commands[f"calibration density--{DEFAULT}"] == f"rd fit calibration --projection {DEFAULT}"
+    assert commands[f"calibration density--{DEFAULT}"] == f"rd fit calibration --set projection={DEFAULT}"

@@ -267,7 +267,7 @@ def test_names_that_read_the_same_are_refused(names, text):
 def test_a_name_that_does_not_fit_is_refused(text):
     with pytest.raises(UsageError, match="do not fit into 40 tokens") as caught:
         quick(CaptionHead).fit(references(names=("very " * 25, "b")), text=text)
-    assert "--context" in caught.value.hint
+    assert "context=" in caught.value.hint
     with pytest.raises(UsageError, match="'real' and its context"):
         quick(PromptHead, context=64).fit(references(), text=text)
 

@@ -74,7 +74,7 @@ def test_without_a_network_the_default_encoder_fails_and_says_what_to_do():
     assert DEFAULT_ENCODER in message
     assert f"{REPOSITORY}/open_clip_model.safetensors" in message
     assert "cannot be reached" in message
-    assert "--encoder-weights FILE" in hint
+    assert "--set encoder-weights=FILE" in hint
     assert "--encoder efficientnet-lite0" in hint
 
 

@@ -12,9 +12,9 @@ from retrieval_detect.cli.params import (
     Command,
     Run,
     encoder_option,
-    encoder_weights_option,
     offline_option,
 )
+from retrieval_detect.cli.settable import WEIGHTS, set_option
 from retrieval_detect.cli.table_file import check_table_file, write_table_file
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ EXIT_CODES: dict[Level, int] = {"usable": 0, "care": 4, "unusable": 5}
     help="Write which images are better left out, and why, as .csv or .json.",
 )
 @encoder_option
-@encoder_weights_option
+@set_option(WEIGHTS)
 @offline_option
 @click.pass_obj
 def command(

@@ -86,7 +86,7 @@ def opened(run: Run) -> Index:
 @click.option(
     "--accept-unmeasured", is_flag=True, help="Add even if calibration photographs are too few to tell."
 )
-@computing_options
+@computing_options()
 @dry_run_option
 @click.pass_obj
 def add(

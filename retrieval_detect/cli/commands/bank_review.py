@@ -15,10 +15,9 @@ from retrieval_detect.cli.params import (
     Run,
     computing_options,
     device_option,
-    k_option,
     method_option,
-    projection_option,
 )
+from retrieval_detect.cli.settable import ASKING, set_option
 from retrieval_detect.cli.table_file import check_table_file, write_table_file
 
 if TYPE_CHECKING:
@@ -43,9 +42,8 @@ _MOST_NAMED = 20
     "--at-most", metavar="N", type=click.IntRange(1), help="Ask so many references, evenly spread, not all."
 )
 @method_option
-@k_option
-@projection_option
 @device_option
+@set_option(*ASKING)
 @click.pass_obj
 def check(run: Run, at_most: int | None) -> None:
     """List references whose neighbours have the other label.
@@ -138,9 +136,7 @@ def _show_check(run: Run, found: Check) -> None:
     help="Judge at this rate of false alarms (default: 0.05).",
 )
 @method_option
-@k_option
-@projection_option
-@computing_options
+@computing_options(*ASKING)
 @click.pass_obj
 def discover(
     run: Run, images: tuple[str, ...], min_size: int, include_uncertain: bool, out: Path | None, fpr: float

@@ -47,7 +47,7 @@ from retrieval_detect.cli.params import (
 @thumbnails_option
 @click.option("--root", metavar="DIR", default=".", help="Where a recipe's relative paths begin.")
 @encoder_option
-@computing_options
+@computing_options()
 @dry_run_option
 @click.pass_obj
 def command(

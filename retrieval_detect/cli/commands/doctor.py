@@ -233,7 +233,7 @@ def _encoder(settings: Settings) -> Iterator[Check]:
         if weights.exists():
             yield Check("encoder", "ok", f"{name}, {weights}")
         else:
-            yield Check("encoder", "missing", f"{name}: {weights} is not there", "Correct --encoder-weights.")
+            yield Check("encoder", "missing", f"{name}: {weights} is not there", "Correct encoder-weights.")
     elif _is_open_clip(name):
         yield _open_clip(name)
     elif name != _OFFLINE:

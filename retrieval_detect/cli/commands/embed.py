@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "--layers", metavar="LIST", default="proj", help="Vectors to write an image: proj, pre, blockNN."
 )
 @encoder_option
-@computing_options
+@computing_options()
 @dry_run_option
 @click.pass_obj
 def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: bool) -> int | None:

@@ -12,10 +12,9 @@ from retrieval_detect.cli.params import (
     Command,
     Run,
     computing_options,
-    k_option,
     method_option,
-    projection_option,
 )
+from retrieval_detect.cli.settable import ASKING, Settable
 
 if TYPE_CHECKING:
     from retrieval_detect.errors import UsageError
@@ -32,6 +31,13 @@ LAYOUTS = ("auto", "ufd", "clipping", "genimage", "aigcdetectbenchmark", "ai-gen
 CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for k in (1, 3, 5, 9)))
 """Scores that UniversalFakeDetect's nearest-neighbour row may be of; its code was never published."""
 
+_SETTABLE = (
+    Settable("seeds", "How often chance draws.", click.IntRange(1), 3),
+    Settable(
+        "at_most", "Images of a generator or source under each robustness setting.", click.IntRange(1), 60
+    ),
+)
+
 
 @click.command(
     "eval",
@@ -40,7 +46,7 @@ CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for 
         rd eval test-set/
         rd eval test-set/ --protocol robustness --out results/
         rd eval test-set/ --protocol all --out results/
-        rd eval CNNDetection/ --layout ufd --compare ufd --projection identity
+        rd eval CNNDetection/ --layout ufd --compare ufd --set projection=identity
         rd eval manifest.csv --protocol incremental --order stylegan2,sd1,midjourney
         rd eval CLIPping/ --layout clipping --protocol few-shot --per-category --n 16
     """,
@@ -66,20 +72,12 @@ CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for 
     is_flag=True,
     help="In few-shot: n photographs and n fakes of every category are all there is to learn from.",
 )
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often chance draws.")
 @click.option(
     "--fpr",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
     help="Share of photographs flagged where recall is stated.",
-)
-@click.option(
-    "--at-most",
-    type=click.IntRange(1),
-    default=60,
-    show_default=True,
-    help="Images of a generator or source under each robustness setting.",
 )
 @click.option(
     "--cache",
@@ -95,9 +93,7 @@ CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for 
     "a folder of tables for each protocol, and one page.",
 )
 @method_option
-@projection_option
-@k_option
-@computing_options
+@computing_options(*_SETTABLE, *ASKING)
 @click.pass_obj
 def command(
     run: Run, /, data: Path, protocol: str, layout: str, compare: str | None, out: Path | None, **asked: Any

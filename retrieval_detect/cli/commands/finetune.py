@@ -14,14 +14,24 @@ from retrieval_detect.cli.params import (
     Run,
     device_option,
     encoder_option,
-    encoder_weights_option,
     offline_option,
-    workers_option,
 )
+from retrieval_detect.cli.settable import WEIGHTS, WORKERS, Settable, set_option
 
 if TYPE_CHECKING:
     from retrieval_detect.teach.finetune import FinetuneReport
     from retrieval_detect.types import ImageItem
+
+_SETTABLE = (
+    Settable("blocks", "How many last blocks --train blocks trains.", click.IntRange(1), 2),
+    Settable("rank", "Rank of LoRA's updates.", click.IntRange(1), 8),
+    Settable("augment", "Chance of blur and of JPEG.", click.FloatRange(0, 1), 0.1),
+    Settable("epochs", "At most so many.", click.IntRange(1), 100),
+    Settable("patience", "Epochs without gain.", click.IntRange(1), 5),
+    Settable("lr", "Rate of learning.", click.FloatRange(0, min_open=True), 1e-4),
+    Settable("batch", "Images a step.", click.IntRange(2), 32),
+    Settable("seed", "Of all that is drawn.", click.IntRange(0), 0),
+)
 
 
 @click.command(
@@ -29,7 +39,7 @@ if TYPE_CHECKING:
     cls=Command,
     examples="""
         rd finetune --real photos/ --fake generated/ --encoder timm:resnet50 --out resnet50.safetensors
-        rd build-index --encoder timm:resnet50 --encoder-weights resnet50.safetensors --real … --fake …
+        rd build-index --encoder timm:resnet50 --set encoder-weights=resnet50.safetensors ...
         rd head import resnet50.head.safetensors --name cnndetection
     """,
 )
@@ -39,23 +49,14 @@ if TYPE_CHECKING:
 @click.option(
     "--train", type=click.Choice(["all", "blocks", "lora"]), default="all", help="What of it (default: all)."
 )
-@click.option("--blocks", type=click.IntRange(1), default=2, help="How many last blocks (default: 2).")
-@click.option("--rank", type=click.IntRange(1), default=8, help="Rank of LoRA's updates (default: 8).")
 @click.option(
     "--objective", type=click.Choice(["binary", "caption"]), default="binary", help="Default: binary."
 )
-@click.option("--augment", type=click.FloatRange(0, 1), default=0.1, help="Chance of blur and of JPEG: 0.1.")
-@click.option("--epochs", type=click.IntRange(1), default=100, help="At most so many (default: 100).")
-@click.option("--patience", type=click.IntRange(1), default=5, help="Epochs without gain (default: 5).")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-4, help="Rate (default: 1e-4).")
-@click.option("--batch", type=click.IntRange(2), default=32, help="Images a step (default: 32).")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of all that is drawn (default: 0).")
 @click.option("--scratch", is_flag=True, help="Start at random, not from the encoder's weights.")
 @encoder_option
-@encoder_weights_option
-@offline_option
 @device_option
-@workers_option
+@offline_option
+@set_option(*_SETTABLE, WEIGHTS, WORKERS)
 @click.pass_obj
 def command(
     run: Run, /, real: tuple[str, ...], fake: tuple[str, ...], out: Path, scratch: bool, **options: Any
@@ -116,7 +117,7 @@ def _lines(report: FinetuneReport) -> list[str]:
         f"  accuracy on {report.n_held_out:,} images held out, labels counted alike: "
         f"{100 * report.accuracy:.1f} % ({100 * report.accuracy_before:.1f} % before)",
         f"  {report.weights}: a new encoder, fingerprint {report.fingerprint[:16]}",
-        f"  Use it: rd build-index --encoder {report.encoder} --encoder-weights {report.weights}",
+        f"  Use it: rd build-index --encoder {report.encoder} --set encoder-weights={report.weights}",
         f"  and, to ask its classifier: rd head import {report.head} --name finetuned; "
         "rd query --method finetuned",
     ]

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from retrieval_detect.cli.hyper_parameters import given, offered
+from retrieval_detect.cli.hyper_parameters import given, settables
 from retrieval_detect.cli.params import (
     Group,
     Run,
     device_option,
     dry_run_option,
-    k_option,
     method_option,
-    projection_option,
 )
+from retrieval_detect.cli.settable import ASKING, Settable, set_option, was_set
 from retrieval_detect.projections.registry import KINDS
 
 if TYPE_CHECKING:
@@ -48,9 +47,8 @@ def command() -> None:
     help="How scores become likelihood ratios (default: logistic).",
 )
 @method_option
-@k_option
-@projection_option
 @device_option
+@set_option(*ASKING)
 @dry_run_option
 @click.pass_obj
 def calibration(run: Run, regions: bool, likelihood: str, dry_run: bool) -> None:
@@ -141,6 +139,11 @@ def _calibrate_regions(run: Run, dry_run: bool) -> None:
     run.output.record(record | {"generation": manifest.generation}, text=lines)
 
 
+def _of_kind(params: Mapping[str, Any]) -> list[Settable]:
+    kind = params.get("kind")
+    return settables({name: owner for name, owner in KINDS.items() if kind not in KINDS or kind == name})
+
+
 @command.command(
     "projection",
     examples="""
@@ -155,9 +158,9 @@ def _calibrate_regions(run: Run, dry_run: bool) -> None:
     help="identity, concat, whiten, lda, nca, mask, heads or nullspace; none: use NAME as it is stored.",
 )
 @click.option("--layers", metavar="LIST", help="Stored layers it reads (default: proj, where it is stored).")
-@offered(KINDS)
 @device_option
 @dry_run_option
+@set_option(found=_of_kind)
 @click.pass_obj
 def projection(
     run: Run, /, name: str, kind: str | None, layers: str | None, dry_run: bool, **options: Any
@@ -173,7 +176,8 @@ def projection(
 
     store = Store(index_path(run.settings))
     if kind is None:
-        if layers or given(options, options):
+        context = click.get_current_context()
+        if layers or any(was_set(context, name) for name in options):
             raise UsageError("options say how to fit, and --kind is missing", hint="Give --kind KIND.")
         _use(run, store, name, dry_run=dry_run)
         return

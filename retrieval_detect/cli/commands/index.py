@@ -10,7 +10,8 @@ from retrieval_detect.cli.commands.index_fitted import fitted
 from retrieval_detect.cli.commands.index_map import map_
 from retrieval_detect.cli.commands.index_share import export, import_
 from retrieval_detect.cli.commands.index_tune import search_line, tune
-from retrieval_detect.cli.params import Group, Run, encoder_weights_option, offline_option
+from retrieval_detect.cli.params import Group, Run, offline_option
+from retrieval_detect.cli.settable import WEIGHTS, set_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,8 +205,8 @@ def _format(record: dict[str, Any]) -> str:
 @click.option(
     "--sample", metavar="N", type=click.IntRange(0), default=0, help="Also embed N references again."
 )
-@encoder_weights_option
 @offline_option
+@set_option(WEIGHTS)
 @click.pass_obj
 def verify(run: Run, sample: int) -> int | None:
     """Reread every byte of an index and check that FAISS agrees with the store."""

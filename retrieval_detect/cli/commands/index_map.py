@@ -38,7 +38,7 @@ _METHODS = ("pca", "tsne", "umap")
 @click.option(
     "--query", metavar="IMAGE", type=click.Path(exists=True, path_type=Path), help="Show where IMAGE lies."
 )
-@computing_options
+@computing_options()
 @click.pass_obj
 def map_(run: Run, out: Path, how: Any, colour: Any, query: Path | None) -> None:
     """Draw the references of both banks in two dimensions, as one page.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrieval_detect.cli.params import SOME_FAILED, Command, Run, dry_run_option, workers_option
+from retrieval_detect.cli.params import SOME_FAILED, Command, Run, dry_run_option
+from retrieval_detect.cli.settable import WORKERS, set_option
 
 if TYPE_CHECKING:
     from retrieval_detect.images.chains import Chain
@@ -47,7 +48,7 @@ _MOST_SEED = 2**32 - 1
 @click.option(
     "--seed", type=click.IntRange(0, _MOST_SEED), default=0, metavar="N", help="Of what is drawn by chance."
 )
-@workers_option
+@set_option(WORKERS)
 @dry_run_option
 @click.pass_obj
 def command(

@@ -21,11 +21,10 @@ from retrieval_detect.cli.params import (
     computing_options,
     exit_code_of,
     exit_code_option,
-    k_option,
     method_option,
-    projection_option,
 )
 from retrieval_detect.cli.report_files import report_of, report_options
+from retrieval_detect.cli.settable import ASKING, Settable, was_set
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
@@ -53,6 +52,23 @@ class _Query(Command):
         return super().parse_args(ctx, given)
 
 
+_SETTABLE = (
+    Settable(
+        "stable_at",
+        "Share of re-encodings that must agree, or the verdict is uncertain.",
+        click.FloatRange(0, 1),
+        0.75,
+    ),
+    Settable(
+        "pool",
+        "How the scores of regions become one: max, mean or top, the mean of the 3 highest.",
+        click.Choice(["max", "mean", "top"]),
+        "max",
+    ),
+    Settable("examiner", "Who asks, in the log of --case (default: the user's name).", click.STRING),
+)
+
+
 @click.command(
     "query",
     cls=_Query,
@@ -76,8 +92,6 @@ class _Query(Command):
 @click.option("--evidence", metavar="N", type=click.IntRange(0, 10), default=0, help="Show the N nearest.")
 @exit_code_option
 @method_option
-@k_option
-@projection_option
 @fpr_option
 @within_option
 @click.option(
@@ -92,21 +106,8 @@ class _Query(Command):
     metavar="[N]",
     help=f"Judge N re-encodings of each image, too (default: {_VIEWS}); each takes the time of an image.",
 )
-@click.option(
-    "--stable-at",
-    type=click.FloatRange(0, 1),
-    default=0.75,
-    metavar="SHARE",
-    help="Share of re-encodings that must agree, or the verdict is uncertain (default: 0.75).",
-)
 @click.option("--influence", is_flag=True, help="What the score would be without whom; for one image or few.")
 @click.option("--regions", is_flag=True, help="Judge crops of each image, too, by crops of the references.")
-@click.option(
-    "--pool",
-    type=click.Choice(["max", "mean", "top"]),
-    default="max",
-    help="How the scores of regions become one; top: the mean of the 3 highest (default: max).",
-)
 @click.option(
     "--heatmap",
     metavar="FILE.png",
@@ -115,7 +116,7 @@ class _Query(Command):
 )
 @report_options
 @case_options
-@computing_options
+@computing_options(*_SETTABLE, *ASKING)
 @click.pass_obj
 def command(
     run: Run,
@@ -145,7 +146,7 @@ def command(
     keepers = report_of(asked), examination_of(run, asked)
     settings = run.settings
     settle_rates(asked)
-    _settle_views(asked)
+    _settle_views(asked, heatmap)
     items = _items(images, from_file, null)
     ahead = list(islice(items, 2))
     if not ahead:
@@ -199,18 +200,16 @@ def _judged(
     return results
 
 
-def _given(name: str) -> bool:
-    source = click.get_current_context().get_parameter_source(name)
-    return source is click.core.ParameterSource.COMMANDLINE
-
-
-def _settle_views(asked: dict[str, Any]) -> None:
+def _settle_views(asked: dict[str, Any], heatmap: Path | None) -> None:
     """What is asked of regions is how they are pooled; options that say how need the one that says what."""
     from retrieval_detect.errors import UsageError
 
-    for option, what in (("stable_at", "stability"), ("pool", "regions"), ("heatmap", "regions")):
-        if _given(option) and not asked[what]:
-            raise UsageError(f"--{option.replace('_', '-')} means nothing without --{what}")
+    context = click.get_current_context()
+    for name, what in (("stable_at", "stability"), ("pool", "regions")):
+        if was_set(context, name) and not asked[what]:
+            raise UsageError(f"{name.replace('_', '-')} means nothing without --{what}")
+    if heatmap and not asked["regions"]:
+        raise UsageError("--heatmap means nothing without --regions")
     pool = asked.pop("pool")
     asked["regions"] = pool if asked["regions"] else None
 

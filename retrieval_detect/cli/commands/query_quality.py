@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from retrieval_detect.cli.params import EVERYWHERE, SOME_FAILED
+from retrieval_detect.cli.settable import ENCODING, set_names
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from retrieval_detect.types import ImageItem
 
 _MEANT = frozenset(
-    {"images", "from_file", "null", "method", "encoder_weights", "offline", "device", "workers", "batch_size"}
+    {"images", "from_file", "null", "method", "offline", "device", "settings"}
     | {str(option.name) for option in EVERYWHERE}
 )
 NO_VERDICT = "Predicted quality says nothing about fakes; low quality is where false alarms are."
@@ -64,10 +65,15 @@ def _refuse_others(method: str) -> None:
     from retrieval_detect.errors import UsageError
 
     context = click.get_current_context()
-    for parameter in context.command.params:
-        source = context.get_parameter_source(str(parameter.name))
-        if source is click.core.ParameterSource.COMMANDLINE and parameter.name not in _MEANT:
-            raise UsageError(
-                f"{parameter.opts[-1]} means nothing for {method}, which tells how good an image looks",
-                hint="Leave it out, or ask another method.",
-            )
+    given = [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name not in _MEANT
+        and context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
+    ]
+    given += sorted(set_names(context) - {settable.name for settable in ENCODING})
+    if given:
+        raise UsageError(
+            f"{given[0]} means nothing for {method}, which tells how good an image looks",
+            hint="Leave it out, or ask another method.",
+        )

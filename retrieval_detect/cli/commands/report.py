@@ -11,9 +11,9 @@ from retrieval_detect.cli.params import (
     SOME_FAILED,
     Command,
     Run,
-    encoder_weights_option,
     offline_option,
 )
+from retrieval_detect.cli.settable import WEIGHTS, set_option
 
 if TYPE_CHECKING:
     from retrieval_detect.cli.output import Line
@@ -46,8 +46,8 @@ DIFFERS = 4
 @click.option(
     "--entry", "number", metavar="N", type=click.IntRange(1), help="With --verify: only this entry."
 )
-@encoder_weights_option
 @offline_option
+@set_option(WEIGHTS)
 @click.pass_obj
 def command(run: Run, case: Path, verify: bool, images: tuple[Path, ...], number: int | None) -> int | None:
     """List the verdicts of an examiner's case, or verify them.

@@ -15,10 +15,9 @@ from retrieval_detect.cli.params import (
     device_option,
     exit_code_of,
     exit_code_option,
-    k_option,
     method_option,
-    projection_option,
 )
+from retrieval_detect.cli.settable import ASKING, set_option
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.rescore import Rescoring, Tally
@@ -53,11 +52,10 @@ _WARNED = 10
 )
 @exit_code_option
 @method_option
-@k_option
-@projection_option
 @fpr_option
 @within_option
 @device_option
+@set_option(*ASKING)
 @click.pass_obj
 def command(
     run: Run, /, vectors: Path, out: Path | None, since: int | None, exit_code: bool, **asked: Any

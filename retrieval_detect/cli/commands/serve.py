@@ -12,10 +12,9 @@ from retrieval_detect.cli.params import (
     Command,
     Run,
     computing_options,
-    k_option,
     method_option,
-    projection_option,
 )
+from retrieval_detect.cli.settable import ASKING
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
@@ -59,9 +58,7 @@ TOKEN = "RD_TOKEN"  # noqa: S105 - the variable's name
     help="The largest image file taken (default: 32 MiB).",
 )
 @method_option
-@k_option
-@projection_option
-@computing_options
+@computing_options(*ASKING)
 @click.pass_obj
 def command(run: Run, /, host: str, port: int, token_file: Path | None, **limits: Any) -> None:
     """Answer on a web page and over HTTP.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval_detect.cli.hyper_parameters import given, hyper_parameters, offered
+from retrieval_detect.cli.hyper_parameters import given, hyper_parameters, settables
 from retrieval_detect.cli.params import (
     Command,
-    Group,
     Run,
     device_option,
     dry_run_option,
-    encoder_weights_option,
     offline_option,
 )
+from retrieval_detect.cli.settable import WEIGHTS, Settable, set_option
 from retrieval_detect.heads.registry import KINDS, head_class
 from retrieval_detect.options import check_options
 
@@ -37,63 +37,76 @@ _HELP = {
 }
 
 
-class _Kinds(Group):
-    """A command a kind of head, made when it is asked for."""
+class _Train(Command):
+    """Lists the kinds of heads in its help."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(KINDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        return _command(cmd_name) if cmd_name in KINDS else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The kinds, then the options."""
         with formatter.section("Kinds"):
             formatter.write_dl(list(_HELP.items()))
+        super().format_options(ctx, formatter)
 
 
-@click.group("train", cls=_Kinds, examples="rd train linear --name lr\nrd query photo.jpg --method lr")
-def command() -> None:
+def _kinds(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The kinds that may be meant, for the shell."""
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def _of_kind(params: Mapping[str, Any]) -> list[Settable]:
+    kind = params.get("kind")
+    return settables({name: head_class(name) for name in KINDS if kind in (None, name)})
+
+
+@click.command(
+    "train",
+    cls=_Train,
+    examples="""
+        rd train linear --name lr
+        rd train linear --name ufd --set optimizer=adamw
+        rd train ensemble --members density,lr
+        rd train quality --scores scores.csv
+        rd train prompt --set help
+        rd query photo.jpg --method lr
+    """,
+)
+@click.argument("kind", shell_complete=_kinds)
+@click.option("--name", metavar="NAME", help="What to call it (default: KIND).")
+@click.option(
+    "--scores",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Of quality: CSV with columns image (path or sha256) and score.",
+)
+@click.option("--members", metavar="LIST", help="Of ensemble: votes and heads to combine, as density,lr.")
+@dry_run_option
+@device_option
+@offline_option
+@set_option(WEIGHTS, found=_of_kind)
+@click.pass_obj
+def command(run: Run, /, kind: str, name: str | None, dry_run: bool, **options: Any) -> None:
     """Train a head on the stored references; no image is opened.
 
     A head gives a score beside the votes: ask for it with rd query --method NAME, and calibrate it with
     rd fit calibration --method NAME.
     """
-
-
-def _command(kind: str) -> click.Command:
     owner = head_class(kind)
+    extra = _extra(kind, scores=options.pop("scores"), members=options.pop("members"))
+    head = owner(**given(options, [f.name for f in hyper_parameters(owner)]))
+    check_options(head)
+    _train(run, head, name, dry_run, extra)
 
-    def run_it(run: Run, /, name: str | None, dry_run: bool, **options: Any) -> None:
-        extra: dict[str, Any] = {key: options.pop(key) for key in ("scores", "members") if key in options}
-        head = owner(**given(options, [f.name for f in hyper_parameters(owner)]))
-        check_options(head)
-        _train(run, head, name, dry_run, extra)
 
-    callback: Any = click.pass_obj(run_it)
-    for decorate in (dry_run_option, offline_option, encoder_weights_option, device_option):
-        callback = decorate(callback)
-    callback = offered({kind: owner})(callback)
-    if kind == "quality":
-        callback = click.option(
-            "--scores",
-            metavar="FILE",
-            required=True,
-            type=click.Path(exists=True, dir_okay=False),
-            help="CSV with columns image (path or sha256) and score.",
-        )(callback)
-    if kind == "ensemble":
-        callback = click.option(
-            "--members", metavar="LIST", required=True, help="Votes and heads to combine: density,lr."
-        )(callback)
-    callback = click.option("--name", metavar="NAME", help=f"What to call it (default: {kind}).")(callback)
-    examples = f"rd train {kind} --name mine" + {
-        "quality": " --scores scores.csv",
-        "ensemble": " --members density,lr",
-    }.get(kind, "")
-    made: click.Command = click.command(kind, cls=Command, help=_HELP[kind] + ".", examples=examples)(
-        callback
-    )
-    return made
+def _extra(kind: str, **options: str | None) -> dict[str, Any]:
+    """What a kind needs besides the stored references, and no other takes."""
+    from retrieval_detect.errors import UsageError
+
+    needed = {"quality": "scores", "ensemble": "members"}.get(kind)
+    for option, value in options.items():
+        if value is not None and option != needed:
+            raise UsageError(f"--{option} means nothing for {kind}")
+    if needed and options[needed] is None:
+        raise UsageError(f"{kind} needs --{needed}", hint="rd train --help says what it is")
+    return {needed: options[needed]} if needed else {}
 
 
 def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.report import words
 from retrieval_detect.report.html import strings as t
@@ -255,14 +255,21 @@ def command(verdict: Verdict, question: Question) -> str:
     for field in fields(Question):
         value = getattr(question, field.name)
         if field.name == "regions" and value:
-            parts += ["--regions", "--pool", value]
-        elif field.name == "stable_at" and not question.stability:
-            continue
+            parts += ["--regions", *_set(usual, "pool", value)]
+        elif field.name in ("k", "projection", "stable_at"):
+            if field.name != "stable_at" or question.stability:
+                parts += _set(usual, field.name, value)
         elif value is True:
             parts.append(f"--{field.name}")
         elif value != getattr(usual, field.name) and value is not None:
             parts += [f"--{field.name.replace('_', '-')}", f"{value}"]
     return shlex.join(parts)
+
+
+def _set(usual: Question, name: str, value: Any) -> Iterator[str]:
+    """What only experts set, where it is not what is set anyway."""
+    if value != getattr(usual, name, "max") and value is not None:
+        yield from ("--set", f"{name.replace('_', '-')}={value}")
 
 
 def _rates(question: Question) -> Iterator[str]:
