@@ -142,7 +142,7 @@ def command(
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.errors import UsageError
 
-    withheld = require_blind(run, asked)
+    shown_to = {name: asked[name] for name in ("blind", "report")}
     keepers = report_of(asked), examination_of(run, asked)
     settings = run.settings
     settle_rates(asked)
@@ -162,6 +162,7 @@ def command(
     )
     if is_quality(detector.snapshot, settings.method):
         return rate_images(run, detector, chain(ahead, items), single=single)
+    withheld = require_blind(run, shown_to)
     started = time.monotonic()
     results = _judged(settings, detector, chain(ahead, items), asked, keepers)
     if heatmap:
