@@ -125,6 +125,10 @@ class Conformal:
             return {source or "": np.sort(np.concatenate(self._photographs(source)))}
         if within == "source":
             return self.real
+        if within not in TRAITS:
+            raise UsageError(
+                f"photographs are not told apart by {within!r}", hint=f"Choose source, {' or '.join(TRAITS)}."
+            )
         if within not in self.traits:
             raise UsageError(
                 f"this calibration does not know the {within} of its photographs",

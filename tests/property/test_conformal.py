@@ -136,6 +136,8 @@ def test_an_image_is_compared_with_its_like_where_there_are_enough():
         some.compared(0.001, **asked, traits={"format": "JPEG"})
     with pytest.raises(UsageError, match="does not know the size"):
         some.compared(0.05, within="size", source=None, traits={})
+    with pytest.raises(UsageError, match="not told apart by 'colour'"):
+        some.compared(0.05, within="colour", source=None, traits={})
 
 
 def test_a_batch_keeps_to_its_share_of_false_discoveries():
