@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -31,7 +30,6 @@ Metric: TypeAlias = "Callable[[Float64, Bool], float]"
 ThresholdKind: TypeAlias = Literal["fixed", "calibrated", "oracle"]
 """``fixed`` : set before any image was seen (0 for votes, 0.5 for probabilities). ``calibrated`` : set on
 calibration images. ``oracle`` : the best for the very images that are measured: no user can have it."""
-THRESHOLDS: tuple[ThresholdKind, ...] = ("fixed", "calibrated", "oracle")
 
 LOW_FPR = 0.01
 SHOWN = (
@@ -213,15 +211,6 @@ def calibration_metrics(log10_lr: ArrayLike, fake: ArrayLike) -> dict[str, float
 
 RANKING_METRICS: dict[str, Metric] = {"ap": average_precision, "auroc": auroc, "tpr_at_1_fpr": tpr_at_fpr}
 """Name → metric that needs no threshold."""
-
-
-def at_threshold(threshold: float, part: Literal["all", "balanced", "real", "fake"] = "all") -> Metric:
-    """One share of ``accuracy`` as a metric, for intervals around it."""
-    return partial(_share, threshold=threshold, part=part)
-
-
-def _share(scores: Float64, fake: Bool, *, threshold: float, part: str) -> float:
-    return float(getattr(accuracy(scores, fake, threshold=threshold, kind="fixed"), part))
 
 
 def measure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -144,34 +143,6 @@ def held_out_auc(z: Float32, rows: TrainingSet, *, vote: Vote = BALANCED, seed: 
     """
     trial = Trial.of(rows, seed=seed)
     return trial.auc(z[trial.positions], vote=vote)
-
-
-def refitted_auc(
-    fit: Callable[[TrainingSet], Callable[[TrainingSet], Float32]],
-    trial: Trial,
-    rows: TrainingSet,
-    *,
-    labels: Sequence[Label] = ("real", "fake"),
-    vote: Vote = BALANCED,
-) -> float:
-    """The same for a map that learns from rows, fitted anew without each fold that it is judged on.
-
-    ``fit`` : takes references, gives what maps references to z. ``trial`` : of the same ``rows``.
-    ``labels`` : those that the map learns from; for both it is fitted once a pair of folds.
-    """
-    trial.require()
-    scores = []
-    reals, fakes = (trial.folds_of(label) if label in labels else [None] for label in ("real", "fake"))
-    for real, fake in product(reals, fakes):
-        held = trial.folds == np.where(rows.fake, _or_none(fake), _or_none(real))
-        z = fit(rows.take(~held))(trial.rows)
-        scores.append(trial.auc(z, vote=vote, real=real, fake=fake))
-    return float(np.mean(scores))
-
-
-def _or_none(fold: int | None) -> int:
-    """A fold's number; one that no fold has for none."""
-    return -1 if fold is None else fold
 
 
 def spread(rows: TrainingSet, at_most: int, *, seed: int) -> Int64:

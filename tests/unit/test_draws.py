@@ -19,9 +19,10 @@ from retrieval_detect.evaluate.intervals import (
     right_at_zero,
     thresholded,
 )
-from retrieval_detect.evaluate.metrics import accuracy, at_threshold, auroc
+from retrieval_detect.evaluate.metrics import accuracy, auroc
 from retrieval_detect.evaluate.rows import averaged_over, stated
 from retrieval_detect.evaluate.states import threshold_at
+from tests.metrics import at_threshold
 
 NORMAL = NormalDist()
 FPR = 0.05

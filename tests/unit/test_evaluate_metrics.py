@@ -88,14 +88,6 @@ def test_the_kinds_of_threshold_are_named():
     assert not [key for key in metrics.measure([0, 1], [False, True]) if "calibrated" in key]
 
 
-def test_a_share_at_a_threshold_is_a_metric():
-    scores, fake = np.array([0.1, 0.9, 0.4]), np.array([False, True, True])
-    parts = {
-        part: metrics.at_threshold(0.5, part)(scores, fake) for part in ("all", "balanced", "real", "fake")
-    }
-    assert parts == {"all": pytest.approx(2 / 3), "balanced": 0.75, "real": 1.0, "fake": 0.5}
-
-
 # ---------------------------------------------------------------- probabilities
 
 

@@ -14,7 +14,8 @@ from retrieval_detect.evaluate.intervals import (
     ranges,
     units_of,
 )
-from retrieval_detect.evaluate.metrics import at_threshold, auroc
+from retrieval_detect.evaluate.metrics import auroc
+from tests.metrics import at_threshold
 
 FLAGGED = at_threshold(0.0, "real")
 
