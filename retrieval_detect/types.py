@@ -221,14 +221,6 @@ class Embedded:
     thumbnail: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A stored image that is asked about: what tells it from its own copies. See ``Embedded``."""
-
-    content_id: bytes
-    phash: int
-
-
 # ---------------------------------------------------------------- references
 
 

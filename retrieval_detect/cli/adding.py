@@ -25,9 +25,9 @@ from retrieval_detect.cli.recipes import (
 from retrieval_detect.cli.settings import index_path
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.codes import NOTES
-from retrieval_detect.images.items import printable
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
+from retrieval_detect.names import printable
 from retrieval_detect.report.words import name_of, number, regression_lines
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import GeneratorFacts, Manifest

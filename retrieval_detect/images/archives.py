@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from retrieval_detect.images.items import failed_item, is_image_name, printable, read_slice, suffix_of
+from retrieval_detect.images.items import failed_item, is_image_name, read_slice, suffix_of
 from retrieval_detect.images.passed import left_out
+from retrieval_detect.names import printable
 from retrieval_detect.types import ImageItem
 
 _MAGIC, _MAGIC_AT = b"ustar", 257

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, NoReturn
 
 from retrieval_detect.errors import ImageError
-from retrieval_detect.names import printable as printable  # noqa: PLC0414 - others import it from here
+from retrieval_detect.names import printable
 from retrieval_detect.types import ImageItem
 
 IMAGE_SUFFIXES = frozenset(

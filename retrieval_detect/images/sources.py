@@ -23,11 +23,11 @@ from retrieval_detect.images.items import (
     file_item,
     from_bytes,
     is_image_name,
-    printable,
     suffix_of,
 )
 from retrieval_detect.images.passed import counted, sentence
 from retrieval_detect.images.tables import table_items
+from retrieval_detect.names import printable
 from retrieval_detect.texts import decoded
 from retrieval_detect.types import ImageItem
 

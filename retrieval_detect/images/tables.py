@@ -10,7 +10,8 @@ from threading import Lock
 from typing import Any
 
 from retrieval_detect.errors import ImageError
-from retrieval_detect.images.items import failed_item, printable
+from retrieval_detect.images.items import failed_item
+from retrieval_detect.names import printable
 from retrieval_detect.types import ImageItem
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")

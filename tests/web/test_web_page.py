@@ -237,18 +237,23 @@ def test_answers_given_before_a_change_are_marked(open_page, own_server):
     assert "before a change" not in page.locator("#evidence").inner_text()
 
 
+def plan_newgen(page):
+    """Give the token, and ask what adding two fakes of a new generator would do."""
+    page.click("#tab-banks")
+    page.fill("#token", TOKEN)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#token-result:has-text('is the token')")
+    page.set_input_files("#teach-files", given(*pictures(2, since=700, fake=True)))
+    page.fill("#teach-name", "newgen")
+    page.click("#teach button.primary")
+    page.wait_for_selector("#plan-rows tr")
+
+
 def test_what_an_addition_changes_stands_on_the_page(open_page, folder, monkeypatch):
     monkeypatch.setattr(measure, "MIN_PHOTOGRAPHS", 10)
     with server(calibrate(folder), poll_s=0.05) as url:
         page = open_page(url)
-        page.click("#tab-banks")
-        page.fill("#token", TOKEN)
-        page.keyboard.press("Enter")
-        page.wait_for_selector("#token-result:has-text('is the token')")
-        page.set_input_files("#teach-files", given(*pictures(2, since=700, fake=True)))
-        page.fill("#teach-name", "newgen")
-        page.click("#teach button.primary")
-        page.wait_for_selector("#plan-rows tr")
+        plan_newgen(page)
         assert page.locator("#teach-report").is_hidden()
         page.click("#confirm")
         page.wait_for_selector("#teach-result:has-text('2 references added')")
@@ -262,14 +267,7 @@ def test_what_an_addition_changes_stands_on_the_page(open_page, folder, monkeypa
 def test_a_plan_can_be_tried_again_where_another_writer_was_at_work(open_page, own_server):
     url, folder = own_server
     page = open_page(url)
-    page.click("#tab-banks")
-    page.fill("#token", TOKEN)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#token-result:has-text('is the token')")
-    page.set_input_files("#teach-files", given(*pictures(2, since=700, fake=True)))
-    page.fill("#teach-name", "newgen")
-    page.click("#teach button.primary")
-    page.wait_for_selector("#plan-rows tr")
+    plan_newgen(page)
     with Index.open(folder).store.writer():
         page.click("#confirm")
         page.wait_for_selector("#teach-result.wrong")

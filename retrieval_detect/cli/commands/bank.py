@@ -207,7 +207,7 @@ def _digests(file: Path) -> list[str]:
     A list of nothing is refused: passed over, it would leave it to the other conditions what goes.
     """
     from retrieval_detect.errors import UsageError
-    from retrieval_detect.images.items import printable
+    from retrieval_detect.names import printable
     from retrieval_detect.texts import decoded
 
     lines = decoded(file.read_bytes(), str(file), file_names=True).split("\n")

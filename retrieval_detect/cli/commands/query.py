@@ -264,7 +264,7 @@ def _listed(stream: BinaryIO, null: bool) -> Iterator[ImageItem]:
 
 def _is_the_one_asked_for(images: tuple[str, ...], ahead: Sequence[ImageItem]) -> bool:
     """Whether one image was named, not a folder or list that happens to hold one: that is a series."""
-    from retrieval_detect.images.items import printable
+    from retrieval_detect.names import printable
 
     return len(images) == len(ahead) == 1 and ahead[0].uri == printable(str(Path(images[0])))
 
