@@ -33,8 +33,7 @@ from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.report.json import verdict_json
 from retrieval_detect.store.append import NewRow
-from retrieval_detect.store.pins import pin
-from retrieval_detect.store.purge import kept_snapshot
+from retrieval_detect.store.sweep import kept_snapshot, pin
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.build import Index
 from retrieval_detect.types import Embedded, Facts, Failure, ImageItem

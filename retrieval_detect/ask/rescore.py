@@ -30,10 +30,9 @@ from retrieval_detect.scoring.vote import nobody_left
 from retrieval_detect.store.exchange import EmbeddingsFile
 from retrieval_detect.store.ledger import Finished, Ledger
 from retrieval_detect.store.manifest import FileRecord
-from retrieval_detect.store.purge import kept_snapshot
 from retrieval_detect.store.schema import CONTENT_ID_BYTES
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.sweep import kept_generations
+from retrieval_detect.store.sweep import kept_generations, kept_snapshot
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:

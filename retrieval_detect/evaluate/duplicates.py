@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.evaluate.material import Look, looked_at
-from retrieval_detect.store.near import near_candidates, near_keys
+from retrieval_detect.store.groups import near_candidates, near_keys
 from retrieval_detect.types import LABELS, NEAR_COSINE, NEAR_HAMMING, ORIGINAL_VIEW, Failure
 
 if TYPE_CHECKING:

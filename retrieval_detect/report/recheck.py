@@ -14,8 +14,7 @@ from retrieval_detect.files import sha256_bytes, sha256_file
 from retrieval_detect.report.json import verdict_json
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import manifest_path, tool_versions
-from retrieval_detect.store.pins import pin
-from retrieval_detect.store.purge import kept_snapshot
+from retrieval_detect.store.sweep import kept_snapshot, pin
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:

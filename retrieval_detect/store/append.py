@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from retrieval_detect.store.groups import NONE, group_rows
+from retrieval_detect.store.groups import NONE, StratumKey, assign_splits, group_rows
 from retrieval_detect.store.manifest import ShardRecord, Stratum
 from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.schema import grouping_layer, norm_column, rows_table, with_thumbnails
 from retrieval_detect.store.shards import cut, write_shard
-from retrieval_detect.store.splits import StratumKey, assign_splits
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, SPLITS, Facts
 
 if TYPE_CHECKING:

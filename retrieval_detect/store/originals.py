@@ -1,4 +1,4 @@
-"""Stored images by content id: where the original's row is, and which views lie beside it."""
+"""Stored images by content id: where the original's row is, which views and what picture lie beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from retrieval_detect.store.schema import view_code
+import numpy as np
+
+from retrieval_detect.store.schema import THUMBNAIL, view_code
 from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
@@ -49,3 +51,18 @@ def committed(snapshot: Snapshot, keys: Sequence[Key]) -> set[Key]:
     """Which views are stored."""
     stored = stored_images(snapshot, list(dict.fromkeys(content_id for content_id, _ in keys)))
     return {(image, view) for image, view in keys if image in stored and stored[image].has(view)}
+
+
+def stored_thumbnail(snapshot: Snapshot, content_id: bytes) -> bytes | None:
+    """The WebP file kept of one live reference; ``None`` where none was."""
+    stored = stored_images(snapshot, [content_id]).get(content_id)
+    if stored is None:
+        return None
+    for shard in snapshot.shards(stored.label):
+        position = int(np.searchsorted(shard.row_ids, stored.row_id))
+        if position < len(shard) and shard.row_ids[position] == stored.row_id:
+            if THUMBNAIL not in shard.names:
+                return None
+            kept: bytes | None = shard.take(np.array([position]), [THUMBNAIL])[THUMBNAIL][0].as_py()
+            return kept
+    return None

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from retrieval_detect.errors import IndexCorrupt
 from retrieval_detect.files import write_atomically, write_bytes
+from retrieval_detect.store.groups import near_keys
 from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, ShardRecord
-from retrieval_detect.store.near import near_keys
 from retrieval_detect.store.rows import ARROW, PARQUET, WRONG, ArrowRows, ParquetRows, encoded
 from retrieval_detect.store.schema import THUMBNAIL, exact_dictionaries, key_columns, rows_schema
 
@@ -86,7 +86,7 @@ class Shard:
 
     @cached_property
     def near(self) -> UInt64:
-        """uint64 (4 n,); see ``near.near_keys``."""
+        """uint64 (4 n,); see ``groups.near_keys``."""
         return self._array(NEAR)
 
     def vectors(self, layer: str) -> Float16:

@@ -31,10 +31,9 @@ from retrieval_detect.store.manifest import (
     read_current,
     tool_versions,
 )
-from retrieval_detect.store.purge import erasable, kept_snapshot
 from retrieval_detect.store.shards import write_array
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.sweep import sweep
+from retrieval_detect.store.sweep import erasable, kept_snapshot, sweep
 from retrieval_detect.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -87,11 +86,11 @@ class Store:
         return Snapshot.open(self._place, digests=digests)
 
     def kept(self, generation: int) -> Snapshot:
-        """A generation that can be gone back to; see ``purge.kept_snapshot``."""
+        """A generation that can be gone back to; see ``sweep.kept_snapshot``."""
         return kept_snapshot(self._place, generation)
 
     def erasable(self) -> set[bytes]:
-        """Images that a purge would erase; see ``purge.erasable``."""
+        """Images that a purge would erase; see ``sweep.erasable``."""
         return erasable(self.snapshot())
 
     @contextmanager

@@ -1,25 +1,29 @@
-"""Sweeping: delete what no kept generation refers to. Only the holder of the writer lock may."""
+"""Which generations stay: those that can be gone back to, pins, what is swept, and erasing for good."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Iterator
 from pathlib import Path
 
-from retrieval_detect.errors import IndexCorrupt, RdError
-from retrieval_detect.files import TEMPORARY
+import numpy as np
+
+from retrieval_detect.errors import IndexCorrupt, IndexStateError, RdError, UsageError
+from retrieval_detect.files import TEMPORARY, DigestCache, write_bytes
 from retrieval_detect.store.layout import (
     BANKS,
     CANARIES,
     FITTED,
     MANIFESTS,
+    PINS,
     PROJECTION_ID,
     SHARDS,
     STAGING,
     TOMBSTONES,
     plain_id,
 )
-from retrieval_detect.store.manifest import Manifest, generations, manifest_path, read_manifest
-from retrieval_detect.store.pins import pinned
+from retrieval_detect.store.manifest import Manifest, generations, manifest_path, read_current, read_manifest
 from retrieval_detect.store.snapshot import Snapshot
 
 KEPT_GENERATIONS = 10
@@ -87,3 +91,57 @@ def _candidates(folder: Path) -> Iterator[Path]:
             if name != STAGING or path.name.startswith(TEMPORARY):
                 yield path
     yield from folder.glob(f"{TEMPORARY}*")
+
+
+def pin(folder: Path, generation: int) -> None:
+    """Keep a generation for ever. No lock is needed: a pin is one file, and only sweeps read it.
+
+    Raises ``IndexStateError`` where the generation has gone meanwhile.
+    """
+    (folder / PINS).mkdir(exist_ok=True)
+    write_bytes(folder / PINS / f"{generation:08d}", b"")
+    if not manifest_path(folder, generation).exists():
+        raise IndexStateError(
+            f"generation {generation} of {folder} has gone while it was asked", hint="Ask again."
+        )
+
+
+def pinned(folder: Path) -> set[int]:
+    """The generations that are pinned."""
+    return {int(path.name) for path in (folder / PINS).glob("????????") if path.name.isdigit()}
+
+
+def kept_snapshot(folder: Path, generation: int) -> Snapshot:
+    """A generation that can be gone back to, checked and held.
+
+    Raises ``UsageError`` where it is not kept and ``IndexCorrupt`` where it is damaged.
+    """
+    try:
+        if generation in kept_generations(folder, read_current(folder)):
+            snapshot = Snapshot(folder, read_manifest(manifest_path(folder, generation)))
+            snapshot.check(DigestCache.for_user())
+            snapshot.hold()
+            return snapshot
+    except IndexCorrupt:
+        if generation in kept_generations(folder, read_current(folder)):  # else it was swept meanwhile
+            raise
+    raise UsageError(
+        f"there is no generation {generation} to go back to",
+        hint=f"See which are kept (the last {KEPT_GENERATIONS}): rd bank list --by generation",
+    )
+
+
+def erasable(snapshot: Snapshot) -> set[bytes]:
+    """Content ids that some kept generation calls removed and that have no live row now."""
+    removed: set[bytes] = set()
+    for manifest in kept_manifests(snapshot.folder, snapshot.manifest):
+        then = Snapshot(snapshot.folder, manifest)
+        dead = np.concatenate([np.empty(0, np.int64), *(s.row_ids[~then.live(s)] for s in then.shards())])
+        removed |= {row["content_id"] for row in then.take(dead.tolist(), ["content_id"])}
+    content_ids = sorted(removed)
+    return removed - {content_ids[index] for index, *_ in snapshot.find(content_ids)}
+
+
+def keyed_digest(key: str, content_id: bytes) -> str:
+    """HMAC-SHA256, hex: enough to refuse an image again, not enough to list what was purged."""
+    return hmac.new(bytes.fromhex(key), content_id, hashlib.sha256).hexdigest()

@@ -39,13 +39,12 @@ from retrieval_detect.store.manifest import (
     tool_versions,
 )
 from retrieval_detect.store.originals import StoredImage, committed, stored_images
-from retrieval_detect.store.purge import erasable, kept_snapshot, keyed_digest
 from retrieval_detect.store.renaming import renamed
 from retrieval_detect.store.schema import VERSION
 from retrieval_detect.store.shards import keeps_unused_texts, merge_small, rewrite
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.staging import Staging
-from retrieval_detect.store.sweep import sweep
+from retrieval_detect.store.sweep import erasable, kept_snapshot, keyed_digest, sweep
 from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:

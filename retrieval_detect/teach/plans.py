@@ -13,8 +13,8 @@ from retrieval_detect.images.labelled import refuse_both_labels
 from retrieval_detect.images.laundering import CROPS, MAX_CROPS, stored_views
 from retrieval_detect.names import named
 from retrieval_detect.store.originals import stored_images
-from retrieval_detect.store.purge import keyed_digest
 from retrieval_detect.store.staging import Staging
+from retrieval_detect.store.sweep import keyed_digest
 from retrieval_detect.teach.wanted import Wanted
 from retrieval_detect.types import Facts, Failure, ImageItem, quiet
 

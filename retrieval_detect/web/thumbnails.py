@@ -9,7 +9,7 @@ import numpy as np
 from retrieval_detect.errors import ImageError
 from retrieval_detect.images.thumbnails import thumbnail as small
 from retrieval_detect.report.html.pictures import NoPictureError, as_it_was
-from retrieval_detect.store.thumbnails import stored_thumbnail
+from retrieval_detect.store.originals import stored_thumbnail
 
 if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot

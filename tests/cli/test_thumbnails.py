@@ -13,9 +13,9 @@ from PIL import Image
 
 from retrieval_detect.report.html import strings as t
 from retrieval_detect.store.append import NewRow
+from retrieval_detect.store.originals import stored_thumbnail
 from retrieval_detect.store.schema import THUMBNAIL
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.thumbnails import stored_thumbnail
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.types import Facts
 from tests.building import build

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from retrieval_detect.store.originals import stored_thumbnail
 from retrieval_detect.store.store import Store
-from retrieval_detect.store.thumbnails import stored_thumbnail
 
 THREADS, SECONDS = 6, 3.0
 

@@ -11,8 +11,8 @@ from retrieval_detect.errors import CaseDamaged, UsageError
 from retrieval_detect.files import sha256_bytes, sha256_file
 from retrieval_detect.report.case import LOG, START, Case
 from retrieval_detect.report.recheck import case_entry, recheck
-from retrieval_detect.store.pins import pinned
 from retrieval_detect.store.store import Store
+from retrieval_detect.store.sweep import pinned
 from retrieval_detect.verdicts import Question
 from tests.factories import png
 from tests.integration.test_detector import add, index, taught, write_pictures  # noqa: F401 - a fixture

@@ -24,9 +24,9 @@ from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.failures import read_failures
 from retrieval_detect.store.manifest import GeneratorFacts
-from retrieval_detect.store.pins import pin
 from retrieval_detect.store.shards import rewrite
 from retrieval_detect.store.store import Store
+from retrieval_detect.store.sweep import pin
 from retrieval_detect.store.verify import findings
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.store.splits import CALIB_ONE_IN, MIN_GROUPS, assign_splits
+from retrieval_detect.store.groups import CALIB_ONE_IN, MIN_GROUPS, assign_splits
 from retrieval_detect.store.verify import findings
 from retrieval_detect.types import METHODS
 from tests.factories import D, add, digest, embedded, new_store, spec

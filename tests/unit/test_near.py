@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_detect.store.near import GUARANTEED_DISTANCE, near_candidates, near_keys
+from retrieval_detect.store.groups import GUARANTEED_DISTANCE, near_candidates, near_keys
 from tests.strategies import QUICK
 
 HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from retrieval_detect.store.splits import CALIB_ONE_IN, MIN_GROUPS, assign_splits
+from retrieval_detect.store.groups import CALIB_ONE_IN, MIN_GROUPS, assign_splits
 from tests.factories import add, digest, embedded, names, new_store
 
 STRATUM = ("real", "camera")

@@ -10,10 +10,9 @@ import pytest
 
 from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, IndexLocked, IndexNotFound, UsageError
 from retrieval_detect.store.manifest import manifest_path, read_current
-from retrieval_detect.store.purge import keyed_digest
 from retrieval_detect.store.select import count_by, kept_history, select_rows
 from retrieval_detect.store.store import Store
-from retrieval_detect.store.sweep import KEPT_GENERATIONS
+from retrieval_detect.store.sweep import KEPT_GENERATIONS, keyed_digest
 from retrieval_detect.store.verify import findings
 from tests.factories import add, digest, embedded, names, new_store, spec
 

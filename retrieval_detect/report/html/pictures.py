@@ -18,7 +18,7 @@ from retrieval_detect.report.heatmap import heat_map
 from retrieval_detect.report.html import strings as t
 from retrieval_detect.report.html.records import Picture
 from retrieval_detect.report.words import name_of
-from retrieval_detect.store.thumbnails import stored_thumbnail
+from retrieval_detect.store.originals import stored_thumbnail
 
 if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
