@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.errors import ImageError, UsageError
+from retrieval_detect.errors import UsageError
 from retrieval_detect.images.chains import rendered
 from retrieval_detect.images.content_id import content_id, phash
 from retrieval_detect.images.decode import DEFAULT_LIMITS, decode
+from retrieval_detect.images.items import attempted
 from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Failure
 
 if TYPE_CHECKING:
@@ -25,13 +26,12 @@ if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.images.decode import Limits
     from retrieval_detect.images.laundering import Chooser
-    from retrieval_detect.types import EncoderSpec, Float32, ImageItem, UInt8
+    from retrieval_detect.types import DecodedImage, EncoderSpec, Float32, ImageItem, UInt8
 
 CPU_BATCH, GPU_BATCH = 8, 64
 """Images given to the network at once: for each core of a CPU, or for the whole of a GPU."""
 MAX_WORKERS = 16
 BAD_VECTOR = "bad-vector"
-UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,13 +159,14 @@ def _prepared(
 
 def prepare(item: ImageItem, work: Work) -> list[Prepared | Failure]:
     """The first step for one image, by itself: read, decoded, its views ready for the network."""
-    try:
-        data = item.read()
-        decoded = item.decode(data) if item.decode else decode(data, limits=work.limits)
-    except ImageError as error:
-        return [Failure(item.uri, error.reason, error.in_full)]
-    except OSError as error:
-        return [Failure(item.uri, UNREADABLE, f"the file cannot be read: {error.strerror or error}")]
+
+    def opened(data: bytes) -> tuple[bytes, DecodedImage]:
+        return data, item.decode(data) if item.decode else decode(data, limits=work.limits)
+
+    found = attempted(item, opened)
+    if isinstance(found, Failure):
+        return [found]
+    data, decoded = found
     image = Embedded(
         item=item,
         content_id=content_id(data),

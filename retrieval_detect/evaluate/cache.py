@@ -22,6 +22,7 @@ from retrieval_detect.evaluate.pixels import statistics
 from retrieval_detect.files import sha256_bytes, user_cache, write_atomically
 from retrieval_detect.images.chains import rendered, with_numbers
 from retrieval_detect.images.content_id import content_id
+from retrieval_detect.images.items import attempted
 from retrieval_detect.images.labelled import pixels
 from retrieval_detect.store.exchange import EmbeddingsFile, write_embeddings
 from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Failure, quiet
@@ -59,19 +60,10 @@ def content_ids(items: Sequence[ImageItem], *, progress: Progress = quiet) -> li
     """The content id of each file, or why it cannot be read."""
     found = []
     with ThreadPoolExecutor() as pool:
-        for result in pool.map(_content_id, items):
+        for result in pool.map(lambda item: attempted(item, content_id), items):
             progress(1)
             found.append(result)
     return found
-
-
-def _content_id(item: ImageItem) -> bytes | Failure:
-    try:
-        return content_id(item.read())
-    except ImageError as error:
-        return Failure(item.uri, error.reason, error.in_full)
-    except OSError as error:
-        return Failure(item.uri, "unreadable", f"the file cannot be read: {error.strerror or error}")
 
 
 class Cache:

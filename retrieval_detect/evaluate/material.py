@@ -19,6 +19,7 @@ from retrieval_detect.evaluate.jpeg import JpegFacts, comb, jpeg_facts
 from retrieval_detect.evaluate.pixels import statistics
 from retrieval_detect.images.content_id import content_id, phash
 from retrieval_detect.images.decode import decode
+from retrieval_detect.images.items import attempted
 from retrieval_detect.images.labelled import both_labels, refuse_both_labels
 from retrieval_detect.images.sources import scan
 from retrieval_detect.store.groups import group_rows
@@ -64,16 +65,6 @@ class Look:
     comb: float
     statistics: Float32
     thumbnail: Float16
-
-
-def look_at(item: ImageItem) -> Look | Failure:
-    """Read and decode one file."""
-    try:
-        return _look(item.read())
-    except ImageError as error:
-        return Failure(item.uri, error.reason, error.in_full)
-    except OSError as error:
-        return Failure(item.uri, "unreadable", f"the file cannot be read: {error.strerror or error}")
 
 
 def _look(data: bytes) -> Look:
@@ -259,7 +250,7 @@ def looked_at(
     remaining = iter(items)
     with ThreadPoolExecutor() as pool:
         while batch := list(islice(remaining, _BATCH)):
-            for seen in pool.map(lambda item: item and look_at(item), batch):
+            for seen in pool.map(lambda item: item and attempted(item, _look), batch):
                 progress(1)
                 yield seen
 

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from retrieval_detect.errors import ImageError, UsageError
+from retrieval_detect.errors import UsageError
 from retrieval_detect.files import write_bytes
 from retrieval_detect.images.chains import laundered_file, suffix_of_file
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.decode import decode
+from retrieval_detect.images.items import attempted
 from retrieval_detect.types import Failure
 
 if TYPE_CHECKING:
@@ -68,15 +69,17 @@ def _copy(asked: tuple[ImageItem, Path, bool], *, chain: Chain, seed: int) -> Co
     item, path, is_first = asked
     if not is_first:
         return Failure(item.uri, EXISTS, f"another of the images becomes {path}, too")
+
+    def laundered(data: bytes) -> tuple[bytes, Chain]:
+        return laundered_file(decode(data).rgb, chain, content_id=content_id(data), seed=seed)
+
     try:
-        data = item.read()
-        copy, steps = laundered_file(decode(data).rgb, chain, content_id=content_id(data), seed=seed)
-    except ImageError as error:
-        return Failure(item.uri, error.reason, error.in_full)
+        made = attempted(item, laundered)
     except UsageError as error:  # a box that is not within this image
         return Failure(item.uri, UNFIT, error.in_full)
-    except OSError as error:
-        return Failure(item.uri, "unreadable", f"the file cannot be read: {error.strerror or error}")
+    if isinstance(made, Failure):
+        return made
+    copy, steps = made
     return _written(Copy(item.uri, path, steps, new=True), copy)
 
 

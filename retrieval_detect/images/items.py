@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePath
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, TypeVar
 
 from retrieval_detect.errors import ImageError
 from retrieval_detect.names import printable
-from retrieval_detect.types import ImageItem
+from retrieval_detect.types import Failure, ImageItem
+
+T = TypeVar("T")
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jxl"}
@@ -20,6 +23,7 @@ that they are reported as not supported, not passed over in silence."""
 
 MAX_FILE_BYTES = 1 << 30
 """Larger files are refused unread."""
+UNREADABLE = "unreadable"
 
 
 def suffix_of(name: str) -> str:
@@ -47,6 +51,16 @@ def failed_item(uri: str, message: str) -> ImageItem:
     return ImageItem(printable(uri), partial(_fail, message))
 
 
+def attempted(item: ImageItem, work: Callable[[bytes], T]) -> T | Failure:
+    """What ``work`` makes of an image's bytes, or why they cannot be read or used."""
+    try:
+        return work(item.read())
+    except ImageError as error:
+        return Failure(item.uri, error.reason, error.in_full)
+    except OSError as error:
+        return Failure(item.uri, UNREADABLE, f"the file cannot be read: {error.strerror or error}")
+
+
 def read_slice(stream: BinaryIO, size_bytes: int) -> bytes:
     """Exactly ``size_bytes`` from where ``stream`` stands, or an ``ImageError``."""
     if size_bytes > MAX_FILE_BYTES:
@@ -62,10 +76,10 @@ def _read_file(path: Path) -> bytes:
     try:
         stream = path.open("rb")
     except ValueError as error:  # a NUL in the name: a table may give any
-        raise ImageError(f"no file can have this name: {error}", reason="unreadable") from error
+        raise ImageError(f"no file can have this name: {error}", reason=UNREADABLE) from error
     with stream:
         return read_slice(stream, os.fstat(stream.fileno()).st_size)
 
 
 def _fail(message: str) -> NoReturn:
-    raise ImageError(message, reason="unreadable")
+    raise ImageError(message, reason=UNREADABLE)

@@ -10,6 +10,7 @@ import numpy as np
 from retrieval_detect.errors import ImageError, LabelConflict
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.decode import decode
+from retrieval_detect.images.items import UNREADABLE, attempted
 from retrieval_detect.names import spelling
 from retrieval_detect.types import Failure
 
@@ -44,7 +45,12 @@ class LabelledImages:
 
 def survey(images: Sequence[tuple[ImageItem, bool]], pool: Executor) -> LabelledImages:
     """Read and decode every image once. The same file under both labels raises ``LabelConflict``."""
-    results = list(pool.map(_content, [item for item, _ in images]))
+
+    def decodable(data: bytes) -> bytes:
+        decode(data)
+        return content_id(data)
+
+    results = list(pool.map(lambda image: attempted(image[0], decodable), images))
     good = [
         (item, fake, content)
         for (item, fake), content in zip(images, results, strict=True)
@@ -90,26 +96,14 @@ def refuse_both_labels(conflicts: Sequence[str], outcome: str) -> None:
 
 def pixels(item: ImageItem) -> UInt8:
     """Read and decode: uint8 (height, width, 3), or an ``ImageError`` that names the image."""
-    return _decoded(item)[1]
-
-
-def _decoded(item: ImageItem) -> tuple[bytes, UInt8]:
     try:
-        data = item.read()
-        return data, decode(data).rgb
+        return decode(item.read()).rgb
     except OSError as error:
         message = f"the file cannot be read: {error.strerror or error}"
-        raise ImageError(message, reason="unreadable", uri=item.uri) from error
+        raise ImageError(message, reason=UNREADABLE, uri=item.uri) from error
     except ImageError as error:
         error.uri = item.uri
         raise
-
-
-def _content(item: ImageItem) -> bytes | Failure:
-    try:
-        return content_id(_decoded(item)[0])
-    except ImageError as error:
-        return Failure(item.uri, error.reason, error.in_full)
 
 
 def _first_folder(relative: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from retrieval_detect.errors import ImageError
 from retrieval_detect.images.content_id import content_id
+from retrieval_detect.images.items import attempted
 from retrieval_detect.images.labelled import refuse_both_labels
 from retrieval_detect.images.laundering import CROPS, MAX_CROPS, stored_views
 from retrieval_detect.names import named
@@ -118,10 +118,9 @@ def plan(
     for item, given in inputs:
         facts = named(given)
         progress(1)
-        try:
-            identity = content_id(item.read())
-        except (OSError, ImageError) as error:
-            failures.append(_unreadable(item, error))
+        identity = attempted(item, content_id)
+        if isinstance(identity, Failure):
+            failures.append(identity)
             continue
         earlier = first.setdefault(identity, Planned(item, facts, identity))
         repeated += earlier.item is not item
@@ -205,9 +204,3 @@ def _purged(planned: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]
         return set()
     key, digests = snapshot.manifest.purge.key, frozenset(snapshot.manifest.purge.digests)
     return {p.content_id for p in planned if keyed_digest(key, p.content_id) in digests}
-
-
-def _unreadable(item: ImageItem, error: OSError | ImageError) -> Failure:
-    if isinstance(error, ImageError):
-        return Failure(item.uri, error.reason, error.in_full)
-    return Failure(item.uri, "unreadable", error.strerror or str(error))

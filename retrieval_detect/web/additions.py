@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from retrieval_detect.errors import ImageError, LabelConflict, UsageError
+from retrieval_detect.errors import LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
+from retrieval_detect.images.items import attempted
 from retrieval_detect.report.words import regression_lines
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.measure import Reviewer
@@ -133,11 +134,11 @@ class Teacher:
     def _decoded(self, items: Sequence[ImageItem]) -> tuple[list[ImageItem], list[Failure]]:
         good, bad = [], []
         for item in items:
-            try:
-                self._decoders.read(item.read())
+            found = attempted(item, self._decoders.read)
+            if isinstance(found, Failure):
+                bad.append(found)
+            else:
                 good.append(item)
-            except ImageError as error:
-                bad.append(Failure(item.uri, error.reason, error.in_full))
             self._lane.beat()
         return good, bad
 
