@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.heads.base import Head, option, quiet, require_both
-from retrieval_detect.heads.stopping import split_for_stopping
+from retrieval_detect.heads.stopping import finite, parted
 from retrieval_detect.scoring.likelihood import cllr, fit_likelihood_ratio
 
 if TYPE_CHECKING:
@@ -64,10 +64,6 @@ class TextHead(Head):
     patience: int = option(5, "Epochs without a better loss on rows set aside; 0: train all epochs.", low=0)
     shots: int = option(0, "Images a class, drawn by the seed, for all epochs; 0 takes all.", low=0)
 
-    def __post_init__(self) -> None:
-        self._learnt: dict[str, NDArray[Any]] = {}
-        self._course: dict[str, Any] = {}
-
     @abstractmethod
     def _inputs(self, rows: TrainingSet) -> Float32:
         """What it reads of the rows, float32 (n, d)."""
@@ -94,24 +90,6 @@ class TextHead(Head):
         self._course = {"classes": examples.classes, "rows": len(rows), "trial": trial, **course}
         return self
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """See ``Head``."""
-        return self._learnt
-
-    def facts(self) -> dict[str, Any]:
-        """Classes of fakes, number of rows, losses epoch by epoch, of the trial before, too."""
-        return self._course
-
-    def restore_facts(self, facts: Mapping[str, Any]) -> None:
-        """See ``Head``."""
-        self._course = dict(facts)
-
-    def learnt(self, name: str) -> NDArray[Any]:
-        """One of the arrays that ``fit`` found; ``UsageError`` before it."""
-        if not self._learnt:
-            raise UsageError("this head was not fitted", hint="Call fit, or read one from its files.")
-        return self._learnt[name]
-
     # ------------------------------------------------------------ which rows, how long
 
     def _drawn(self, rows: TrainingSet) -> Int64:
@@ -132,10 +110,10 @@ class TextHead(Head):
         """After how many epochs detection of the rows set aside was best, and the course of that trial."""
         from torch import from_numpy, no_grad
 
-        fit, stop = split_for_stopping(rows, seed=self.seed)
-        both = all(len(np.unique(rows.fake[part])) == 2 for part in (fit, stop))
-        if self.shots or not self.patience or not both:
+        parts = parted(rows, seed=self.seed)
+        if self.shots or not self.patience or parts is None:
             return self.epochs, {}
+        fit, stop = parts
         model, examples = start(x[fit], rows.take(fit))
         aside, fake = from_numpy(x[stop]).to(examples.x.device), rows.fake[stop]
 
@@ -174,9 +152,9 @@ class TextHead(Head):
             ):
                 optimizer.param_groups[0]["lr"] = self._rate(epoch + step / steps, len(examples.y) / steps)
                 total += self._step(model, examples, chosen.to(examples.y.device), optimizer)
-            losses.append(_finite(total / len(examples.y), epoch))
+            losses.append(finite(total / len(examples.y), epoch))
             if held_out is not None:
-                aside.append(_finite(held_out(), epoch))
+                aside.append(finite(held_out(), epoch))
             progress(_told(epoch, self.epochs if held_out else until, losses, aside))
             if aside and epoch - self._best(aside) >= self.patience:
                 break
@@ -257,14 +235,6 @@ def _recalibrated_loss(scores: NDArray[np.float64], fake: Bool) -> float:
     fakes, reals = scores[fake], scores[~fake]
     ratio = fit_likelihood_ratio(fakes, reals)
     return cllr(ratio(fakes), ratio(reals))
-
-
-def _finite(loss: float, epoch: int) -> float:
-    if not math.isfinite(loss):
-        raise UsageError(
-            f"the loss is not finite after epoch {epoch + 1}", hint="Train at a lower rate: --set lr=RATE"
-        )
-    return loss
 
 
 def _told(epoch: int, of: int, losses: list[float], aside: list[float]) -> str:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_detect.heads._training import TextHead, Trainable
-from retrieval_detect.heads.base import checked, normalised, option
-from retrieval_detect.heads.linear import encoded
+from retrieval_detect.heads.base import checked, encoded, normalised, option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 TEMPLATE = "a {} photo."
-_ARRAYS = ("down", "up", "text", "logit_scale")
 
 
 @dataclass(eq=False)
@@ -40,11 +38,6 @@ class AdapterHead(TextHead):
     layer: str = option("proj", "Stored layer it reads; texts must have its dimension.")
     ratio: float = option(0.4, "Share of the adapter in the sum with the vector itself.", low=0.0, high=1.0)
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The one layer."""
-        return (self.layer,)
-
     def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
         """See ``Head``."""
         down, up, text = (self.learnt(name).astype(np.float64) for name in ("down", "up", "text"))
@@ -54,16 +47,11 @@ class AdapterHead(TextHead):
         score: Float64 = float(self.learnt("logit_scale")[0]) * z.astype(np.float64) @ (text[1] - text[0])
         return score
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See ``Head``."""
-        arrays = {name: state[name] for name in _ARRAYS}
-        down = arrays["down"]
+    def _fits(self, state: Mapping[str, NDArray[Any]]) -> bool:
+        down = state["down"]
         shapes = (down.shape, down.shape[::-1], (2, *down.shape[1:]), (1,))
-        if down.ndim != 2 or tuple(array.shape for array in arrays.values()) != shapes:
-            raise ValueError("an adapter is two matrices, two texts and one scale that fit together")
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise ValueError("an array of this head is not finite")
-        self._learnt = arrays
+        found = tuple(state[name].shape for name in ("down", "up", "text", "logit_scale"))
+        return down.ndim == 2 and found == shapes
 
     def _inputs(self, rows: TrainingSet) -> Float32:
         return encoded(rows, self.layer)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = "retrieval-detect/head"
 VERSION = 1
+PROJ = "proj"
 
 _NAMES_IN = {"prototype": "names", "caption": "classes"}
 """Which of a head's facts lists generators and sources, by its kind; the others keep no names."""
@@ -52,6 +53,10 @@ class Head(ABC):
 
     seed: int = option(0, "Seed of everything drawn at random.", low=0)
 
+    def __post_init__(self) -> None:
+        self._learnt: dict[str, NDArray[Any]] = {}
+        self._course: dict[str, Any] = {}
+
     @property
     def cheap(self) -> bool:
         """Whether it is refitted in passing when references are added."""
@@ -63,9 +68,9 @@ class Head(ABC):
         return ()
 
     @property
-    @abstractmethod
     def layers(self) -> tuple[str, ...]:
-        """The stored layers it reads."""
+        """The stored layers it reads: that of its option ``layer``, or ``proj``, in which texts lie, too."""
+        return (getattr(self, "layer", PROJ),)
 
     @abstractmethod
     def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:
@@ -89,20 +94,35 @@ class Head(ABC):
         """
         return None
 
-    @abstractmethod
+    # ------------------------------------------------------------ what was learnt
+
+    def learnt(self, name: str) -> NDArray[Any]:
+        """One of the arrays that ``fit`` found; ``UsageError`` before it."""
+        if not self._learnt:
+            raise UsageError("this head was not fitted", hint="Call fit, or read one from its files.")
+        return self._learnt[name]
+
     def state(self) -> dict[str, NDArray[Any]]:
         """What was learnt, as named arrays."""
+        return dict(self._learnt)
 
-    @abstractmethod
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Inverse of ``state``; raises ``KeyError`` or ``ValueError`` on foreign arrays."""
+        if not self._fits(state) or not all(np.isfinite(array).all() for array in state.values()):
+            raise ValueError(f"the arrays of this {self.kind} head do not fit together, or one is not finite")
+        self._learnt = {name: np.array(array) for name, array in state.items()}
+
+    @abstractmethod
+    def _fits(self, state: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether arrays are of the shapes and types that this kind learns."""
 
     def facts(self) -> dict[str, Any]:
         """What else must be kept, as plain JSON types: names of classes, epochs run, losses."""
-        return {}
+        return dict(self._course)
 
-    def restore_facts(self, facts: Mapping[str, Any]) -> None:  # noqa: B027 - most kinds have none
-        """Inverse of ``facts``."""
+    def restore_facts(self, facts: Mapping[str, Any]) -> None:
+        """Inverse of ``facts``; raises ``ValueError`` where they do not fit the arrays, restored before."""
+        self._course = dict(facts)
 
     # ------------------------------------------------------------ files
 
@@ -164,6 +184,14 @@ def checked(vectors: Mapping[str, Float32], layer: str, d: int) -> Float32:
     if not np.isfinite(x).all():
         raise VectorError("a vector is not finite", hint="Embed this image again.")
     return x
+
+
+def encoded(rows: TrainingSet, layer: str) -> Float32:
+    """One layer of the rows as the network gave it, float32 (n, d), NOT unit norm."""
+    if layer not in rows.vectors:
+        raise UsageError(f"layer {layer!r} is not among the vectors to train on")
+    x = rows.as_encoded(layer)
+    return checked({layer: x}, layer, x.shape[1])
 
 
 def normalised(x: Float32) -> Float32:

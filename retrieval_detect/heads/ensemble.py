@@ -54,14 +54,8 @@ class EnsembleHead(Head):
     rule: str = option("logit-mean", "How scores are combined.", choices=RULES)
 
     def __post_init__(self) -> None:
-        self._members: tuple[str, ...] = ()
-        self._votes: Mapping[str, str] = {}
+        super().__post_init__()
         self.projection: str | None = None
-        self._slopes: Float64 = np.empty(0)
-        self._intercepts: Float64 = np.empty(0)
-        self._weights: Float64 = np.empty(0)
-        self._bias = 0.0
-        self._penalty: float | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -71,11 +65,12 @@ class EnsembleHead(Head):
     @property
     def members(self) -> tuple[str, ...]:
         """The methods it was fitted on, in the order of its weights."""
-        return self._members
+        return tuple(self._course.get("members", ()))
 
     def outdated(self) -> tuple[str, ...]:
         """The members whose scores meant something else when it learnt from them (``vote.REDEFINED``)."""
-        return tuple(m for m in self.members if self._votes.get(m) != REDEFINED.get(m))
+        votes = self._course.get("votes", {})
+        return tuple(m for m in self.members if votes.get(m) != REDEFINED.get(m))
 
     def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head``. ``rows.vectors`` : member → score, float32 (n, 1)."""
@@ -90,63 +85,50 @@ class EnsembleHead(Head):
         slopes, intercepts = np.transpose([_log_odds(column, rows.fake, counted) for column in scores.T])
         if not slopes.any():
             raise UsageError("no member tells fakes from photographs", hint="Choose other members.")
+        penalty, weights, bias = None, np.full(len(members), 1 / len(members)), 0.0
         if self.rule == "weights":
             logits = scores * slopes + intercepts
-            self._penalty = _best_penalty(logits, rows, counted, seed=self.seed)
-            self._weights, self._bias = _combined(logits, rows.fake, counted, penalty=self._penalty)
-        else:
-            self._weights, self._bias = np.full(len(members), 1 / len(members)), 0.0
-        self._members, self._slopes, self._intercepts = members, slopes, intercepts
-        self._votes = {member: REDEFINED[member] for member in members if member in REDEFINED}
+            penalty = _best_penalty(logits, rows, counted, seed=self.seed)
+            weights, bias = _combined(logits, rows.fake, counted, penalty=penalty)
+        self._learnt = {
+            "slopes": slopes,
+            "intercepts": intercepts,
+            "weights": weights,
+            "bias": np.array([bias]),
+        }
+        votes = {member: REDEFINED[member] for member in members if member in REDEFINED}
+        self._course = {"members": list(members), "penalty": penalty, "votes": votes}
         return self
 
     def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
         """See ``Head``. ``vectors`` : member → score, float32 (n, 1). Rises with every member's score."""
-        if not self.members:
-            raise UsageError("this head was not fitted", hint="Call fit, or read one from its files.")
+        slopes, intercepts = self.learnt("slopes"), self.learnt("intercepts")
         scores = np.concatenate([checked(vectors, member, 1) for member in self.members], axis=1)
-        logits = scores.astype(np.float64) * self._slopes + self._intercepts
+        logits = scores.astype(np.float64) * slopes + intercepts
         if self.rule == "soft-or":
             return _soft_or(logits)
-        combined: Float64 = logits @ self._weights + self._bias
+        combined: Float64 = logits @ self.learnt("weights") + self.learnt("bias")[0]
         return combined
 
     @property
     def weights(self) -> dict[str, float]:
         """Member → weight of its log-odds."""
-        return dict(zip(self.members, self._weights.tolist(), strict=True))
+        return dict(zip(self.members, self.learnt("weights").tolist(), strict=True))
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Slope, intercept and weight of each member, and the bias."""
-        return {
-            "slopes": self._slopes,
-            "intercepts": self._intercepts,
-            "weights": self._weights,
-            "bias": np.array([self._bias]),
-        }
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See ``Head``."""
-        columns = [state[name].astype(np.float64) for name in ("slopes", "intercepts", "weights")]
-        bias = float(state["bias"][0])
-        even = len({column.shape for column in columns}) == 1 and columns[0].ndim == 1
-        if not even or not np.isfinite([*columns, np.full_like(columns[0], bias)]).all():
-            raise ValueError("the arrays of an ensemble do not fit together")
-        self._slopes, self._intercepts, self._weights = columns
-        self._bias = bias
+    def _fits(self, state: Mapping[str, NDArray[Any]]) -> bool:
+        shapes = {state[name].shape for name in ("slopes", "intercepts", "weights")}
+        return len(shapes) == 1 and len(shapes.pop()) == 1 and state["bias"].shape == (1,)
 
     def facts(self) -> dict[str, Any]:
         """The members, in the order of the arrays, the penalty chosen, and what the scores were of."""
-        of = {"votes": dict(self._votes), "projection": self.projection}
-        return {"members": list(self.members), "penalty": self._penalty} | of
+        return {**super().facts(), "projection": self.projection}
 
     def restore_facts(self, facts: Mapping[str, Any]) -> None:
         """See ``Head``."""
-        members = tuple(str(member) for member in facts["members"])
-        if len(members) != len(self._slopes):
-            raise ValueError(f"{len(members)} members for {len(self._slopes)} weights")
-        self._members, self._penalty = members, facts["penalty"]
-        self._votes, self.projection = dict(facts.get("votes", {})), facts.get("projection")
+        if len(facts["members"]) != len(self.learnt("slopes")):
+            raise ValueError(f"{len(facts['members'])} members for {len(self.learnt('slopes'))} weights")
+        super().restore_facts({"votes": {}, **facts})
+        self.projection = self._course.pop("projection", None)
 
 
 def _log_odds(scores: Float32, fake: Bool, counted: Float64) -> tuple[float, float]:

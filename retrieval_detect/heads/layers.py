@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.base import Head, Progress, checked, option, quiet, require_both
-from retrieval_detect.heads.stopping import split_for_stopping
+from retrieval_detect.heads.stopping import parted, train_to_the_best
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,15 +49,11 @@ class LayersHead(Head):
     lr: float = option(1e-3, "Learning rate (Adam).", low=0.0)
     batch: int = option(128, "References a step.", low=2)
 
-    def __post_init__(self) -> None:
-        self._layers: tuple[str, ...] = ()
-        self._state: dict[str, Float32] = {}
-        self._course: dict[str, Any] = {}
-
     @property
     def layers(self) -> tuple[str, ...]:
         """Those it was fitted on; before that, those asked for."""
-        return self._layers or tuple(name.strip() for name in self.layers_read.split(",") if name.strip())
+        asked = tuple(name.strip() for name in self.layers_read.split(",") if name.strip())
+        return tuple(self._course.get("layers", asked))
 
     def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head.fit``; stops on other generators and sources than it learns from."""
@@ -71,39 +67,44 @@ class LayersHead(Head):
                 hint=f"Given: {', '.join(rows.vectors)}",
             )
         require_both(rows)
-        inputs = [torch.from_numpy(rows.as_encoded(layer)) for layer in layers]
-        fit, stop = _parts(rows, self.seed)
+        everything = np.ones(len(rows), bool)
+        fit, stop = parted(rows, seed=self.seed) or (everything, ~everything)
+        fitted_on: list[Tensor] = []
+        set_aside: list[Tensor] = []
+        for layer in layers:
+            x = torch.from_numpy(rows.as_encoded(layer))
+            fitted_on.append(x[fit])
+            set_aside.append(x[stop])
+        fake = torch.from_numpy(rows.fake)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            parameters = self._new(inputs)
-            course = self._train(parameters, (inputs, torch.from_numpy(rows.fake)), (fit, stop), progress)
-        self._state = {name: value.detach().numpy() for name, value in parameters.items()}
-        self._layers, self._course = layers, course
+            parameters = self._new(fitted_on)
+            course = self._train(parameters, (fitted_on, fake[fit]), (set_aside, fake[stop]), progress)
+        self._learnt = {name: value.detach().numpy() for name, value in parameters.items()}
+        self._course = {"layers": list(layers)}
+        self._course |= {"importance": self.importance(), **course}
         return self
 
     def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
         """Logit of n images, float64 (n,), positive = fake."""
         import torch
 
-        if not self._state:
-            raise UsageError("this head has not been trained", hint="Train it: rd train layers --name NAME")
-        widths = [self._state[f"first{i}.weight"].shape[1] for i in range(len(self._layers))]
+        n_layers = len(self.learnt("importance"))
+        widths = [self.learnt(f"first{i}.weight").shape[1] for i in range(n_layers)]
         inputs = [
-            torch.from_numpy(checked(vectors, layer, d))
-            for layer, d in zip(self._layers, widths, strict=True)
+            torch.from_numpy(checked(vectors, layer, d)) for layer, d in zip(self.layers, widths, strict=True)
         ]
-        parameters = {name: torch.from_numpy(array) for name, array in self._state.items()}
+        parameters = {name: torch.from_numpy(array) for name, array in self.state().items()}
         with torch.inference_mode():
-            chunks = zip(*(torch.split(x, _SCORED_AT_ONCE) for x in inputs), strict=True)
-            scores = [forward(parameters, chunk)[0].double().numpy() for chunk in chunks]
+            scores = [forward(parameters, chunk)[0].double().numpy() for chunk in _chunks(inputs)]
         return np.concatenate([np.empty(0), *scores])
 
     def importance(self) -> dict[str, float]:
         """Layer → its weight, averaged over dimensions; they add up to 1."""
-        raw = self._state["importance"].astype(np.float64)
+        raw = self.learnt("importance").astype(np.float64)
         weights = np.exp(raw - raw.max(axis=0))
         shares = (weights / weights.sum(axis=0)).mean(axis=1)
-        return dict(zip(self._layers, shares.tolist(), strict=True))
+        return dict(zip(self.layers, shares.tolist(), strict=True))
 
     # ------------------------------------------------------------ training
 
@@ -123,42 +124,41 @@ class LayersHead(Head):
     def _train(
         self,
         parameters: dict[str, Tensor],
-        data: tuple[list[Tensor], Tensor],
-        parts: tuple[Tensor, Tensor],
+        fit: tuple[list[Tensor], Tensor],
+        stop: tuple[list[Tensor], Tensor],
         progress: Progress,
     ) -> dict[str, Any]:
-        """Leave ``parameters`` as they were when the rows set aside were told apart best."""
         import torch
 
-        (inputs, fake), (fit, stop) = data, parts
-        weights = _balanced(fake[fit])
+        (inputs, fake), weights = fit, _balanced(fit[1])
         optimiser = torch.optim.Adam(parameters.values(), lr=self.lr)
-        losses: list[float] = []
-        held_out: list[float] = []
-        best = {name: value.detach().clone() for name, value in parameters.items()}
-        for epoch in range(1, self.epochs + 1):
+
+        def epoch() -> float:
             total = 0.0
-            for batch in torch.split(torch.randperm(len(fit)), self.batch):
-                rows = fit[batch]
-                loss = self._loss(parameters, [x[rows] for x in inputs], fake[rows], weights[batch])
+            for rows in torch.split(torch.randperm(len(fake)), self.batch):
+                loss = self._loss(parameters, [x[rows] for x in inputs], fake[rows], weights[rows])
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 total += loss.item()
-            if not np.isfinite(total):
-                raise UsageError(f"training diverged in epoch {epoch}", hint=f"Set lr below {self.lr:g}.")
-            losses.append(total / len(fit))
-            held_out.append(_held_out(parameters, inputs, fake, stop))
-            progress(f"epoch {epoch}: loss {losses[-1]:.4f}, held out {held_out[-1]:.4f}")
-            if np.argmin(held_out) == epoch - 1 or not len(stop):
-                best = {name: value.detach().clone() for name, value in parameters.items()}
-            elif epoch - 1 - int(np.argmin(held_out)) >= self.patience:
-                break
-        with torch.no_grad():
-            for name, value in parameters.items():
-                value.copy_(best[name])
-        chosen = int(np.argmin(held_out)) + 1 if len(stop) else len(losses)
-        return {"epochs_run": len(losses), "epoch": chosen, "losses": losses, "held_out": held_out}
+            return total / len(fake)
+
+        def held_out() -> float:
+            labels = stop[1]
+            with torch.no_grad():
+                scores = torch.cat([forward(parameters, chunk)[0] for chunk in _chunks(stop[0])])
+                return torch.nn.functional.binary_cross_entropy_with_logits(
+                    scores, labels.float(), weight=_balanced(labels)
+                ).item()
+
+        return train_to_the_best(
+            parameters,
+            epoch,
+            held_out if len(stop[1]) else None,
+            epochs=self.epochs,
+            patience=self.patience,
+            progress=progress,
+        )
 
     def _loss(self, parameters: Parameters, inputs: list[Tensor], fake: Tensor, weights: Tensor) -> Tensor:
         from torch.nn import functional
@@ -169,29 +169,15 @@ class LayersHead(Head):
         )
         return entropy + self.xi * contrastive(functional.normalize(z), fake)
 
-    # ------------------------------------------------------------ files
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Maps, float32 (out, in), and ``importance``, float32 (layers, width), before the softmax."""
-        return dict(self._state)
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See ``Head.restore``."""
-        width = state["importance"].shape[1]
-        if state["head2.weight"].shape != (1, width) or not all(np.isfinite(a).all() for a in state.values()):
-            raise ValueError("the arrays of this head do not fit together")
-        self._state = {name: np.array(array, dtype=np.float32) for name, array in state.items()}
-
-    def facts(self) -> dict[str, Any]:
-        """Layers in their order, the importance of each, epochs and losses."""
-        return {"layers": list(self._layers), "importance": self.importance(), **self._course}
+    def _fits(self, state: Mapping[str, NDArray[Any]]) -> bool:
+        right = state["head2.weight"].shape == (1, state["importance"].shape[1])
+        return right and all(array.dtype == np.float32 for array in state.values())
 
     def restore_facts(self, facts: Mapping[str, Any]) -> None:
         """See ``Head.restore_facts``."""
-        self._layers = tuple(facts["layers"])
-        if len(self._layers) != len(self._state["importance"]):
+        if len(facts["layers"]) != len(self.learnt("importance")):
             raise ValueError("the arrays of this head are for another number of layers")
-        self._course = {name: facts[name] for name in ("epochs_run", "epoch", "losses", "held_out")}
+        super().restore_facts(facts)
 
 
 def _same(x: Tensor) -> Tensor:
@@ -236,33 +222,14 @@ def contrastive(z: Tensor, fake: Tensor) -> Tensor:
     return -((positives * log_share).sum(1) / positives.sum(1).clamp(min=1)).mean()
 
 
-def _parts(rows: TrainingSet, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions to fit on and to stop by; none to stop by where the rows cannot be parted."""
+def _chunks(inputs: Sequence[Tensor]) -> Iterable[Sequence[Tensor]]:
+    """Some thousand images at a time: one (n, d) a layer."""
     import torch
 
-    fit, stop = split_for_stopping(rows, seed=seed)
-    if any(len(np.unique(rows.fake[part])) < 2 for part in (fit, stop)):
-        fit, stop = np.ones(len(rows), bool), np.zeros(len(rows), bool)
-    return torch.from_numpy(np.flatnonzero(fit)), torch.from_numpy(np.flatnonzero(stop))
+    return zip(*(torch.split(x, _SCORED_AT_ONCE) for x in inputs), strict=True)
 
 
 def _balanced(fake: Tensor) -> Tensor:
     """Weights, mean 1, that give both labels the same sum."""
     share = fake.float().mean()
     return fake.float() / (2 * share) + (~fake).float() / (2 * (1 - share))
-
-
-def _held_out(parameters: Parameters, inputs: list[Tensor], fake: Tensor, stop: Tensor) -> float:
-    import torch
-    from torch.nn import functional
-
-    if not len(stop):
-        return 0.0
-    with torch.no_grad():
-        scores = torch.cat(
-            [forward(parameters, [x[rows] for x in inputs])[0] for rows in torch.split(stop, _SCORED_AT_ONCE)]
-        )
-        labels = fake[stop]
-        return functional.binary_cross_entropy_with_logits(
-            scores, labels.float(), weight=_balanced(labels)
-        ).item()

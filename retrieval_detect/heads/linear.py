@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from retrieval_detect.errors import UsageError, VectorError
-from retrieval_detect.heads.base import Head, checked, normalised, option, quiet, require_both
-from retrieval_detect.heads.stopping import split_for_stopping
+from retrieval_detect.heads.base import Head, checked, encoded, normalised, option, quiet, require_both
+from retrieval_detect.heads.stopping import parted
 from retrieval_detect.scoring.weights import reference_weights
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from retrieval_detect.heads.base import Progress
     from retrieval_detect.store.training import TrainingSet
-    from retrieval_detect.types import Bool, Float32
+    from retrieval_detect.types import Float32
 
     Float64 = NDArray[np.float64]
 
@@ -37,39 +37,34 @@ GAINS = (1e-3, 2e-3)
 
 
 class LinearScore(Head):
-    """Heads whose score is x · weight + bias. ``weight`` : float32 (d,), ``bias`` : float32 (1,)."""
+    """Heads whose score is x · weight + bias."""
 
     layer: str
-    weight: Float32 = np.empty(0, np.float32)
-    bias: Float32 = np.zeros(1, np.float32)
+
+    @property
+    def weight(self) -> Float32:
+        """float32 (d,)."""
+        return self.learnt("weight")
+
+    @property
+    def bias(self) -> Float32:
+        """float32 (1,)."""
+        return self.learnt("bias")
 
     @property
     @abstractmethod
     def unit(self) -> bool:
         """Whether x is the vector at unit norm, or as the network gave it."""
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The one layer."""
-        return (self.layer,)
-
     def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
         """See ``Head``."""
-        x = checked(vectors, self.layer, len(fitted(self.weight)))
+        x = checked(vectors, self.layer, len(self.weight))
         x = normalised(x) if self.unit else x
         score: Float64 = x.astype(np.float64) @ self.weight.astype(np.float64) + self.bias
         return score
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """``weight`` and ``bias``."""
-        return {"weight": self.weight, "bias": self.bias}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See ``Head``."""
-        weight, bias = state["weight"], state["bias"]
-        if weight.ndim != 1 or bias.shape != (1,) or not (np.isfinite(weight).all() and np.isfinite(bias[0])):
-            raise ValueError("a linear head is one finite weight a dimension, and a bias")
-        self.weight, self.bias = weight.astype(np.float32), bias.astype(np.float32)
+    def _fits(self, state: Mapping[str, NDArray[Any]]) -> bool:
+        return state["weight"].ndim == 1 and state["bias"].shape == (1,)
 
 
 @dataclass(eq=False)
@@ -97,9 +92,6 @@ class LinearHead(LinearScore):
     normalise: bool = option(True, "Unit vectors, coordinates standardised (lbfgs).")
     balanced: bool = option(True, "Labels, generators and sources count alike (lbfgs).")
 
-    def __post_init__(self) -> None:
-        self._course: dict[str, Any] = {}
-
     @property
     def cheap(self) -> bool:
         """The optimum is found in seconds; weights that were imported must stay what they are."""
@@ -122,16 +114,8 @@ class LinearHead(LinearScore):
                 weight, bias, self._course = _trained(x, rows, seed=self.seed, progress=progress)
             case other:
                 raise UsageError(f"there is no optimizer {other!r}", hint="Choose lbfgs or adamw.")
-        self.weight, self.bias = weight.astype(np.float32), np.array([bias], np.float32)
+        self._learnt = {"weight": weight.astype(np.float32), "bias": np.array([bias], np.float32)}
         return self
-
-    def facts(self) -> dict[str, Any]:
-        """How the fit went."""
-        return self._course
-
-    def restore_facts(self, facts: Mapping[str, Any]) -> None:
-        """See ``Head``."""
-        self._course = dict(facts)
 
     def _optimum(self, x: Float32, rows: TrainingSet) -> tuple[Float64, float, dict[str, Any]]:
         from sklearn.linear_model import LogisticRegression
@@ -155,14 +139,6 @@ class LinearHead(LinearScore):
 
 
 # ---------------------------------------------------------------- what linear heads share
-
-
-def encoded(rows: TrainingSet, layer: str) -> Float32:
-    """One layer of the rows as the network gave it, float32 (n, d), NOT unit norm."""
-    if layer not in rows.vectors:
-        raise UsageError(f"layer {layer!r} is not among the vectors to train on")
-    x = rows.as_encoded(layer)
-    return checked({layer: x}, layer, x.shape[1])
 
 
 def unit_rows(rows: TrainingSet, layer: str) -> Float32:
@@ -196,13 +172,6 @@ def row_shares(rows: TrainingSet) -> Float64:
         _, image, copies = np.unique(pairs, axis=1, return_inverse=True, return_counts=True)
         shares[of] = np.exp(log_weights) / copies[image.reshape(-1)]
     return shares
-
-
-def fitted(learnt: Float32) -> Float32:
-    """``learnt`` itself; a ``UsageError`` where there is nothing in it yet."""
-    if not learnt.size:
-        raise UsageError("this head was not fitted", hint="Call fit, or read one from its files.")
-    return learnt
 
 
 class converging(warnings.catch_warnings):  # noqa: N801 - reads as a statement
@@ -242,7 +211,8 @@ def _trained(
 ) -> tuple[Float64, float, dict[str, Any]]:
     import torch
 
-    fit, stop = _parts(rows, seed)
+    everything = np.ones(len(rows), bool)
+    fit, stop = parted(rows, seed=seed) or (everything, everything)
     vectors, fake = torch.from_numpy(x), torch.from_numpy(rows.fake.astype(np.float32))
     best, course, schedule = (-1.0, np.empty(0), 0.0), {}, _Schedule()
     for epoch, (loss, layer) in enumerate(_epochs(vectors[fit], fake[fit], schedule, seed=seed), 1):
@@ -256,15 +226,6 @@ def _trained(
         if schedule.over:
             break
     return best[1], best[2], course | {"epochs": epoch, "stopping_rows": int(stop.sum())}
-
-
-def _parts(rows: TrainingSet, seed: int) -> tuple[Bool, Bool]:
-    """Rows to fit and to stop by: the same ones, where too few are there to part."""
-    parts = split_for_stopping(rows, seed=seed)
-    if all(len(np.unique(rows.fake[part])) == 2 for part in parts):
-        return parts
-    everything = np.ones(len(rows), bool)
-    return everything, everything
 
 
 def _epochs(vectors: Any, fake: Any, schedule: _Schedule, *, seed: int) -> Iterator[tuple[float, Any]]:

@@ -10,8 +10,7 @@ import numpy as np
 
 from retrieval_detect.errors import EncoderError, UsageError
 from retrieval_detect.heads._training import TextHead, Trainable
-from retrieval_detect.heads.base import checked, normalised, option
-from retrieval_detect.heads.linear import encoded
+from retrieval_detect.heads.base import PROJ, checked, encoded, normalised, option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     Float64 = NDArray[np.float64]
 
-LAYER = "proj"
 REAL = "real"
 SPREAD = 0.02
 FILLER = "x"
@@ -38,11 +36,6 @@ class ContextHead(TextHead):
 
     context: int = option(16, "Learned vectors in the place of words, shared by all classes.", low=1, high=64)
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """``proj``: texts lie there, too."""
-        return (LAYER,)
-
     def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
         """Log-odds of fake: logsumexp of the fakes' logits − the logit of real. See ``Head``."""
         logits = self.logits(vectors)
@@ -52,18 +45,13 @@ class ContextHead(TextHead):
     def logits(self, vectors: Mapping[str, Float32]) -> Float64:
         """Real first, then every class of fakes: float64 (n, classes)."""
         text = self.learnt("text").astype(np.float64)
-        x = normalised(checked(vectors, LAYER, text.shape[1])).astype(np.float64)
+        x = normalised(checked(vectors, PROJ, text.shape[1])).astype(np.float64)
         scaled: Float64 = float(self.learnt("logit_scale")[0]) * x @ text.T
         return scaled
 
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See ``Head``."""
+    def _fits(self, state: Mapping[str, NDArray[Any]]) -> bool:
         text, context, scale = (state[name] for name in ("text", "context", "logit_scale"))
-        if text.ndim != 2 or len(text) < 2 or context.ndim != 2 or scale.shape != (1,):
-            raise ValueError("a prompt head is two texts or more, their context, and one scale")
-        if not all(np.isfinite(array).all() for array in (text, context, scale)):
-            raise ValueError("an array of this head is not finite")
-        self._learnt = {"text": text, "context": context, "logit_scale": scale}
+        return text.ndim == context.ndim == 2 and len(text) > 1 and scale.shape == (1,)
 
     def restore_facts(self, facts: Mapping[str, Any]) -> None:
         """See ``Head``."""
@@ -72,7 +60,7 @@ class ContextHead(TextHead):
         super().restore_facts(facts)
 
     def _inputs(self, rows: TrainingSet) -> Float32:
-        return normalised(encoded(rows, LAYER))
+        return normalised(encoded(rows, PROJ))
 
     def _start(self, text: TextTower, classes: Sequence[str]) -> Trainable:
         import torch

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.heads.base import Head, checked, normalised, option, quiet, require_both
-from retrieval_detect.heads.linear import encoded, fitted, row_shares
+from retrieval_detect.heads.base import Head, checked, encoded, normalised, option, quiet, require_both
+from retrieval_detect.heads.linear import row_shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,17 +49,6 @@ class PrototypeHead(Head):
     shrinkage: float = option(0.0, "Of the covariance (gaussian); 0: as Ledoit and Wolf.", low=0, high=1)
     concentration: float = option(0.0, "Of every direction (vmf); 0: as estimated.", low=0, high=1e6)
 
-    def __post_init__(self) -> None:
-        self._directions: Float32 = np.empty((0, 0), np.float32)
-        self._offsets: Float64 = np.empty(0)
-        self._fake: Bool = np.empty(0, bool)
-        self._names: list[str] = []
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The one layer."""
-        return (self.layer,)
-
     def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head``. A generator with one image is a generator."""
         require_both(rows)
@@ -76,60 +65,45 @@ class PrototypeHead(Head):
                 offsets = np.zeros(len(means))
             case other:
                 raise UsageError(f"there is no family {other!r}", hint="Choose gaussian or vmf.")
-        self._offsets = offsets + np.log(np.bincount(of, weights=row_shares(rows)))
         # Laid out as they are read back: products of the same numbers in another order may round otherwise.
-        self._directions = np.ascontiguousarray(directions, np.float32)
-        self._fake, self._names = fake, names
+        self._learnt = {
+            "directions": np.ascontiguousarray(directions, np.float32),
+            "offsets": offsets + np.log(np.bincount(of, weights=row_shares(rows))),
+            "fake": fake.astype(np.uint8),
+        }
+        self._course = {"names": names}
         return self
 
     def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
         """See ``Head``: the log-odds of fake, both labels alike likely beforehand."""
-        terms = self._terms(vectors)
-        score: Float64 = _logsumexp(terms[:, self._fake]) - _logsumexp(terms[:, ~self._fake])
+        terms, fake = self._terms(vectors)
+        score: Float64 = _logsumexp(terms[:, fake]) - _logsumexp(terms[:, ~fake])
         return score
 
     def attribution(self, vectors: Mapping[str, Float32]) -> tuple[list[str], Float64]:
         """Generators, and the chance of each if one of them made the image: float64 (n, G), rows sum to 1."""
-        terms = self._terms(vectors)[:, self._fake]
-        names = [name for name, fake in zip(self._names, self._fake.tolist(), strict=True) if fake]
+        terms, fake = self._terms(vectors)
+        terms = terms[:, fake]
+        names = [name for name, of_fakes in zip(self._course["names"], fake, strict=True) if of_fakes]
         return names, np.exp(terms - _logsumexp(terms)[:, None])
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """One row a generator and source: a_g, b_g with log pi_g, and which of both it is."""
-        return {
-            "directions": self._directions,
-            "offsets": self._offsets,
-            "fake": self._fake.astype(np.uint8),
-        }
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See ``Head``."""
+    def _fits(self, state: Mapping[str, NDArray[Any]]) -> bool:
         directions, offsets, fake = (state[name] for name in ("directions", "offsets", "fake"))
-        fits = directions.ndim == 2 and offsets.shape == fake.shape == (len(directions),)
-        if not fits or not (np.isfinite(directions).all() and np.isfinite(offsets).all()):
-            raise ValueError("the arrays of a prototype head do not fit together")
-        if len(np.unique(fake.astype(bool))) < 2:
-            raise ValueError("a prototype head has prototypes of both labels")
-        self._directions, self._offsets = directions.astype(np.float32), offsets.astype(np.float64)
-        self._fake = fake.astype(bool)
-
-    def facts(self) -> dict[str, Any]:
-        """The names of the rows."""
-        return {"names": self._names}
+        even = directions.ndim == 2 and offsets.shape == fake.shape == (len(directions),)
+        return even and len(np.unique(fake.astype(bool))) == 2
 
     def restore_facts(self, facts: Mapping[str, Any]) -> None:
         """See ``Head``."""
-        names = [str(name) for name in facts["names"]]
-        if len(names) != len(self._offsets):
-            raise ValueError(f"{len(names)} names for {len(self._offsets)} prototypes")
-        self._names = names
+        if len(facts["names"]) != len(self.learnt("offsets")):
+            raise ValueError(f"{len(facts['names'])} names for {len(self.learnt('offsets'))} prototypes")
+        super().restore_facts(facts)
 
-    def _terms(self, vectors: Mapping[str, Float32]) -> Float64:
-        """Log pi_g + log p_g(x), less what all g share; float64 (n, G)."""
-        directions = fitted(self._directions)
+    def _terms(self, vectors: Mapping[str, Float32]) -> tuple[Float64, Bool]:
+        """Log pi_g + log p_g(x), less what all g share, float64 (n, G); and which g are generators, (G,)."""
+        directions = self.learnt("directions")
         x = normalised(checked(vectors, self.layer, directions.shape[1]))
-        terms: Float64 = x.astype(np.float64) @ directions.T.astype(np.float64) + self._offsets
-        return terms
+        terms = x.astype(np.float64) @ directions.T.astype(np.float64) + self.learnt("offsets")
+        return terms, self.learnt("fake").astype(bool)
 
     def _gaussian(self, x: Float64, kin: Int64, means: Float64) -> tuple[Float64, Float64]:
         covariance = _within(x, kin, shrinkage=self.shrinkage)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from retrieval_detect.errors import UsageError, VectorError
-from retrieval_detect.heads.base import Head, Progress, checked, normalised, option, quiet
-from retrieval_detect.heads.stopping import split_for_stopping
+from retrieval_detect.errors import UsageError
+from retrieval_detect.heads.base import PROJ, Head, Progress, checked, encoded, normalised, option, quiet
+from retrieval_detect.heads.stopping import split_for_stopping, train_to_the_best
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Parameters = Mapping[str, Tensor]
 
 CATEGORIES = ("terrible", "bad", "poor", "average", "good", "perfect")
-LAYER = "proj"
 HIDDEN = 512
 FEWEST = 10
 _CONTEXT_SPREAD = 0.02
@@ -69,15 +68,6 @@ class QualityHead(Head):
     lr: float = option(0.002, "Learning rate at the start (SGD, cosine).", low=0.0)
     batch: int = option(32, "Images a step.", low=1)
 
-    def __post_init__(self) -> None:
-        self._state: dict[str, Float32] = {}
-        self._course: dict[str, Any] = {}
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """``proj``: text features lie in the same space."""
-        return (LAYER,)
-
     def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """Refused: labels say nothing of quality."""
         raise UsageError(
@@ -104,18 +94,20 @@ class QualityHead(Head):
         if min(fit.sum(), stop.sum()) < 2 or not np.ptp(targets[fit]):
             fit, stop = np.ones(len(x), bool), np.zeros(len(x), bool)
         centre, spread = float(targets[fit].mean()), float(targets[fit].std())
-        data = torch.from_numpy(x), torch.from_numpy(((targets - centre) / spread).astype(np.float32))
+        standard = torch.from_numpy(((targets - centre) / spread).astype(np.float32))
+        vectors = torch.from_numpy(x)
         # Training uses the global generator for dropout; the caller's must not move.
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             prompts = self._prompts(text)
             parameters = self._new(text)
-            course = self._train(parameters, prompts, data, (fit, stop), progress)
+            self._course = self._train(
+                parameters, prompts, (vectors[fit], standard[fit]), (vectors[stop], standard[stop]), progress
+            )
         with torch.no_grad():
             learnt = {**parameters, "text": prompts.features(parameters["context"])}
-        self._state = {name: value.detach().cpu().numpy() for name, value in learnt.items()}
-        self._state["scale"] = np.array([centre, spread], np.float32)
-        self._course = course
+        self._learnt = {name: value.detach().cpu().numpy() for name, value in learnt.items()}
+        self._learnt["scale"] = np.array([centre, spread], np.float32)
         return self
 
     def decision_function(self, vectors: Mapping[str, Float32]) -> Float64:
@@ -125,13 +117,11 @@ class QualityHead(Head):
         """
         import torch
 
-        if not self._state:
-            raise UsageError("this head was not fitted", hint="rd train quality --scores FILE")
-        x = normalised(checked(vectors, LAYER, self._state["text"].shape[1]))
-        parameters = {name: torch.from_numpy(array) for name, array in self._state.items()}
+        x = normalised(checked(vectors, PROJ, self.learnt("text").shape[1]))
+        parameters = {name: torch.from_numpy(array) for name, array in self.state().items()}
         with torch.inference_mode():
             predicted = regress(parameters, torch.from_numpy(x), parameters["text"], dropout=0.0)
-        centre, spread = self._state["scale"].astype(np.float64)
+        centre, spread = self.learnt("scale").astype(np.float64)
         quality: Float64 = centre + spread * predicted.double().numpy()
         return quality
 
@@ -146,12 +136,10 @@ class QualityHead(Head):
                 f"{len(targets)} scores with {len(np.unique(targets))} different values teach no quality",
                 hint=f"Give at least {FEWEST} images, good and bad ones.",
             )
-        if LAYER not in rows.vectors:
-            raise VectorError(f"this head reads layer {LAYER!r}, which was not given")
-        x = rows.as_encoded(LAYER)
+        x = encoded(rows, PROJ)
         if not np.ptp(x, axis=0).any():
-            raise UsageError(f"all vectors of layer {LAYER} are equal: there is nothing to learn")
-        return normalised(checked({LAYER: x}, LAYER, x.shape[1])), targets
+            raise UsageError(f"all vectors of layer {PROJ} are equal: there is nothing to learn")
+        return normalised(x), targets
 
     def _prompts(self, text: TextTower) -> _Prompts:
         """Room is made behind the first token by moving the words back."""
@@ -189,74 +177,60 @@ class QualityHead(Head):
         self,
         parameters: dict[str, Tensor],
         prompts: _Prompts,
-        data: tuple[Tensor, Tensor],
-        parts: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+        fit: tuple[Tensor, Tensor],
+        stop: tuple[Tensor, Tensor],
         progress: Progress,
     ) -> dict[str, Any]:
-        """Leave ``parameters`` as they were in the epoch with the least error on the rows set aside."""
-        import torch
+        """See ``facts``: there, ``srcc`` is Spearman's correlation on the rows set aside.
 
-        fit, stop = (torch.from_numpy(np.flatnonzero(part)) for part in parts)
+        They also chose the epoch, so it is a little too good; ``None`` where it has no meaning.
+        """
+        import torch
+        from scipy.stats import spearmanr
+        from torch.nn.functional import mse_loss
+
         optimiser = torch.optim.SGD(parameters.values(), self.lr, _MOMENTUM, weight_decay=_DECAY)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs)
-        losses: list[float] = []
-        best: dict[str, Any] = {"error": np.inf}
-        for epoch in range(1, self.epochs + 1):
-            losses.append(self._epoch(parameters, prompts, (data[0][fit], data[1][fit]), optimiser))
+
+        def predicted(x: Tensor, dropout: float) -> Tensor:
+            return regress(parameters, x, prompts.features(parameters["context"]), dropout=dropout)
+
+        def epoch() -> float:
+            x, targets = fit
+            total = 0.0
+            for rows in torch.split(torch.randperm(len(x)), self.batch):
+                loss = mse_loss(predicted(x[rows], self.dropout), targets[rows])
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                total += loss.item() * len(rows)
             schedule.step()
-            found = _held_out(parameters, prompts, data[0][stop], data[1][stop])
-            progress(f"epoch {epoch}: squared error {losses[-1]:.4f}, held out {found['error']:.4f}")
-            if found["error"] < best["error"] or not len(stop):
-                kept = {name: value.detach().clone() for name, value in parameters.items()}
-                best = {**found, "epoch": epoch}
-        with torch.no_grad():
-            for name, value in parameters.items():
-                value.copy_(kept[name])
-        return {"epoch": best["epoch"], "losses": losses, "srcc": best["srcc"], "n_held_out": len(stop)}
+            return total / len(x)
 
-    def _epoch(
-        self, parameters: Parameters, prompts: _Prompts, data: tuple[Tensor, Tensor], optimiser: Any
-    ) -> float:
-        import torch
+        @torch.no_grad()
+        def held_out() -> float:
+            return mse_loss(predicted(stop[0], 0.0), stop[1]).item()
 
-        x, targets = data
-        total = 0.0
-        for rows in torch.split(torch.randperm(len(x)), self.batch):
-            features = prompts.features(parameters["context"])
-            predicted = regress(parameters, x[rows], features, dropout=self.dropout)
-            loss = torch.nn.functional.mse_loss(predicted, targets[rows])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            total += loss.item() * len(rows)
-        if not np.isfinite(total):
-            raise UsageError("training diverged", hint=f"Set lr below {self.lr:g}.")
-        return total / len(x)
+        course = train_to_the_best(
+            parameters,
+            epoch,
+            held_out if len(stop[0]) else None,
+            epochs=self.epochs,
+            patience=self.epochs,
+            progress=progress,
+        )
+        srcc = None
+        if len(stop[0]):
+            with torch.no_grad():
+                found, wanted = predicted(stop[0], 0.0).numpy(), stop[1].numpy()
+            srcc = float(spearmanr(found, wanted).statistic) if np.ptp(found) and np.ptp(wanted) else None
+        kept = {name: course[name] for name in ("epoch", "losses")}
+        return {**kept, "srcc": srcc, "n_held_out": len(stop[0])}
 
-    # ------------------------------------------------------------ files
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Weights, the learned context, the text features it leads to, and the scale of the scores."""
-        return dict(self._state)
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See ``Head.restore``."""
+    def _fits(self, state: Mapping[str, NDArray[Any]]) -> bool:
         n, d = state["text"].shape
-        fits = n == len(CATEGORIES) and state["hidden.weight"].shape == (HIDDEN, (1 + n) * d)
-        if not fits or not all(np.isfinite(array).all() for array in state.values()):
-            raise ValueError("the arrays of this head do not fit together")
-        self._state = {name: np.array(array, dtype=np.float32) for name, array in state.items()}
-
-    def facts(self) -> dict[str, Any]:
-        """Losses an epoch, the epoch kept, and ``srcc``: Spearman's correlation on the held-out rows.
-
-        Those rows also chose the epoch, so ``srcc`` is a little too good; null where none were held out.
-        """
-        return dict(self._course)
-
-    def restore_facts(self, facts: Mapping[str, Any]) -> None:
-        """See ``Head.restore_facts``."""
-        self._course = dict(facts)
+        right = n == len(CATEGORIES) and state["hidden.weight"].shape == (HIDDEN, (1 + n) * d)
+        return right and all(array.dtype == np.float32 for array in state.values())
 
 
 def regress(parameters: Parameters, x: Tensor, features: Tensor, *, dropout: float) -> Tensor:
@@ -268,17 +242,3 @@ def regress(parameters: Parameters, x: Tensor, features: Tensor, *, dropout: flo
     side_by_side = cat([x, features.flatten().expand(len(x), -1)], dim=1)
     hidden = relu(linear(drop(side_by_side, dropout), parameters["hidden.weight"], parameters["hidden.bias"]))
     return linear(drop(hidden, dropout), parameters["last.weight"], parameters["last.bias"])[:, 0]
-
-
-def _held_out(parameters: Parameters, prompts: _Prompts, x: Tensor, targets: Tensor) -> dict[str, Any]:
-    """Mean squared error, and the rank correlation or None where it has no meaning."""
-    import torch
-    from scipy.stats import spearmanr
-
-    if not len(x):
-        return {"error": 0.0, "srcc": None}
-    with torch.no_grad():
-        predicted = regress(parameters, x, prompts.features(parameters["context"]), dropout=0.0)
-    error = torch.nn.functional.mse_loss(predicted, targets).item()
-    constant = not (np.ptp(predicted.numpy()) and np.ptp(targets.numpy()))
-    return {"error": error, "srcc": None if constant else float(spearmanr(predicted, targets).statistic)}

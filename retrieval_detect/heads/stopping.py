@@ -1,12 +1,19 @@
-"""Rows set aside to stop training by: other images, and as far as there are several, other generators."""
+"""When training stops: by rows set aside, other images and as far as there are several other generators."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrieval_detect.errors import UsageError
+
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retrieval_detect.heads.base import Progress
     from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Bool
 
@@ -31,6 +38,54 @@ def split_for_stopping(rows: TrainingSet, *, seed: int, share: float = SHARE) ->
     torn = np.intersect1d(rows.groups[stop], rows.groups[~stop])
     whole = ~np.isin(rows.groups, torn)
     return ~stop & whole, stop & whole
+
+
+def parted(rows: TrainingSet, *, seed: int) -> tuple[Bool, Bool] | None:
+    """``split_for_stopping``, or ``None`` where one side would lack a label."""
+    parts = split_for_stopping(rows, seed=seed)
+    return parts if all(len(np.unique(rows.fake[part])) == 2 for part in parts) else None
+
+
+def train_to_the_best(
+    parameters: Mapping[str, Tensor],
+    train: Callable[[], float],
+    held_out: Callable[[], float] | None,
+    *,
+    epochs: int,
+    patience: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Leave ``parameters`` as they were after the epoch with the least loss on the rows set aside.
+
+    ``train`` : one epoch, gives its loss. ``held_out`` : the loss on rows set aside, till it has not fallen
+    for ``patience`` epochs; without it, the last of ``epochs`` is kept. Returns what heads keep as facts.
+    """
+    losses: list[float] = []
+    aside: list[float] = []
+    best: dict[str, Tensor] = {}
+    for epoch in range(epochs):
+        losses.append(finite(train(), epoch))
+        aside.append(held_out() if held_out else 0.0)
+        progress(f"epoch {epoch + 1}: loss {losses[-1]:.4f}, held out {aside[-1]:.4f}")
+        since = epoch - int(np.argmin(aside)) if held_out else 0
+        if since == 0:
+            best = {name: value.detach().clone() for name, value in parameters.items()}
+        elif since >= patience:
+            break
+    for name, value in parameters.items():
+        value.data.copy_(best[name])
+    chosen = int(np.argmin(aside)) + 1 if held_out else len(losses)
+    return {"epochs_run": len(losses), "epoch": chosen, "losses": losses, "held_out": aside}
+
+
+def finite(loss: float, epoch: int) -> float:
+    """The loss after an epoch, counted from 0; a ``UsageError`` where training has diverged."""
+    if not math.isfinite(loss):
+        raise UsageError(
+            f"training diverged: the loss is not finite after epoch {epoch + 1}",
+            hint="Train at a lower rate: --set lr=RATE",
+        )
+    return loss
 
 
 def _drawn(units: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from retrieval_detect.heads.base import normalised, option, quiet, require_both
-from retrieval_detect.heads.linear import LinearScore, converging, encoded
+from retrieval_detect.heads.base import encoded, normalised, option, quiet, require_both
+from retrieval_detect.heads.linear import LinearScore, converging
 
 if TYPE_CHECKING:
     from retrieval_detect.heads.base import Progress
@@ -34,9 +33,6 @@ class SvmHead(LinearScore):
     c: float = option(1.0, "Inverse strength of the penalty.", low=1e-6, high=1e6)
     shots: int = option(0, "Images a class, drawn by the seed; 0 takes all, else at least 10.", low=0)
 
-    def __post_init__(self) -> None:
-        self._course: dict[str, Any] = {}
-
     @property
     def unit(self) -> bool:
         """Always."""
@@ -53,18 +49,12 @@ class SvmHead(LinearScore):
         with converging():
             model.fit(x, drawn.fake)
         iterations = int(np.max(model.n_iter_))
-        self.weight = model.coef_[0].astype(np.float32)
-        self.bias = model.intercept_.astype(np.float32)
+        self._learnt = {
+            "weight": model.coef_[0].astype(np.float32),
+            "bias": model.intercept_.astype(np.float32),
+        }
         self._course = {"rows": len(drawn), "converged": iterations < model.max_iter}
         return self
-
-    def facts(self) -> dict[str, Any]:
-        """How many rows it saw."""
-        return self._course
-
-    def restore_facts(self, facts: Mapping[str, Any]) -> None:
-        """See ``Head``."""
-        self._course = dict(facts)
 
     def _drawn(self, rows: TrainingSet) -> TrainingSet:
         if not self.shots:

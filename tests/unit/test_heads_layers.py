@@ -170,7 +170,7 @@ def test_bad_rows_are_refused():
         head().fit(data)
     with pytest.raises(UsageError, match="diverged"):
         head(lr=1e30, epochs=5).fit(rows(60))
-    with pytest.raises(UsageError, match="not been trained"):
+    with pytest.raises(UsageError, match="not fitted"):
         head().decision_function(raw(rows(4)))
 
 

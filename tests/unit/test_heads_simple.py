@@ -221,5 +221,5 @@ def test_a_foreign_document_is_refused(document):
 def test_arrays_of_another_shape_are_refused(rows):
     head = LinearHead().fit(rows)
     for bad in ({"weight": np.ones((2, 2)), "bias": np.ones(1)}, {"weight": np.ones(3), "bias": np.ones(2)}):
-        with pytest.raises(ValueError, match="one finite weight"):
+        with pytest.raises(ValueError, match="do not fit together"):
             head.restore(bad)
