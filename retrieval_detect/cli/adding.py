@@ -27,7 +27,7 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.images.codes import NOTES
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
-from retrieval_detect.names import printable
+from retrieval_detect.names import named, printable
 from retrieval_detect.report.words import name_of, number, regression_lines
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import GeneratorFacts, Manifest
@@ -53,25 +53,24 @@ def recipe_of(
     layers: str | None,
     views: str | None,
     root: str,
-    category: str = "",
-    category_folders: bool = False,
+    facts: dict[str, str],
+    category_folders: bool,
 ) -> Recipe:
     """The recipe that was named, or the one that --real, --fake and what they show amount to."""
-    if name is not None and (real or fake or category or category_folders):
+    if name is not None and (real or fake or facts or category_folders):
         if (real or fake) and Path(name).exists() and Path(name).suffix != ".toml":
             hint = one_value_each(*["--real"] * bool(real), *["--fake"] * bool(fake))
             raise UsageError(f"{printable(name)!r} stands behind no option that says what it is", hint=hint)
         raise UsageError(
             "a recipe already says what the references are",
-            hint="Leave out --real, --fake and the options of categories.",
+            hint="Leave out --real, --fake, --fact and --category-folders.",
         )
     if name is not None:
         recipe = read_recipe(find_recipe(name), root=Path(root))
     elif real or fake:
-        given = [("real", real), ("fake", fake)]
         sets = [
-            ReferenceSet(tuple(paths), Facts(label, category=category), category_folders=category_folders)  # type: ignore[arg-type]
-            for label, paths in given
+            ReferenceSet(tuple(paths), named(Facts(label, **facts)), category_folders=category_folders)
+            for label, paths in zip(LABELS, (real, fake), strict=True)
             if paths
         ]
         recipe = Recipe(tuple(sets))

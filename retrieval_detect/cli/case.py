@@ -1,15 +1,14 @@
-"""``rd query --case`` and ``--blind``: the examiner's log, and judging before the verdict is seen."""
+"""``rd query --case`` and ``--evidence blind``: the examiner's log, and judging before a verdict is seen."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval_detect.cli.params import with_options
 from retrieval_detect.cli.settable import was_set
 
 if TYPE_CHECKING:
@@ -18,28 +17,14 @@ if TYPE_CHECKING:
     from retrieval_detect.types import Failure
     from retrieval_detect.verdicts import Question, Verdict
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 JUDGEMENTS = ("fake", "real", "undecided")
-_OPTIONS = (
-    click.option(
-        "--case",
-        metavar="DIR",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Keep a log there, which rd report --verify checks; the generation asked is kept, too.",
-    ),
-    click.option(
-        "--blind",
-        is_flag=True,
-        help="At a terminal: show the evidence, ask for your own judgement, and only then tell the verdict. "
-        "With --report: keep it closed on the page.",
-    ),
+
+case_option = click.option(
+    "--case",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep a log there, which rd report --verify checks; the generation asked is kept, too.",
 )
-
-
-def case_options(command: F) -> F:
-    """``--case`` and what belongs to it."""
-    return with_options(command, _OPTIONS)
 
 
 class Examination:
@@ -114,17 +99,19 @@ def examination_of(run: Run, asked: dict[str, Any]) -> Examination | None:
 def require_blind(run: Run, asked: Mapping[str, Any]) -> bool:
     """Whether verdicts are kept from stdout altogether: only a page, which keeps them closed, is asked for.
 
-    Raises ``UsageError`` where ``--blind`` could not keep its promise.
+    Raises ``UsageError`` where judging blind could not keep its promise.
     """
     from retrieval_detect.errors import UsageError
 
     if not asked["blind"]:
         return False
     if run.output.format != "human":
-        raise UsageError(f"--blind is for people, and --format {run.output.format} tells verdicts at once")
+        raise UsageError(
+            f"--evidence blind is for people; --format {run.output.format} tells verdicts at once"
+        )
     if not (asked["report"] or _somebody_sits_here()):
         raise UsageError(
-            "--blind asks for your own judgement, and here is no terminal to ask at",
+            "blind judging asks for your own judgement, and here is no terminal to ask at",
             hint="Ask at a terminal, or add --report FILE.html: the page keeps the verdict closed.",
         )
     return not _somebody_sits_here()

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from retrieval_detect.cli.parts import fields_option
 from retrieval_detect.cli.renamed import command_now
 from retrieval_detect.cli.settable import ENCODING, Settable, apply, explain_if_asked, set_option
 from retrieval_detect.errors import RdError, UsageError
@@ -169,6 +170,16 @@ def computing_options(*settables: Settable) -> Callable[[F], F]:
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+FACTS = ("category", "licence", "contributor", "batch", "tags")
+"""What can be said of any references beside their label and who made them, by fields of ``types.Facts``."""
+
+
+def fact_option(*more: str) -> Callable[[F], F]:
+    """``--fact`` of these images; ``more`` : fields that a command takes besides."""
+    said = ", ".join((*more, *FACTS))
+    return fields_option("--fact", (*more, *FACTS), help=f"What else is known of them, repeated: {said}.")
+
+
 category_folders_option = click.option(
     "--category-folders",
     is_flag=True,
@@ -208,21 +219,32 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 class _Shared(click.Command):
-    """A command with the options of ``EVERYWHERE`` and with examples in its help."""
+    """A command with the options of ``EVERYWHERE`` and with examples in its help.
 
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+    ``headings`` : what its options stand under in the help, by their flags; the others stand under Computing.
+    """
+
+    def __init__(
+        self, *args: Any, examples: str = "", headings: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.headings = headings or {}
         self.context_settings.setdefault("help_option_names", ["-h", "--help"])
         self.examples = inspect.cleandoc(examples)
         self.params += EVERYWHERE
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the command's own options; those of every command are only named."""
-        own = [p for p in self.get_params(ctx) if isinstance(p, click.Option) and p not in EVERYWHERE]
-        with formatter.section("Options"):
-            formatter.write_dl([record for p in own if (record := p.get_help_record(ctx))])
+        own = {p.opts[-1]: p for p in self.params if isinstance(p, click.Option) and p not in EVERYWHERE}
+        under = [
+            (heading, [own.pop(flag) for flag in flags.split()]) for heading, flags in self.headings.items()
+        ]
+        for heading, options in [*under, ("Computing" if under else "Options", list(own.values()))]:
+            if records := [record for p in options if (record := p.get_help_record(ctx))]:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
         with formatter.section("Everywhere"):
-            formatter.write_text(f"{' '.join(p.opts[0] for p in EVERYWHERE)} (see rd --help)")
+            formatter.write_text(f"{' '.join(p.opts[0] for p in EVERYWHERE)} --help (see rd --help)")
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show the examples as they were written."""

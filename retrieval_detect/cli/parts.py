@@ -1,15 +1,17 @@
 """Options of one purpose as one: a value, and what is said about it behind commas.
 
 ``--report page.html,no-thumbnails``, ``--fpr 0.05,confidence=0.95``, ``--evidence 5,influence``: a part is a
-word, or ``word=value``.
+word, or ``word=value``. What goes by fields is one option that may be repeated: ``--among generator=newgen``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
+
+from retrieval_detect.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,3 +72,21 @@ def option_with_parts(
     kind = Parts(head[1], {part: kind for part, (_, kind) in parts.items()})
     parameter = f"{head[0]}_parts"
     return click.option(flag, parameter, type=kind, callback=spread, expose_value=False, **attributes)
+
+
+def fields_option(flag: str, fields: Sequence[str], **attributes: Any) -> Callable[[F], F]:
+    """An option ``KEY=VALUE`` that may be repeated; the command has the mapping, by names of Python."""
+
+    def read(_ctx: click.Context, _param: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for text in given:
+            field, equals, value = text.partition("=")
+            name = field.strip().replace("-", "_")
+            if not equals or name not in {known.replace("-", "_") for known in fields}:
+                raise UsageError(f"{flag} takes KEY=VALUE, not {text!r}", hint=f"KEY is {', '.join(fields)}.")
+            if name in found:
+                raise UsageError(f"{flag} says {field.strip()} twice", hint="Give one value.")
+            found[name] = value
+        return found
+
+    return click.option(flag, multiple=True, metavar="KEY=VALUE", callback=read, **attributes)

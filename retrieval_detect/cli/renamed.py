@@ -18,7 +18,24 @@ COMMANDS: Mapping[str, str] = {
 """Commands, as typed behind ``rd``."""
 
 OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "bank add": {
+        "--batch": "--fact batch=NAME",
+        "--category": "--fact category=NAME",
+        "--contributor": "--fact contributor=NAME",
+        "--family": "--fact family=NAME",
+        "--licence": "--fact licence=NAME",
+        "--released-at": "--fact released-at=DATE",
+        "--tags": "--fact tags=WORDS",
+    },
+    "bank remove": {
+        f"--{key}": f"--among {key}=NAME" for key in ("batch", "contributor", "generator", "label", "source")
+    },
+    "build-index": {"--category": "--fact category=NAME"},
     "query": {
+        "--blind": "--evidence blind",
+        "--blur-faces": "--report FILE,blur-faces",
+        "--influence": "--evidence influence",
+        "--no-thumbnails": "--report FILE,no-thumbnails",
         "--confidence": "--fpr RATE,confidence=P",
         "--fdr": "--fpr fdr=SHARE",
         "--source": "--within source=NAME",

@@ -1,16 +1,16 @@
-"""``rd query --report``: the options, and the views that become one page when all images are judged."""
+"""``rd query --report``: the option, and the views that become one page when all images are judged."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval_detect.cli.params import with_options
+from retrieval_detect.cli.parts import WORD, option_with_parts
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
@@ -18,27 +18,14 @@ if TYPE_CHECKING:
     from retrieval_detect.types import Failure, ImageItem
     from retrieval_detect.verdicts import Question, Verdict
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_OPTIONS = (
-    click.option(
-        "--report",
-        metavar="FILE.html",
-        type=click.Path(path_type=Path),
-        help="Write the evidence as one page that opens anywhere.",
-    ),
-    click.option("--no-thumbnails", is_flag=True, help="With --report: no picture of any image in it."),
-    click.option(
-        "--blur-faces",
-        is_flag=True,
-        help="With --report: every picture blurred as a whole, too much to know a face.",
-    ),
+report_option = option_with_parts(
+    "--report",
+    ("report", click.Path(path_type=Path)),
+    {"no-thumbnails": ("no_thumbnails", WORD), "blur-faces": ("blur_faces", WORD)},
+    metavar="FILE.html",
+    help="Write the evidence as one page that opens anywhere; with ,no-thumbnails no picture is in it, with "
+    ",blur-faces every picture is blurred as a whole, too much to know a face.",
 )
-
-
-def report_options(command: F) -> F:
-    """``--report`` and what it may show."""
-    return with_options(command, _OPTIONS)
 
 
 def check_report_file(path: Path) -> None:
@@ -101,7 +88,7 @@ def report_of(asked: dict[str, Any]) -> Report | None:
     if path is not None:
         return Report(path, thumbnails=not hidden, blur_faces=blurred, blind=asked["blind"])
     if hidden or blurred:
-        raise UsageError("--no-thumbnails and --blur-faces mean nothing without --report")
+        raise UsageError("--report names no file", hint="Name one: --report FILE.html,no-thumbnails")
     return None
 
 

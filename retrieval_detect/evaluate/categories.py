@@ -77,7 +77,7 @@ def _pools(known: Images) -> dict[tuple[str, bool], Images]:
     if not both:
         raise UsageError(
             "no category has references of both labels",
-            hint="Say what the references show when you add them: --category NAME, or --category-folders.",
+            hint="Say what references show when you add them: --fact category=NAME, or --category-folders.",
         )
     return {
         (category, fake): named.take((named.categories == category) & (named.fake == fake))

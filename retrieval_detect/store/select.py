@@ -46,9 +46,7 @@ def select_rows(
     none, and for images or rows that are not there.
     """
     if not (content_ids or row_ids or columns):
-        raise UsageError(
-            "nothing says which references", hint="Give --generator, --source, --id, --row or another."
-        )
+        raise UsageError("nothing says which references", hint="Give --among KEY=VALUE, --id or --row.")
     table = snapshot.scan(list({"row_id", "label", "content_id", "view", *columns}))
     keep = np.ones(len(table), dtype=bool)
     for name, value in columns.items():

@@ -17,6 +17,13 @@ from tests.factories import png, write_pictures
 NEW = ("bank", "add", "new", "--label", "fake", "--generator", "newgen")
 
 
+def facts(**said: str) -> tuple[str, ...]:
+    """Options that say so."""
+    return tuple(
+        part for name, value in said.items() for part in ("--fact", f"{name.replace('_', '-')}={value}")
+    )
+
+
 def verdicts(run_rd, *args):
     """Verdicts on the questions, without what names the moment."""
     result = run_rd("query", "ask", "new", "--format", "jsonl", *args)
@@ -41,7 +48,7 @@ def test_a_new_generator_is_learnt(index, pictures, run_rd, embedded):
     (pictures / "later" / "0080.png").write_bytes(png(80, fake=True, side=96))
     before = json.loads(run_rd("query", "later/0080.png", "--json").stdout)
     embedded.clear()
-    record = done(run_rd, *NEW, "--family", "diffusion", "--released-at", "2026-10-01", "--batch", "b7")
+    record = done(run_rd, *NEW, *facts(family="diffusion", released_at="2026-10-01", batch="b7"))
     assert (record["added"], record["generation"], record["generators"]["newgen"]) == (4, 2, 4)
     assert sum(embedded) == 4
     after = json.loads(run_rd("query", "later/0080.png", "--json").stdout)
@@ -78,7 +85,7 @@ def test_sub_folders_name_generators(index, run_rd):
 
 
 def test_facts_are_kept(index, run_rd):
-    done(run_rd, *NEW, "--licence", "CC0", "--contributor", "me", "--category", "cats", "--tags", "a b")
+    done(run_rd, *NEW, *facts(licence="CC0", contributor="me", category="cats", tags="a b"))
     rows = run_rd("bank", "list", "--by", "contributor", "--json").stdout
     assert {row["contributor"]: row["references"] for row in json.loads(rows)} == {"": 23, "me": 4}
 
@@ -87,10 +94,13 @@ def test_facts_are_kept(index, run_rd):
     ("args", "said"),
     [
         (("--label", "real", "--generator", "x"), "a photograph has no generator"),
-        (("--label", "real", "--released-at", "2026-01-01"), "a photograph has no generator"),
+        (("--label", "real", "--fact", "released-at=2026-01-01"), "a photograph has no generator"),
         (("--label", "maybe"), "'maybe' is not one of"),
         ((), "Missing option '--label'"),
-        (("--label", "fake", "--released-at", "2026-02-30"), "--released-at: '2026-02-30' is not a date"),
+        (
+            ("--label", "fake", "--fact", "released-at=2026-02-30"),
+            "--fact released-at: '2026-02-30' is not a date",
+        ),
     ],
 )
 def test_a_lesson_that_cannot_be_meant(index, run_rd, contents, args, said):
@@ -116,7 +126,7 @@ def test_a_stored_image_cannot_change_sides(index, run_rd, contents):
     "args",
     [
         NEW,
-        ("bank", "remove", "--generator", "flux"),
+        ("bank", "remove", "--among", "generator=flux"),
         ("bank", "rollback", "0"),
         ("bank", "compact"),
         ("bank", "compact", "--purge"),
@@ -149,7 +159,7 @@ def test_unlearning_is_exact(index, run_rd):
     done(run_rd, *NEW)
     taught = verdicts(run_rd)
     assert [a["score"] for a in taught] != [a["score"] for a in before]
-    assert done(run_rd, "bank", "remove", "--generator", "newgen", "--yes")["removed"] == 4
+    assert done(run_rd, "bank", "remove", "--among", "generator=newgen", "--yes")["removed"] == 4
     assert verdicts(run_rd) == before
     done(run_rd, "bank", "compact")
     assert verdicts(run_rd) == before
@@ -176,7 +186,7 @@ def test_removing_and_adding_again_comes_to_the_same(index, run_rd):
 
     done(run_rd, *NEW)
     before = seen()
-    done(run_rd, "bank", "remove", "--generator", "newgen", "--yes")
+    done(run_rd, "bank", "remove", "--among", "generator=newgen", "--yes")
     done(run_rd, *NEW)
     assert seen() == before
 
@@ -184,12 +194,13 @@ def test_removing_and_adding_again_comes_to_the_same(index, run_rd):
 @pytest.mark.parametrize(
     ("args", "left"),
     [
-        (("--generator", "flux"), {"real": 12, "fake": 6}),
-        (("--source", "phone"), {"real": 8, "fake": 11}),
-        (("--label", "fake", "--row", "20"), {"real": 12, "fake": 10}),
+        (("--among", "generator=flux"), {"real": 12, "fake": 6}),
+        (("--among", "source=phone"), {"real": 8, "fake": 11}),
+        (("--among", "label=fake", "--row", "20"), {"real": 12, "fake": 10}),
         (("--id", sha256(png(2)).hexdigest()), {"real": 11, "fake": 11}),
-        (("--id", sha256(png(2)).hexdigest().upper(), "--label", "real"), {"real": 11, "fake": 11}),
+        (("--id", sha256(png(2)).hexdigest().upper(), "--among", "label=real"), {"real": 11, "fake": 11}),
         (("--row", "0", "--row", "22"), {"real": 11, "fake": 10}),
+        (("--among", "source=phone", "--among", "licence="), {"real": 8, "fake": 11}),
     ],
 )
 def test_choosing_what_goes(index, run_rd, args, left):
@@ -210,8 +221,8 @@ def test_sums_as_sha256sum_prints_them(index, pictures, run_rd):
 def test_photographs_do_not_lack_a_generator(index, run_rd):
     """What has no generator because it is a photograph is not what was meant by an empty one."""
     done(run_rd, "bank", "add", "new", "--label", "fake")
-    assert done(run_rd, "bank", "remove", "--generator", "", "--dry-run")["would_remove"] == 4
-    assert run_rd("bank", "remove", "--source", "", "--yes").exit_code == 2
+    assert done(run_rd, "bank", "remove", "--among", "generator=", "--dry-run")["would_remove"] == 4
+    assert run_rd("bank", "remove", "--among", "source=", "--yes").exit_code == 2
     for by, names in (("generator", {"", "flux", "sdxl"}), ("source", {"camera", "phone"})):
         assert {row[by] for row in json.loads(run_rd("bank", "list", "--by", by, "--json").stdout)} == names
 
@@ -220,9 +231,12 @@ def test_photographs_do_not_lack_a_generator(index, run_rd):
     ("args", "said"),
     [
         ((), "nothing says which references"),
-        (("--generator", "nosuch"), "no reference matches"),
-        (("--generator", "flux", "--label", "real"), "no reference matches"),
+        (("--among", "generator=nosuch"), "no reference matches"),
+        (("--among", "generator=flux", "--among", "label=real"), "no reference matches"),
         (("--row", "99"), "there is no reference with row id 99"),
+        (("--among", "generator"), "--among takes KEY=VALUE, not 'generator'"),
+        (("--among", "row=3"), "--among takes KEY=VALUE, not 'row=3'"),
+        (("--among", "source=a", "--among", "source=b"), "--among says source twice"),
         (("--id", "3a7b"), "'3a7b' is not a sha256"),
         (("--id", "0" * 64), "1 of these images are not in the index"),
         (("--from-file", "nowhere"), "does not exist"),
@@ -236,13 +250,13 @@ def test_removing_what_cannot_be_meant(index, run_rd, contents, args, said):
 
 def test_nobody_to_ask(index, run_rd, contents):
     before = contents(index)
-    result = run_rd("bank", "remove", "--generator", "flux")
+    result = run_rd("bank", "remove", "--among", "generator=flux")
     assert result.exit_code == 2
     assert "Remove 5 references (flux)? Nobody is here to answer.\n  Add --yes to go ahead." in result.stderr
     assert contents(index) == before
 
 
-@pytest.mark.parametrize("args", [("remove", "--generator", "flux"), ("compact", "--purge")])
+@pytest.mark.parametrize("args", [("remove", "--among", "generator=flux"), ("compact", "--purge")])
 def test_somebody_who_says_no(index, run_rd, monkeypatch, contents, args):
     before = contents(index)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
@@ -253,9 +267,9 @@ def test_somebody_who_says_no(index, run_rd, monkeypatch, contents, args):
 
 
 def test_names_that_are_not_unicode(index, run_rd):
-    done(run_rd, "bank", "add", "new", "--label", "fake", "--generator", "a\udcff", "--tags", "\udcff")
+    done(run_rd, "bank", "add", "new", "--label", "fake", "--generator", "a\udcff", "--fact", "tags=\udcff")
     assert read_current(index).counts("fake")["a\\xff"] == 4
-    done(run_rd, "bank", "remove", "--generator", "a\udcff", "--reason", "\udcff", "--yes")
+    done(run_rd, "bank", "remove", "--among", "generator=a\udcff", "--reason", "\udcff", "--yes")
     assert read_current(index).counts("fake") == {"flux": 5, "sdxl": 6}
 
 
@@ -267,19 +281,22 @@ def test_names_have_one_spelling_at_every_door(index, pictures, run_rd):
         write_pictures(pictures / "named" / name, seeds, fake=True)
     done(run_rd, "bank", "add", "named", "--label", "fake")
     write_pictures(pictures / "more", range(304, 306), fake=True)
-    done(run_rd, "bank", "add", "more", "--label", "fake", "--generator", f" {NFD}", "--family", f"{NFD} ")
+    done(
+        run_rd, "bank", "add", "more", "--label", "fake", "--generator", f" {NFD}", "--fact", f"family={NFD} "
+    )
     manifest = read_current(index)
     assert manifest.counts("fake")[NFC] == 6 and manifest.generators[NFC].family == NFC
-    assert done(run_rd, "bank", "remove", "--generator", NFD, "--yes")["removed"] == 6
+    assert done(run_rd, "bank", "remove", "--among", f"generator={NFD}", "--yes")["removed"] == 6
 
 
-@pytest.mark.parametrize("option", ["--generator", "--family", "--source", "--batch", "--tags", "--licence"])
+@pytest.mark.parametrize("name", ["generator", "family", "source", "batch", "tags", "licence"])
 @pytest.mark.parametrize("bad", ["two\nlines", "\x1b[31mred", "x" * 201])
-def test_a_name_that_is_none_changes_nothing(index, run_rd, contents, option, bad):
+def test_a_name_that_is_none_changes_nothing(index, run_rd, contents, name, bad):
     before = contents(index)
-    result = run_rd("bank", "add", "new", "--label", "fake", option, bad)
+    said = (f"--{name}", bad) if name in ("generator", "source") else facts(**{name: bad})
+    result = run_rd("bank", "add", "new", "--label", "fake", *said)
     assert result.exit_code == 2 and result.stderr.count("Error: ") == 1
-    assert f"Error: {option[2:]} " in result.stderr and "\x1b" not in result.stderr
+    assert f"Error: {name} " in result.stderr and "\x1b" not in result.stderr
     assert contents(index) == before
 
 
@@ -357,7 +374,7 @@ def test_damage_that_goes_back_further(index, run_rd):
 def test_compacting(index, run_rd, contents):
     before = contents(index)
     assert done(run_rd, "bank", "compact")["generation"] == 1 and contents(index) == before
-    done(run_rd, "bank", "remove", "--generator", "flux", "--yes")
+    done(run_rd, "bank", "remove", "--among", "generator=flux", "--yes")
     record = done(run_rd, "bank", "compact")
     assert (record["dropped"], record["generation"]) == (5, 3)
     assert sum(shard.rows for shard in read_current(index).shards) == 18
@@ -367,7 +384,7 @@ def test_compacting(index, run_rd, contents):
 
 def test_a_purge_erases_and_refuses_for_ever(index, pictures, run_rd, contents):
     done(run_rd, *NEW)
-    done(run_rd, "bank", "remove", "--generator", "newgen", "--yes")
+    done(run_rd, "bank", "remove", "--among", "generator=newgen", "--yes")
     done(run_rd, "bank", "compact")
     assert done(run_rd, "bank", "compact", "--purge", "--dry-run") == {"would_drop": 4, "purge": True}
     before = verdicts(run_rd)

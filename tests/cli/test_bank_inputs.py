@@ -29,5 +29,7 @@ def test_known_images_under_another_name_are_told(index, run_rd, contents):
 def test_a_list_of_nothing_does_not_leave_the_other_conditions_to_choose(index, pictures, run_rd, contents):
     (pictures / "none").write_text("\n \n")
     before = contents(index)
-    complaint = one_error(run_rd("bank", "remove", "--generator", "flux", "--from-file", "none", "--yes"), 2)
+    complaint = one_error(
+        run_rd("bank", "remove", "--among", "generator=flux", "--from-file", "none", "--yes"), 2
+    )
     assert "the list none names no image" in complaint and contents(index) == before

@@ -54,7 +54,7 @@ def test_the_change_as_data(calibrated, run_rd):
 
 
 def test_removing_says_that_the_calibration_is_stale(calibrated, run_rd):
-    result = run_rd("bank", "remove", "--generator", "sdxl", "--yes")
+    result = run_rd("bank", "remove", "--among", "generator=sdxl", "--yes")
     assert "calibration density" in result.stdout and "rd fit calibration" in result.stdout
     assert run_rd("bank", "rollback", "2").exit_code == 0
     assert json.loads(run_rd("query", "photos/camera/0001.png", "--json", "--fpr", "0.2").stdout)["p_values"]

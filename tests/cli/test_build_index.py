@@ -122,7 +122,7 @@ def test_the_lines_to_type_name_the_index_that_was_built(pictures, run_rd):
     elsewhere = pictures / "else where"
     shutil.copytree(pictures / "new", pictures / "generated" / "newgen")
     build(run_rd, "--index", str(elsewhere), "--layers", "proj,pre")
-    result = run_rd("bank", "remove", "--generator", "newgen", "--yes", "--index", str(elsewhere))
+    result = run_rd("bank", "remove", "--among", "generator=newgen", "--yes", "--index", str(elsewhere))
     assert f"rd bank rollback 1 --index '{elsewhere}'" in result.stdout
 
 

@@ -261,7 +261,7 @@ with filelock.FileLock(sys.argv[1]):
     "args",
     [
         ("bank", "add", "new", "--label", "fake"),
-        ("bank", "remove", "--generator", "flux", "--yes"),
+        ("bank", "remove", "--among", "generator=flux", "--yes"),
         ("bank", "rollback", "0"),
         ("bank", "compact", "--purge", "--yes"),
     ],

@@ -62,7 +62,7 @@ def test_folders_name_what_images_show(sorted_pictures, run_rd):
 def test_one_category_after_another(sorted_pictures, run_rd):
     for shown in SHOWN:
         places = ("--real", f"photos/camera/{shown}", "--fake", f"generated/sdxl/{shown}")
-        assert run_rd("build-index", *places, "--category", shown, *TINY).exit_code == 0
+        assert run_rd("build-index", *places, "--fact", f"category={shown}", *TINY).exit_code == 0
     assert stored(sorted_pictures) == {("", shown): 16 for shown in SHOWN}
     assert ("mean", "rd", 4) in measured(run_rd)
 
@@ -95,10 +95,10 @@ paths = ["generated/sdxl/*/*.png"]
 
 
 def test_a_category_is_given_once(sorted_pictures, run_rd):
-    both = ("--category", "cat", "--category-folders")
+    both = ("--fact", "category=cat", "--category-folders")
     said = one_error(run_rd("build-index", "--real", "photos", *both, *TINY), 2)
     assert "all images show 'cat'" in said
-    said = one_error(run_rd("build-index", "default", "--category", "cat"), 2)
+    said = one_error(run_rd("build-index", "default", "--fact", "category=cat"), 2)
     assert "a recipe already says" in said
     for line, complaint in (("category = 'cat'", "not both"), ("", "")):
         text = f"[[references]]\nlabel = 'real'\npaths = ['photos']\n{line}\ncategory_folders = "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import click
@@ -10,7 +11,7 @@ from retrieval_detect.cli.main import COMMANDS, rd
 from retrieval_detect.cli.params import EVERYWHERE
 from tests.building import one_error
 
-LEAVES, OWN_OPTIONS = 33, 20
+LEAVES, OWN_OPTIONS = 33, 16
 """At most so many commands, and so many options of any one beside those of every command."""
 
 
@@ -38,6 +39,16 @@ def test_the_surface_does_not_grow_unnoticed():
     assert len(leaves) <= LEAVES, leaves
     most = {" ".join(path): len(own_options(command)) for path, command in ALL}
     assert {path: n for path, n in most.items() if n > OWN_OPTIONS} == {}
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_a_long_help_stands_under_headings(run_rd, path, command):
+    options = own_options(command)
+    assert bool(command.headings) == (len(options) > 8)
+    shown = run_rd(*path, "--help").stdout
+    assert all(f"\n{heading}:\n" in shown for heading in command.headings)
+    flags = [flag for option in options for flag in option.opts if flag.startswith("--")]
+    assert all(len(re.findall(rf"^  .*{flag}\b(?!-)", shown, re.M)) >= 1 for flag in flags)
 
 
 @pytest.mark.parametrize(("typed", "now"), renamed.COMMANDS.items())

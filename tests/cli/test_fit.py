@@ -247,9 +247,9 @@ def test_removing_what_was_added_gives_back_every_number(calibrated, run_rd, bar
     add = ("bank", "add", "new", "--label", "fake", "--generator", "newgen", "--accept-unmeasured")
     assert run_rd(*add).exit_code == 0
     assert [a["p_values"] for a in answers(run_rd)] != [a["p_values"] for a in before]
-    told = run_rd("bank", "remove", "--generator", "newgen", "--dry-run").stdout
+    told = run_rd("bank", "remove", "--among", "generator=newgen", "--dry-run").stdout
     assert "Would be fitted anew along with it: calibration density\n" in told
-    told = run_rd("bank", "remove", "--generator", "newgen", "--yes").stdout
+    told = run_rd("bank", "remove", "--among", "generator=newgen", "--yes").stdout
     assert "Fitted anew along with it: calibration density\n" in told
     assert "other references" not in told
     for now, then in zip(answers(run_rd), before, strict=True):

@@ -14,7 +14,7 @@ def done(run_rd, *args):
 
 def test_history(index, run_rd):
     done(run_rd, *NEW)
-    done(run_rd, "bank", "remove", "--generator", "flux", "--yes", "--reason", "licence")
+    done(run_rd, "bank", "remove", "--among", "generator=flux", "--yes", "--reason", "licence")
     done(run_rd, "bank", "rollback", "1")
     rows = json.loads(run_rd("bank", "list", "--by", "generation", "--json").stdout)
     assert [(r["generation"], r["operation"], r["added"], r["removed"], r["references"]) for r in rows] == [

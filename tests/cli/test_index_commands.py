@@ -48,7 +48,7 @@ def test_no_indexes(pictures, run_rd):
 
 def test_describing(index, run_rd):
     run_rd("bank", "add", "new", "--label", "fake")
-    run_rd("bank", "remove", "--generator", "flux", "--yes")
+    run_rd("bank", "remove", "--among", "generator=flux", "--yes")
     facts = record(run_rd, "info")
     assert facts["references"] == {"real": {"bank": 12, "calib": 0}, "fake": {"bank": 10, "calib": 0}}
     assert facts["generators"] == {"": 4, "sdxl": 6} and facts["sources"] == {"camera": 8, "phone": 4}

@@ -84,7 +84,7 @@ def test_the_list_says_how_on_how_many_and_what_fits_it_again(index, run_rd):
 
 
 def test_what_is_stale_is_named(index, run_rd):
-    lines = done(run_rd("bank", "remove", "--generator", "flux", "--yes")).stdout.splitlines()
+    lines = done(run_rd("bank", "remove", "--among", "generator=flux", "--yes")).stdout.splitlines()
     said = [line for line in lines if "other references" in line]
     assert len(said) == 2 and "head both was fitted" in said[0]
     assert said[1] == (

@@ -52,7 +52,7 @@ def test_version(run_rd):
 def test_help_of_a_command_names_the_options_of_every_command(run_rd):
     result = run_rd("doctor", "-h")
     assert (
-        "Everywhere:\n  --index --home --config --format --json -q -v --color (see rd --help)\n"
+        "Everywhere:\n  --index --home --config --format --json -q -v --color --help (see rd --help)\n"
         in result.stdout
     )
     assert "Examples:\n  rd doctor\n" in result.stdout

@@ -11,11 +11,13 @@ from tests.building import one_error
 
 
 def test_a_report_of_one_image(index, run_rd, bare_folder):
-    result = run_rd("query", "ask/0200.png", "--report", "out.html", "--stability", "2", "--influence")
+    result = run_rd(
+        "query", "ask/0200.png", "--report", "out.html", "--stability", "2", "--evidence", "influence"
+    )
     assert result.exit_code == 0, result.stderr
     page = (bare_folder / "out.html").read_text()
     assert page.count("<article") == 1 and "uncalibrated score" in page and t.MAP in page
-    assert "rd query ask/0200.png --index default --stability 2 --influence" in page
+    assert "rd query ask/0200.png --index default --stability 2 --evidence influence" in page
     assert page.count('class="thumb" src="data:image/webp') == 10  # five of each bank, from their files
 
 
@@ -28,12 +30,12 @@ def test_a_report_of_many_names_what_could_not_be_judged(index, run_rd, bare_fol
     assert "ask/broken.png: this is not an image" in page
 
 
-@pytest.mark.parametrize("option", ["--no-thumbnails", "--blur-faces"])
-def test_pictures_that_must_not_travel(index, run_rd, bare_folder, option):
-    assert run_rd("query", "ask/0200.png", "--report", "out.html", option).exit_code == 0
+@pytest.mark.parametrize("part", ["no-thumbnails", "blur-faces"])
+def test_pictures_that_must_not_travel(index, run_rd, bare_folder, part):
+    assert run_rd("query", "ask/0200.png", "--report", f"out.html,{part}").exit_code == 0
     page = (bare_folder / "out.html").read_text()
-    assert (t.NOT_SHOWN in page, t.BLURRED in page) == (option == "--no-thumbnails", option == "--blur-faces")
-    assert bool(re.search(r"data:image", page)) == (option == "--blur-faces")
+    assert (t.NOT_SHOWN in page, t.BLURRED in page) == (part == "no-thumbnails", part == "blur-faces")
+    assert bool(re.search(r"data:image", page)) == (part == "blur-faces")
 
 
 @pytest.mark.parametrize(
@@ -48,8 +50,9 @@ def test_a_place_that_cannot_be_written_is_refused_at_once(index, run_rd, embedd
 @pytest.mark.parametrize(
     "args",
     [
-        ("ask/0200.png", "--no-thumbnails"),
-        ("ask/0200.png", "--blur-faces"),
+        ("ask/0200.png", "--report", "no-thumbnails"),
+        ("ask/0200.png", "--report", "blur-faces"),
+        ("ask/0200.png", "--report", "out.html,no-thumbnail"),
     ],
 )
 def test_options_that_do_not_go_together(index, run_rd, bare_folder, args):

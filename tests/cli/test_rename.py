@@ -68,7 +68,7 @@ def test_twins_are_named_and_made_one(old, run_rd):
     assert manifest.generators[NFC] == GeneratorFacts("gan", "2026-01-01")
     assert list(findings(Store(old).snapshot())) == []
     assert done(run_rd, "index", "verify")["names"] == {}
-    assert done(run_rd, "bank", "remove", "--generator", NFD, "--yes")["removed"] == 58
+    assert done(run_rd, "bank", "remove", "--among", f"generator={NFD}", "--yes")["removed"] == 58
 
 
 def test_what_rests_on_names_is_fitted_anew(old, run_rd):

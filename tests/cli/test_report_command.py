@@ -96,7 +96,7 @@ def test_what_cannot_be_meant(index, run_rd, args, says):
 
 
 def test_a_blind_page_has_the_verdict_behind_the_evidence(index, run_rd, bare_folder):
-    assert run_rd("query", ASK, "--blind", "--report", "blind.html").exit_code == 0
+    assert run_rd("query", ASK, "--evidence", "blind", "--report", "blind.html").exit_code == 0
     assert run_rd("query", ASK, "--report", "open.html").exit_code == 0
     blind, plain = ((bare_folder / f"{name}.html").read_text() for name in ("blind", "open"))
     verdict, nearest = "closer to the", "Nearest"
@@ -105,7 +105,7 @@ def test_a_blind_page_has_the_verdict_behind_the_evidence(index, run_rd, bare_fo
 
 def test_what_is_said_beside_a_blind_page_tells_no_verdict(index, run_rd):
     for asked in (ASK, "ask"):
-        result = run_rd("query", asked, "--blind", "--report", "blind.html")
+        result = run_rd("query", asked, "--evidence", "blind", "--report", "blind.html")
         assert result.exit_code == 0 and "behind the evidence" in result.stdout
         assert "the nearest references" in result.stdout
         for telling in ("closer to the", "score", "fake-like", "BANK"):
@@ -122,7 +122,7 @@ def test_what_is_said_beside_a_blind_page_tells_no_verdict(index, run_rd):
     ],
 )
 def test_blind_is_refused_where_it_would_tell_the_verdict(index, run_rd, bare_folder, also, said, embedded):
-    complaint = one_error(run_rd("query", ASK, "--blind", *also), 2)
+    complaint = one_error(run_rd("query", ASK, "--evidence", "blind", *also), 2)
     assert said in complaint
     assert not embedded and not (bare_folder / "case").exists() and not (bare_folder / "blind.html").exists()
 
@@ -133,6 +133,6 @@ def test_blind_on_a_terminal_asks_before_it_tells(index, run_rd, monkeypatch):
     monkeypatch.setattr(case.sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr(case.sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(case.click, "prompt", lambda *args, **kwargs: "undecided")
-    result = run_rd("query", ASK, "--case", "case", "--blind")
+    result = run_rd("query", ASK, "--case", "case", "--evidence", "blind")
     assert result.stdout.index("the nearest references") < result.stdout.index("closer to the")
     assert entries()[0]["judged_before"] == "undecided"

@@ -43,7 +43,7 @@ def built(tmp_path_factory):
         patch.setenv("RD_CACHE", str(folder / "cache"))
         patch.chdir(folder)
         assert main(["build-index", "--real", "photos", "--fake", "generated", "--encoder", "tiny"]) == 0
-        stray = ("stray", "--label", "fake", "--generator", "web", "--batch", "strays")
+        stray = ("stray", "--label", "fake", "--generator", "web", "--fact", "batch=strays")
         assert main(["bank", "add", *stray]) == 0
         shutil.copytree(folder / "index", folder / "bare")
         assert main(["fit", "calibration"]) == 0

@@ -85,5 +85,5 @@ def test_an_output_that_cannot_be_written(index):
 def test_a_closed_stdin_is_an_empty_one(index):
     code, _, err = shell("query -", "<&-")
     assert code == 1 and "empty" in err
-    code, _, err = shell("bank remove --generator sdxl", "<&-")
+    code, _, err = shell("bank remove --among generator=sdxl", "<&-")
     assert code == 2 and "--yes" in err

@@ -269,7 +269,7 @@ def test_a_quality_head_says_how_good_images_look(clip, clip_index, run_rd, bare
 
 
 @pytest.mark.parametrize(
-    "option", ["--fpr=0.1", "--exit-code", "--report=p.html", "--stability", "--blind", "--set=k=3"]
+    "option", ["--fpr=0.1", "--exit-code", "--report=p.html", "--stability", "--evidence=blind", "--set=k=3"]
 )
 def test_what_is_asked_of_a_verdict_is_not_asked_of_quality(clip, clip_index, run_rd, bare_folder, option):
     lines = [f"{path.resolve()},{path.stem}" for path in (clip / "photos" / "camera").iterdir()]

@@ -65,7 +65,7 @@ def test_views_for_references_that_are_there(index, run_rd, embedded):
 
 def test_removing_counts_images(index, run_rd):
     build(run_rd, "--views", "jpeg,crops")
-    removed = run_rd("bank", "remove", "--generator", "flux", "--yes", "--json")
+    removed = run_rd("bank", "remove", "--among", "generator=flux", "--yes", "--json")
     assert json.loads(removed.stdout)["removed"] == 5
     assert kinds(index) == {"original": 18, "jpeg": 18, "crops": 72}
     rows = json.loads(run_rd("bank", "list", "--by", "view", "--json").stdout)

@@ -96,7 +96,7 @@ def test_every_part_is_there(tmp_path):
         "4 of 100 calibration photographs with as many crops or more have one as high",
         "0f" * 32,
         "generation 7",
-        "rd query photo.jpg --index default --stability 2 --regions --influence",
+        "rd query photo.jpg --index default --stability 2 --regions --evidence influence",
     ):
         assert said in text, said
 

@@ -16,17 +16,20 @@ from retrieval_detect.cli.params import (
     category_folders_option,
     computing_options,
     dry_run_option,
+    fact_option,
     thumbnails_option,
     views_option,
     yes_option,
 )
+from retrieval_detect.cli.parts import fields_option
+from retrieval_detect.names import NAMED
 
 if TYPE_CHECKING:
     from retrieval_detect.store.manifest import Manifest
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.teach.build import Index
+    from retrieval_detect.types import Label
 
-_LABEL = click.Choice(["real", "fake"])
 _BY = ("label", "generator", "source", "split", "batch", "contributor", "view", "row", "generation")
 
 
@@ -35,7 +38,7 @@ _BY = ("label", "generator", "source", "split", "batch", "contributor", "view", 
     cls=Group,
     examples="""
         rd bank add new/ --label fake --generator newgen
-        rd bank remove --generator newgen --reason "licence withdrawn"
+        rd bank remove --among generator=newgen --reason "licence withdrawn"
         rd bank list --by generator
         rd bank rollback 7
     """,
@@ -58,22 +61,22 @@ def opened(run: Run) -> Index:
 @command.command(
     "add",
     examples="""
-        rd bank add new/ --label fake --generator newgen --released-at 2026-10-01
-        rd bank add phone-photos/ --label real --source my-phone
+        rd bank add new/ --label fake --generator newgen --fact released-at=2026-10-01
+        rd bank add phone-photos/ --label real --source my-phone --fact licence=CC0 --fact batch=autumn
     """,
+    headings={
+        "What they are": "--label --generator --source --fact --category-folders",
+        "How they are added": "--views --thumbnails --fpr-budget --accept-unmeasured --dry-run",
+    },
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--label", required=True, type=_LABEL, help="What all these images are.")
+@click.option(
+    "--label", required=True, type=click.Choice(["real", "fake"]), help="What all these images are."
+)
 @click.option("--generator", default="", help="The model that made them (default: sub-folders).")
-@click.option("--family", default="", help="Its kind, such as 'latent diffusion'.")
-@click.option("--released-at", default="", metavar="DATE", help="When it was released, YYYY-MM-DD.")
 @click.option("--source", default="", help="The dataset or site they came from (default: sub-folders).")
-@click.option("--category", default="", help="What they show.")
+@fact_option("family", "released-at")
 @category_folders_option
-@click.option("--licence", default="", help="Under what terms they may be used.")
-@click.option("--contributor", default="", help="Who gave them.")
-@click.option("--batch", default="", help="A name for this delivery; a batch never outweighs one generator.")
-@click.option("--tags", default="", help="Words of your own.")
 @views_option
 @thumbnails_option
 @click.option(
@@ -94,15 +97,19 @@ def add(
     /,
     paths: tuple[str, ...],
     dry_run: bool,
-    family: str,
-    released_at: str,
+    label: Label,
+    generator: str,
+    source: str,
+    fact: dict[str, str],
     views: str | None,
     category_folders: bool,
     fpr_budget: float,
     accept_unmeasured: bool,
-    **facts: Any,
 ) -> int | None:
     """Add references to an index; only what is new is embedded.
+
+    --fact family is a generator's kind, such as 'latent diffusion', released-at its day as YYYY-MM-DD; batch
+    names a delivery, and none outweighs one generator.
 
     On a calibrated index the change is measured first: who is found, which photographs are flagged.
     It is refused, and nothing is added, where false alarms would rise by more than --fpr-budget.
@@ -114,12 +121,12 @@ def add(
     from retrieval_detect.types import Facts
 
     opened(run)
-    if facts["label"] == "real" and (facts["generator"] or family or released_at):
+    family, released_at = (fact.pop(name, "") for name in ("family", "released_at"))
+    if label == "real" and (generator or family or released_at):
         raise click.UsageError("a photograph has no generator: --generator goes with --label fake.")
-    released = check_date(released_at, where="--released-at")
-    reference_set = ReferenceSet(
-        paths, named(Facts(**facts)), checked(family, "family"), released, category_folders
-    )
+    released = check_date(released_at, where="--fact released-at")
+    facts = named(Facts(label, generator=generator, source=source, **fact))
+    reference_set = ReferenceSet(paths, facts, checked(family, "family"), released, category_folders)
     review = Reviewer(budget=fpr_budget, accept_unmeasured=accept_unmeasured, device=run.settings.device)
     recipe = Recipe((reference_set,), views=parse_views(views or ""))
     return teach(run, recipe, dry_run=dry_run, kind="bank add", review=review)
@@ -131,15 +138,15 @@ def add(
 @command.command(
     "remove",
     examples="""
-        rd bank remove --generator newgen --dry-run
+        rd bank remove --among generator=newgen --dry-run
         rd bank remove --id 3a7b…e1 --reason mislabelled --yes
     """,
 )
-@click.option("--label", type=_LABEL, help="Only references of this label.")
-@click.option("--generator", help="All of one generator ('' for those without a name).")
-@click.option("--source", help="All of one source.")
-@click.option("--batch", help="All of one batch.")
-@click.option("--contributor", help="All of one contributor.")
+@fields_option(
+    "--among",
+    ("label", *NAMED),
+    help=f"Those of which this holds, repeated: label, {', '.join(NAMED)} (generator= : without a name).",
+)
 @click.option("--id", "ids", multiple=True, metavar="SHA256", help="An image, by the sha256 of its file.")
 @click.option("--row", "rows", multiple=True, type=int, metavar="N", help="A reference, by its row id.")
 @click.option(
@@ -160,7 +167,7 @@ def remove(
     reason: str,
     dry_run: bool,
     yes: bool,
-    **where: str | None,
+    among: dict[str, str],
 ) -> int | None:
     """Take references out of the banks; what they taught is gone at once.
 
@@ -174,7 +181,7 @@ def remove(
 
     index = opened(run)
     listed = _digests(from_file) if from_file else []
-    conditions = {name: spelling(value) for name, value in where.items() if value is not None}
+    conditions = {name: spelling(value) for name, value in among.items()}
     wanted = select_rows(index.snapshot(), content_ids=[*ids, *listed], row_ids=rows, **conditions)
     names = [*map(name_of, conditions.values()), *(["chosen images"] if ids or rows or listed else [])]
     what = f"{number(len(wanted), 'reference')} ({', '.join(names)})"

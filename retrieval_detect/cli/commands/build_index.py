@@ -11,6 +11,7 @@ from retrieval_detect.cli.params import (
     computing_options,
     dry_run_option,
     encoder_option,
+    fact_option,
     setting,
     thumbnails_option,
     views_option,
@@ -24,9 +25,13 @@ from retrieval_detect.cli.params import (
         rd build-index --real photos/ --fake generated/
         rd build-index --real photos/ --fake generated/ --encoder efficientnet-lite0 --index trial
         rd build-index --real photos/ --fake generated/ --views jpeg,crops
-        rd build-index --real lsun/cat/ --fake progan/cat/ --category cat
+        rd build-index --real lsun/cat/ --fake progan/cat/ --fact category=cat
         rd build-index default
     """,
+    headings={
+        "What they are": "--real --fake --fact --category-folders --root",
+        "What is kept of them": "--layers --views --thumbnails --plain --dry-run",
+    },
 )
 @click.argument("recipe", required=False)
 @click.option("--real", multiple=True, metavar="PATH", help="Photographs; sub-folders name their sources.")
@@ -34,7 +39,7 @@ from retrieval_detect.cli.params import (
 @click.option(
     "--layers", metavar="LIST", help="Vectors to keep an image: proj, pre, blockNN (default: proj)."
 )
-@click.option("--category", default="", metavar="NAME", help="What all these images show, if one thing.")
+@fact_option()
 @category_folders_option
 @views_option
 @setting(
@@ -59,7 +64,7 @@ def command(
     views: str | None,
     root: str,
     dry_run: bool,
-    category: str,
+    fact: dict[str, str],
     category_folders: bool,
 ) -> int | None:
     """Embed and store references of both labels.
@@ -77,7 +82,7 @@ def command(
         layers=layers,
         views=views,
         root=root,
-        category=category,
+        facts=fact,
         category_folders=category_folders,
     )
     return teach(run, wanted, dry_run=dry_run)

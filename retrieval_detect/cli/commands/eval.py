@@ -50,6 +50,11 @@ _SETTABLE = (
         rd eval manifest.csv --protocol incremental --order stylegan2,sd1,midjourney
         rd eval CLIPping/ --layout clipping --protocol few-shot --per-category --n 16
     """,
+    headings={
+        "What is measured": "--protocol --layout --unified --order --n --per-category",
+        "How it is judged": "--method --methods --fpr",
+        "What is shown and kept": "--compare --cache --out",
+    },
 )
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option(

@@ -42,6 +42,10 @@ _SETTABLE = (
         rd build-index --encoder timm:resnet50 --set encoder-weights=resnet50.safetensors ...
         rd head import resnet50.head.safetensors --name cnndetection
     """,
+    headings={
+        "What it learns from": "--real --fake --out",
+        "What it learns": "--train --objective --scratch --encoder",
+    },
 )
 @click.option("--real", "real", multiple=True, required=True, metavar="DIR", help="Photographs, by source.")
 @click.option("--fake", "fake", multiple=True, required=True, metavar="DIR", help="Fakes, by generator.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from retrieval_detect.cli.asking import fpr_option, settle_rates, within_option
-from retrieval_detect.cli.case import case_options, examination_of, require_blind
+from retrieval_detect.cli.case import case_option, examination_of, require_blind
 from retrieval_detect.cli.params import (
     Command,
     Run,
@@ -23,7 +23,8 @@ from retrieval_detect.cli.params import (
     exit_code_option,
     method_option,
 )
-from retrieval_detect.cli.report_files import report_of, report_options
+from retrieval_detect.cli.parts import WORD, option_with_parts
+from retrieval_detect.cli.report_files import report_of, report_option
 from retrieval_detect.cli.settable import ASKING, Settable, was_set
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ _SETTABLE = (
         curl -s https://example.org/a.jpg | rd query -
         find . -name '*.png' -print0 | rd query --from-file - -0
     """,
+    headings={
+        "What is asked": "--from-file --null --stability --regions",
+        "How it is judged": "--method --fpr --within --prior",
+        "What is shown and kept": "--evidence --report --heatmap --case --exit-code",
+    },
 )
 @click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
@@ -89,7 +95,16 @@ _SETTABLE = (
     help="Paths to judge, one a line; - reads them from stdin.",
 )
 @click.option("-0", "--null", is_flag=True, help="Paths in --from-file end in NUL, not in a new line.")
-@click.option("--evidence", metavar="N", type=click.IntRange(0, 10), default=0, help="Show the N nearest.")
+@option_with_parts(
+    "--evidence",
+    ("evidence", click.IntRange(0, 10)),
+    {"influence": ("influence", WORD), "blind": ("blind", WORD)},
+    default=0,
+    metavar="N[,influence]",
+    help="Show the N nearest; with influence what the score would be without whom, for one image or few. "
+    "blind: show the evidence, ask for your own judgement, and only then tell the verdict; a page keeps it "
+    "closed.",
+)
 @exit_code_option
 @method_option
 @fpr_option
@@ -106,7 +121,6 @@ _SETTABLE = (
     metavar="[N]",
     help=f"Judge N re-encodings of each image, too (default: {_VIEWS}); each takes the time of an image.",
 )
-@click.option("--influence", is_flag=True, help="What the score would be without whom; for one image or few.")
 @click.option("--regions", is_flag=True, help="Judge crops of each image, too, by crops of the references.")
 @click.option(
     "--heatmap",
@@ -114,8 +128,8 @@ _SETTABLE = (
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the image with the scores of its regions laid over it.",
 )
-@report_options
-@case_options
+@report_option
+@case_option
 @computing_options(*_SETTABLE, *ASKING)
 @click.pass_obj
 def command(

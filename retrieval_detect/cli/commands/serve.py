@@ -33,6 +33,11 @@ TOKEN = "RD_TOKEN"  # noqa: S105 - the variable's name
         rd serve --index newsroom --token-file token.txt
         rd serve --host 0.0.0.0 --token-file token.txt --allow-host rd.example.org
     """,
+    headings={
+        "Where it answers": "--host --port --token-file --allow-host",
+        "What it takes": "--max-queue --max-file",
+        "How it judges": "--method",
+    },
 )
 @click.option("--host", default="127.0.0.1", help="The address to listen at (default: this machine alone).")
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, help="The port (default: 8321; 0: any).")

@@ -260,7 +260,7 @@ def command(verdict: Verdict, question: Question) -> str:
             if field.name != "stable_at" or question.stability:
                 parts += _set(usual, field.name, value)
         elif value is True:
-            parts.append(f"--{field.name}")
+            parts += ["--evidence", field.name]
         elif value != getattr(usual, field.name) and value is not None:
             parts += [f"--{field.name.replace('_', '-')}", f"{value}"]
     return shlex.join(parts)
