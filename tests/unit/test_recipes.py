@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -8,7 +11,8 @@ from retrieval_detect.cli.recipes import check_date, find_recipe, parse_layers, 
 from retrieval_detect.errors import ConfigError
 from retrieval_detect.types import Facts
 
-SHIPPED = sorted((Path(__file__).parents[2] / "index" / "recipes").glob("*.toml"))
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted((ROOT / "index" / "recipes").glob("*.toml"))
 
 WHOLE = """
 name = "mine"
@@ -136,3 +140,28 @@ def test_dates():
     for wrong in ("2023-02-29", "20240229", "2024-2-9", "2024-02-29T00:00", "soon", "2024-W01-1"):
         with pytest.raises(ConfigError, match="is not a date"):
             check_date(wrong)
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from retrieval_detect.cli import recipes
+assert recipes.__file__.startswith(sys.argv[1]), recipes.__file__
+for path in map(recipes.find_recipe, sys.argv[2:]):
+    assert str(path).startswith(sys.argv[1]) and recipes.read_recipe(path).references, path
+"""
+
+
+def test_an_installed_wheel_finds_them(tmp_path):
+    """What pip puts in place is the wheel unpacked; the folder it runs in has no recipes of its own."""
+    wheels = pytest.importorskip(
+        "hatchling.builders.wheel", reason="hatchling, of the extra dev, builds wheels"
+    )
+    (built,) = wheels.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with ZipFile(built) as wheel:
+        wheel.extractall(tmp_path / "site")
+    (tmp_path / "work").mkdir()
+    names = [path.stem for path in SHIPPED]
+    assert names
+    program = [sys.executable, "-c", PROGRAM, str(tmp_path / "site"), *names]
+    subprocess.run(program, cwd=tmp_path / "work", check=True)
