@@ -223,7 +223,7 @@ class Human(Writer):
     def table(self, table: Rows) -> None:
         """Show rows."""
         self._lines([escape(table.title)] if table.title else [])
-        self._lines(_aligned(table))
+        self._lines(aligned(table))
 
     def text(self, line: str) -> None:
         """Show a line meant for people."""
@@ -243,7 +243,7 @@ WRITERS: Mapping[str, type[Writer]] = {
 }
 
 
-def _aligned(table: Rows) -> list[str]:
+def aligned(table: Rows) -> list[str]:
     """Lines of a table: numbers to the right, nothing cut, no wider than the terminal."""
     from rich.console import Console
     from rich.table import Table

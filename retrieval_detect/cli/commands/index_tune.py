@@ -12,7 +12,7 @@ from retrieval_detect.cli.params import Command, Run, device_option, dry_run_opt
 
 if TYPE_CHECKING:
     from retrieval_detect.store.store import Store
-    from retrieval_detect.teach.tune import Measured, Tuning
+    from retrieval_detect.teach.tune import Tuning
 
 
 @click.command(
@@ -87,21 +87,29 @@ def _lines(tuning: Tuning) -> list[str]:
     """A table of what was tried."""
     if not tuning.tried:
         return []
+    from retrieval_detect.cli.formats import Column, Rows, aligned, human
+
+    rows = [
+        {
+            "bank": m.label,
+            "search": f"{m.kind}, effort {m.effort}" if m.effort else m.kind,
+            **{f"of {k}": share for k, share in m.recall.items()},
+            "by itself": m.alone_s,
+            "in a batch": m.in_batch_s,
+        }
+        for m in tuning.tried
+    ]
+    shown = {"bank": human, "search": human, "by itself": _ms, "in a batch": _ms}
+    columns = [Column(name, show=shown.get(name, "{:.1%}".format)) for name in rows[0]]
     whose = "set aside" if tuning.split == "calib" else "of the banks"
-    ks = list(tuning.tried[0].recall)
-    head = ["bank", "search", *(f"of {k}" for k in ks), "by itself", "in a batch"]
-    rows = [head, *(_cells(m, ks) for m in tuning.tried)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [
-        f"Shares of the nearest that are found, and times a query, by {tuning.n_queries} references {whose}"
-    ] + [f"  {line}" for line in table]
+        f"Shares of the nearest that are found, and times a query, by {tuning.n_queries} references {whose}",
+        *(f"  {line}" for line in aligned(Rows(rows, columns))),
+    ]
 
 
-def _cells(m: Measured, ks: list[str]) -> list[str]:
-    name = f"{m.kind}, effort {m.effort}" if m.effort else m.kind
-    alone, in_batch = (f"{s * 1000:.2f} ms" if s is not None else "-" for s in (m.alone_s, m.in_batch_s))
-    return [m.label, name, *(f"{m.recall[k]:.1%}" for k in ks), alone, in_batch]
+def _ms(time_s: float | None) -> str:
+    return "-" if time_s is None else f"{time_s * 1000:.2f} ms"
 
 
 def search_line(search: Mapping[str, Any] | None) -> str:
