@@ -344,7 +344,7 @@ class Context:
         items = {
             row["content_id"]: item
             for row, item in zip(listing.rows, listing.items, strict=True)
-            if item is not None and row["content_id"] not in self.items
+            if row["content_id"] not in self.items
         }
         labels = {row["content_id"]: row["label"] == "fake" for row in listing.rows}
         values = self.cache.statistics(items)

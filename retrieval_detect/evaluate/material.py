@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_detect.encoders.pipeline import embed
-from retrieval_detect.errors import ImageError, RdError, UsageError
+from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.evaluate.jpeg import JpegFacts, comb, jpeg_facts
 from retrieval_detect.evaluate.pixels import statistics
 from retrieval_detect.images.content_id import content_id, phash
@@ -22,6 +22,7 @@ from retrieval_detect.images.decode import decode
 from retrieval_detect.images.items import attempted
 from retrieval_detect.images.labelled import both_labels, refuse_both_labels
 from retrieval_detect.images.sources import scan
+from retrieval_detect.images.stored import stored_items
 from retrieval_detect.store.groups import group_rows
 from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Failure
@@ -108,12 +109,11 @@ def thumbnail(rgb: UInt8) -> Float16:
 class Listing:
     """Images that will be looked at. ``total`` : how many there are of each label.
 
-    ``items`` : ``None`` where an index no longer knows its file. ``rows`` : what the store knows of each,
-    empty for a folder.
+    ``rows`` : what the store knows of each, empty for a folder.
     """
 
     subject: str
-    items: tuple[ImageItem | None, ...]
+    items: tuple[ImageItem, ...]
     labels: tuple[Label, ...]
     names: tuple[str, ...]
     total: dict[Label, int]
@@ -135,7 +135,7 @@ class Material:
     """
 
     subject: str
-    items: tuple[ImageItem | None, ...]
+    items: tuple[ImageItem, ...]
     uris: tuple[str, ...]
     fake: Bool
     names: NDArray[np.str_]
@@ -187,7 +187,7 @@ def of_index(snapshot: Snapshot, *, at_most: int = AT_MOST) -> Listing:
     ]
     return Listing(
         snapshot.folder.resolve().name,
-        tuple(_stored_item(row["uri"]) for row in chosen),
+        tuple(stored_items((row["uri"], row["content_id"]) for row in chosen)),
         tuple(row["label"] for row in chosen),
         tuple(row["generator" if row["label"] == "fake" else "source"] for row in chosen),
         total,
@@ -198,13 +198,6 @@ def of_index(snapshot: Snapshot, *, at_most: int = AT_MOST) -> Listing:
 
 def _by_content(row: dict[str, Any]) -> bytes:
     return bytes(row["content_id"])
-
-
-def _stored_item(uri: str) -> ImageItem | None:
-    try:
-        return next(islice(scan([uri]), 1), None)
-    except RdError:
-        return None
 
 
 def of_folder(folder: Path, *, at_most: int = AT_MOST) -> Listing:
@@ -244,13 +237,13 @@ def look_through(listing: Listing, *, progress: Callable[[int], None] = lambda _
 
 
 def looked_at(
-    items: Iterable[ImageItem | None], *, progress: Callable[[int], None] = lambda _: None
-) -> Iterable[Look | Failure | None]:
+    items: Iterable[ImageItem], *, progress: Callable[[int], None] = lambda _: None
+) -> Iterable[Look | Failure]:
     """A look at each, in order; at most some hundred files are held at a time."""
     remaining = iter(items)
     with ThreadPoolExecutor() as pool:
         while batch := list(islice(remaining, _BATCH)):
-            for seen in pool.map(lambda item: item and attempted(item, _look), batch):
+            for seen in pool.map(lambda item: attempted(item, _look), batch):
                 progress(1)
                 yield seen
 
@@ -261,7 +254,7 @@ def with_vectors(
     """The same images with an encoder's vectors, for a folder that no index knows."""
     layer = grouping_layer(list(encoder.spec.layers))
     vectors = []
-    for result in embed([item for item in material.items if item], encoder, layers=[layer]):
+    for result in embed(material.items, encoder, layers=[layer]):
         if isinstance(result, Failure):
             raise ImageError(result.message, reason=result.reason, uri=result.uri)
         vectors.append(result.vectors[layer] / np.linalg.norm(result.vectors[layer]))
@@ -272,10 +265,6 @@ def with_vectors(
 def _stored(listing: Listing, snapshot: Snapshot, looks: Sequence[Look | None]) -> Material:
     rows = listing.rows
     layer = grouping_layer(snapshot.manifest.layers)
-    same = [
-        look if look and look.content_id == row["content_id"] else None
-        for look, row in zip(looks, rows, strict=True)
-    ]
     row_ids = np.array([row["row_id"] for row in rows], np.int64)
 
     def text(column: str) -> NDArray[np.str_]:
@@ -295,7 +284,7 @@ def _stored(listing: Listing, snapshot: Snapshot, looks: Sequence[Look | None]) 
         np.array([row["phash"] for row in rows], np.uint64),
         np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2),
         text("format"),
-        tuple(same),
+        tuple(looks),
         snapshot.gather(row_ids.tolist(), layer),
         layer,
         listing.total,
@@ -314,10 +303,10 @@ def _found(listing: Listing, looks: Sequence[Look | None]) -> Material:
     given = [
         (look.content_id, label, item.uri)
         for look, label, item in zip(looks, listing.labels, listing.items, strict=True)
-        if look is not None and item is not None
+        if look is not None
     ]
     refuse_both_labels(list(both_labels(given)), "nothing was audited")
-    items = [item for i, item in enumerate(listing.items) if looks[i] is not None and item is not None]
+    items = [item for i, item in enumerate(listing.items) if looks[i] is not None]
     phashes = np.array([look.phash for look in seen], np.uint64)
     thumbnails = np.stack([look.thumbnail for look in seen]) if seen else np.empty((0, 768), np.float16)
     nothing = np.full(len(kept), "", np.str_)

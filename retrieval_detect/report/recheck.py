@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.errors import RdError
-from retrieval_detect.files import sha256_bytes, sha256_file
+from retrieval_detect.errors import ImageError, RdError
+from retrieval_detect.files import sha256_file
+from retrieval_detect.images.stored import CHANGED, stored_items
 from retrieval_detect.report.json import verdict_json
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import manifest_path, tool_versions
@@ -117,16 +118,15 @@ def _question(entry: Entry) -> dict[str, Any]:
 
 
 def _image(entry: Entry, moved: Mapping[str, Path]) -> bytes:
-    path = Path(entry["image"]["path"])
     wanted = entry["image"]["sha256"]
-    path = moved.get(wanted, path)
+    path = moved.get(wanted, entry["image"]["path"])
+    (item,) = stored_items([(str(path), bytes.fromhex(wanted))])
     try:
-        data = path.read_bytes()
-    except OSError:
+        return item.read()
+    except ImageError as error:
+        if error.reason == CHANGED:
+            raise RdError(f"{path} is not the image that was judged: its bytes differ") from None
         raise RdError(f"{path} is not there any more (--image FILE names it elsewhere)") from None
-    if sha256_bytes(data) != wanted:
-        raise RdError(f"{path} is not the image that was judged: its bytes differ")
-    return data
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +12,12 @@ from retrieval_detect.ask.detector import Detector
 from retrieval_detect.ask.fitted import KINDS, read
 from retrieval_detect.ask.methods import Methods
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
-from retrieval_detect.errors import IndexStateError, RdError
-from retrieval_detect.images.sources import scan
+from retrieval_detect.errors import IndexStateError
+from retrieval_detect.images.stored import stored_items
 from retrieval_detect.search.approximate import caveat
 from retrieval_detect.store.manifest import manifest_path
 from retrieval_detect.store.verify import findings
-from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded, ImageItem
+from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -99,20 +98,11 @@ def _distances(detector: Detector, rows: Sequence[Mapping[str, Any]]) -> Iterato
 
     if not rows:
         return
-    items = [item for row in rows for item in _item(row["uri"])]
-    by_content = {row["content_id"]: row["row_id"] for row in rows}
-    for result in embed(items, detector.encoder, layers=[detector.layer]):
-        if isinstance(result, Embedded) and result.content_id in by_content:
-            row_id = by_content[result.content_id]
-            stored = detector.snapshot.gather([row_id], detector.layer)[0]
-            yield row_id, result.item.uri, 1 - _cosine(result.vectors[detector.layer], stored)
-
-
-def _item(uri: str) -> list[ImageItem]:
-    try:
-        return list(islice(scan([uri]), 1))
-    except RdError:
-        return []
+    items = stored_items((row["uri"], row["content_id"]) for row in rows)
+    for row, result in zip(rows, embed(items, detector.encoder, layers=[detector.layer]), strict=True):
+        if isinstance(result, Embedded):
+            stored = detector.snapshot.gather([row["row_id"]], detector.layer)[0]
+            yield row["row_id"], row["uri"], 1 - _cosine(result.vectors[detector.layer], stored)
 
 
 def _cosine(a: Sequence[float] | np.ndarray, b: np.ndarray) -> float:

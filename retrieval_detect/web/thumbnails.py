@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.errors import ImageError
+from retrieval_detect.images.stored import stored_items
 from retrieval_detect.images.thumbnails import thumbnail as small
-from retrieval_detect.report.html.pictures import NoPictureError, as_it_was
 from retrieval_detect.store.originals import stored_thumbnail
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ def thumbnail(snapshot: Snapshot, row_id: int, decoders: Decoders) -> bytes | No
     found = _stored(snapshot, row_id)
     if found is None:
         return None
-    uri, identity = found
+    (item,) = stored_items([found])
     try:
-        return small(decoders.decode(as_it_was(uri, identity.hex())).rgb, side=SIDE)
-    except (NoPictureError, ImageError):
-        return stored_thumbnail(snapshot, identity)
+        return small(decoders.decode(item.read()).rgb, side=SIDE)
+    except ImageError:
+        return stored_thumbnail(snapshot, found[1])
 
 
 def _stored(snapshot: Snapshot, row_id: int) -> tuple[str, bytes] | None:

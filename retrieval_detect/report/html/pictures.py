@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from retrieval_detect.errors import RdError
-from retrieval_detect.images.content_id import content_id
+from retrieval_detect.errors import ImageError
 from retrieval_detect.images.decode import Limits, decode
-from retrieval_detect.images.sources import scan
+from retrieval_detect.images.stored import CHANGED, GONE, stored_items
 from retrieval_detect.images.thumbnails import encoded as small
 from retrieval_detect.report.heatmap import heat_map
 from retrieval_detect.report.html import strings as t
@@ -29,6 +27,7 @@ REFERENCE_SIDE, QUERY_SIDE, HEAT_SIDE = 96, 280, 480
 _BLURRED_SIDE = 8
 """Of a blurred picture's longer side, so many pixels are left: no face can be told from another by them."""
 _KEPT = 20_000
+_WHY = {GONE: t.GONE, CHANGED: t.CHANGED}
 _ANY_SHAPE = Limits(min_side=1, max_aspect=1000)
 
 
@@ -75,43 +74,20 @@ class Pictures:
         alt = t.ALT_REFERENCE.format(label=evidence.label, row_id=evidence.row_id, name=name)
         if not self._show:
             return Picture("", alt, t.NOT_SHOWN)
+        identity = bytes.fromhex(evidence.content_id)
+        (item,) = stored_items([(evidence.uri, identity)])
         try:
-            rgb = _pixels(as_it_was(evidence.uri, evidence.content_id))
-        except NoPictureError as error:
-            kept = stored_thumbnail(self._snapshot, bytes.fromhex(evidence.content_id))
+            rgb = decode(item.read()).rgb
+        except ImageError as error:
+            kept = stored_thumbnail(self._snapshot, identity)
             if kept is None:
-                return Picture("", alt, str(error))
+                return Picture("", alt, _WHY.get(error.reason, t.NOT_READ))
             rgb = decode(kept, limits=_ANY_SHAPE).rgb
         return self._picture(rgb, REFERENCE_SIDE, alt=alt, key=f"r{evidence.content_id[:16]}")
 
     def _picture(self, rgb: UInt8, side: int, *, alt: str, key: str) -> Picture:
         shown = Picture("", alt, t.BLURRED if self._blur else "", key)
         return encoded(Image.fromarray(_coarse(rgb) if self._blur else rgb), side, shown)
-
-
-class NoPictureError(Exception):
-    """Why a reference cannot be shown, in words."""
-
-
-def as_it_was(uri: str, identity: str) -> bytes:
-    """A reference's file, or what an archive holds of it, if it is what was embedded.
-
-    ``identity`` : its sha256, hexadecimal. Raises ``NoPictureError``.
-    """
-    try:
-        data = next(islice(scan([uri]), 1)).read()
-    except (RdError, OSError, ValueError, StopIteration) as error:
-        raise NoPictureError(t.GONE) from error
-    if content_id(data).hex() != identity:
-        raise NoPictureError(t.CHANGED)
-    return data
-
-
-def _pixels(data: bytes) -> UInt8:
-    try:
-        return decode(data).rgb
-    except RdError as error:
-        raise NoPictureError(t.NOT_READ) from error
 
 
 def _coarse(rgb: UInt8) -> UInt8:
