@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from bench._nested import Fold, World
     from retrieval_detect.heads.base import Head
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32, Method
+    from retrieval_detect.vectors import Rows
 
     Scores = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -201,7 +201,7 @@ class Contest:
         return head.decision_function({layer: queries.as_encoded(layer) for layer in head.layers})
 
 
-def _narrow(rows: TrainingSet, head: Head) -> TrainingSet:
+def _narrow(rows: Rows, head: Head) -> Rows:
     from dataclasses import replace
 
     layers = head.layers or tuple(rows.vectors)

@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.store.training import TrainingSet
+    from retrieval_detect.vectors import Rows
 
     Mask = NDArray[np.bool_]
 
@@ -34,7 +34,7 @@ class World:
     ``calib`` : set aside by rd's split rule: neither votes nor trains, and calibrates scores.
     """
 
-    rows: TrainingSet
+    rows: Rows
     place: NDArray[np.int64]
     calib: Mask
 
@@ -124,7 +124,7 @@ def _fold(world: World, inside: Mask, held: tuple[str, str, int], *, asked: int)
     )
 
 
-def merged(bank: TrainingSet, calib: TrainingSet) -> tuple[TrainingSet, Mask]:
+def merged(bank: Rows, calib: Rows) -> tuple[Rows, Mask]:
     """Both splits as one set of rows, and which of them are set aside."""
     both = replace(
         bank,

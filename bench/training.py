@@ -20,7 +20,7 @@ from bench._frame import Clock, about, carry_out, origin, parser_of, rounded
 from bench._machine import commit
 from retrieval_detect.heads.linear import TOLERANCE, LinearHead
 from retrieval_detect.heads.prompt import PromptHead
-from retrieval_detect.store.training import TrainingSet
+from retrieval_detect.vectors import Rows
 
 ROWS, D_LINEAR, MODEL, D_PROMPT = 100_000, 768, "ViT-B-32", 512
 LARGE_BATCH, COOP_BATCH, COOP_STEPS = 4096, 32, 50
@@ -51,7 +51,7 @@ def measure(n: int) -> dict[str, Any]:
     }
 
 
-def _rows(n: int, d: int) -> TrainingSet:
+def _rows(n: int, d: int) -> Rows:
     """Made-up embeddings of ten generators and ten sources; labels overlap, so that there is an optimum."""
     rng = np.random.default_rng(0)
     fake = np.arange(n) % 2 == 1
@@ -59,9 +59,8 @@ def _rows(n: int, d: int) -> TrainingSet:
     x[:, :8] += 0.15 * fake[:, None]
     norms = np.linalg.norm(x, axis=1)
     names = np.array([f"{'g' if f else 's'}{i // 2 % 10}" for i, f in enumerate(fake)])
-    none = np.full(n, "")
-    ids = np.arange(n)
-    return TrainingSet({"proj": x / norms[:, None]}, {"proj": norms}, fake, names, ids, ids, none, none)
+    units = {"proj": x / norms[:, None]}
+    return Rows.of(vectors=units, norms={"proj": norms}, fake=fake, names=names, row_ids=np.arange(n))
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -73,7 +72,7 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
 # ---------------------------------------------------------------- linear
 
 
-def _linear(rows: TrainingSet, clock: Clock) -> dict[str, Any]:
+def _linear(rows: Rows, clock: Clock) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

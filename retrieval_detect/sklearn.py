@@ -31,8 +31,8 @@ from retrieval_detect.scoring.vote import DEFAULT_K, TEMPERATURE, vote
 from retrieval_detect.scoring.weights import reference_weights
 from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
 from retrieval_detect.search.projection import Identity, query_codes
-from retrieval_detect.store.training import TrainingSet
 from retrieval_detect.types import LABELS, METHODS
+from retrieval_detect.vectors import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -52,7 +52,7 @@ class _Detector(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """What classifiers share: two classes, of which the second is fake."""
 
     @abstractmethod
-    def _learn(self, rows: TrainingSet) -> None:
+    def _learn(self, rows: Rows) -> None:
         """Fit on ``rows`` of both classes; their ``row_ids`` are positions in X."""
 
     @abstractmethod
@@ -140,7 +140,7 @@ class RetrievalClassifier(_Detector):
         found = {label: bank.search(x, n_neighbors) for label, bank in self._banks.items()}
         return {label: (near.similarities, self.positions_[near.row_ids]) for label, near in found.items()}
 
-    def _learn(self, rows: TrainingSet) -> None:
+    def _learn(self, rows: Rows) -> None:
         if self.method not in METHODS:
             known = ", ".join(METHODS)
             raise UsageError(f"there is no vote {self.method!r}", hint=f"Choose one of {known}.")
@@ -215,7 +215,7 @@ class PrototypeClassifier(_Detector):
         self.shrinkage = shrinkage
         self.concentration = concentration
 
-    def _learn(self, rows: TrainingSet) -> None:
+    def _learn(self, rows: Rows) -> None:
         head = PrototypeHead(layer=_LAYER, **self.get_params())
         check_options(head)
         self.head_ = head.fit(rows)
@@ -288,11 +288,6 @@ def _stored(x: Float32) -> Float32:
     return stored
 
 
-def _codes(groups: ArrayLike, n: int) -> Int64:
-    codes: Int64 = np.unique(_column(groups, n), return_inverse=True)[1].astype(np.int64)
-    return codes
-
-
 def _column(values: ArrayLike, n: int) -> NDArray[Any]:
     column: NDArray[Any] = column_or_1d(values)
     check_consistent_length(column, np.empty(n))
@@ -301,17 +296,17 @@ def _column(values: ArrayLike, n: int) -> NDArray[Any]:
 
 def _training_set(
     stored: Float32, fake: Bool, *, names: ArrayLike | None = None, groups: ArrayLike | None = None
-) -> TrainingSet:
+) -> Rows:
     """All rows but those that are zero."""
-    n, none = len(stored), np.full(len(stored), "")
-    rows = TrainingSet(
+    n = len(stored)
+    known: dict[str, Any] = {} if names is None else {"names": _column(names, n).astype(str)}
+    if groups is not None:
+        known["groups"] = np.unique(_column(groups, n), return_inverse=True)[1].astype(np.int64)
+    rows = Rows.of(
         vectors={_LAYER: stored},
         norms={_LAYER: np.ones(n, np.float32)},
         fake=fake,
-        names=none if names is None else _column(names, n).astype(str),
-        groups=np.arange(n) if groups is None else _codes(groups, n),
         row_ids=np.arange(n),
-        batches=none,
-        categories=none,
+        **known,
     )
     return rows.take(np.flatnonzero(stored.any(axis=1)))

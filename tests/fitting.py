@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval_detect.store.training import TrainingSet
+from retrieval_detect.vectors import Rows
 
 
 def rows_of(vectors, names, *, groups=None, categories=None):
@@ -12,15 +12,14 @@ def rows_of(vectors, names, *, groups=None, categories=None):
     names = np.asarray(names, dtype=str)
     n = len(names)
     norms = {layer: np.linalg.norm(x, axis=1).astype(np.float32) for layer, x in vectors.items()}
-    return TrainingSet(
-        {layer: (x / norms[layer][:, None]).astype(np.float32) for layer, x in vectors.items()},
-        norms,
-        np.char.startswith(names, "g"),
-        names,
-        np.arange(n) if groups is None else np.asarray(groups),
-        np.arange(n) + 100,
-        np.full(n, ""),
-        np.full(n, "") if categories is None else np.asarray(categories, dtype=str),
+    return Rows.of(
+        vectors={layer: (x / norms[layer][:, None]).astype(np.float32) for layer, x in vectors.items()},
+        norms=norms,
+        fake=np.char.startswith(names, "g"),
+        names=names,
+        groups=np.arange(n) if groups is None else np.asarray(groups),
+        row_ids=np.arange(n) + 100,
+        categories=np.full(n, "") if categories is None else np.asarray(categories, dtype=str),
     )
 
 

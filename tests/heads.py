@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval_detect.store.training import TrainingSet
+from retrieval_detect.vectors import Rows
 
 
 def training_set(
@@ -14,7 +14,7 @@ def training_set(
     apart: float = 1.0,
     norm: float = 10.0,
     seed: int = 0,
-) -> TrainingSet:
+) -> Rows:
     """References by names: name → (fake, how many).
 
     In every layer, labels lie ``apart`` from one another along one direction, and each name half as far
@@ -37,15 +37,13 @@ def training_set(
             x[name == one] += apart / 2 * unit(rng.normal(size=d))
         vectors[layer] = unit(x).astype(np.float32)
         norms[layer] = (norm * rng.uniform(0.9, 1.1, len(fake))).astype(np.float32)
-    order = np.arange(len(fake))
-    none = np.full(len(fake), "")
-    return TrainingSet(vectors, norms, fake, name, order, order + 100, none, none)
+    return Rows.of(vectors=vectors, norms=norms, fake=fake, names=name, row_ids=np.arange(len(fake)) + 100)
 
 
 def unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def encoded(rows: TrainingSet) -> dict[str, np.ndarray]:
+def encoded(rows: Rows) -> dict[str, np.ndarray]:
     """The rows' vectors as a head is asked about them."""
     return {layer: rows.as_encoded(layer) for layer in rows.vectors}

@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from retrieval_detect.encoders.text import load_text_tower
-from retrieval_detect.store.training import TrainingSet
+from retrieval_detect.vectors import Rows
 from tests.towers import VIT, open_clip, random_weights, torch
 
 D = 32
@@ -78,6 +78,6 @@ def references(n=60, *, seed=0, names=("sd_1.5", "flux"), reals=("coco", "press"
     labels = np.array(
         [(names if fake[i] else reals)[i // 2 % (len(names) if fake[i] else 2)] for i in range(n)]
     )
-    none = np.full(n, "")
     ids = np.arange(n, dtype=np.int64)
-    return TrainingSet({"proj": raw / norms[:, None]}, {"proj": norms}, fake, labels, ids, ids, none, none)
+    units = {"proj": raw / norms[:, None]}
+    return Rows.of(vectors=units, norms={"proj": norms}, fake=fake, names=labels, row_ids=ids)

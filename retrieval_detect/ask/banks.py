@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.tuned import Tuned
     from retrieval_detect.types import Bool, Float16, Float32, Int64, Label, Neighbours, UInt64
+    from retrieval_detect.vectors import Rows
 
 SPARE = 16
 """Neighbours fetched beyond those wanted, so that dropping the query's own seldom means asking again."""
@@ -54,6 +55,13 @@ class Asked:
     phash: UInt64
     vectors: Mapping[str, Float32]
     own_groups: Mapping[int, set[int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Rows) -> Asked:
+        """References, asked about as if they were images never seen: their own groups do not vote."""
+        vectors = {layer: rows.as_encoded(layer) for layer in rows.vectors}
+        groups = {i: {group} for i, group in enumerate(rows.groups.tolist())}
+        return cls(rows.content_ids.tolist(), rows.phash, vectors, groups)
 
     def __len__(self) -> int:
         return len(self.phash)

@@ -17,7 +17,7 @@ from retrieval_detect.ask.methods import Answers, Methods, asked_about, vote_of
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError, VectorError
 from retrieval_detect.images.laundering import CROPS, drawn_views, kind_of, stored_views
 from retrieval_detect.scoring.attribution import attribute
-from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, size_class
+from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, traits_of
 from retrieval_detect.scoring.conformal import verdict as verdict_name
 from retrieval_detect.scoring.vote import few, nobody_left
 from retrieval_detect.store.indexes import located
@@ -321,7 +321,7 @@ class Detector:
         calibration = self.methods.calibration(question)
         if calibration is None:
             return {"verdict": "fake-like" if answers.scores[0] > 0 else "real-like"}
-        traits = {"format": [embedded.format], "size": [size_class(embedded.width, embedded.height)]}
+        traits = traits_of([embedded.format], [(embedded.width, embedded.height)])
         judged = calibration.judge(answers.scores, answers.typical, question, traits=traits)
         return calibration.fields(judged, 0, question)
 

@@ -25,7 +25,7 @@ from retrieval_detect.ask.detector import Detector
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.files import TEMPORARY, DigestCache, sha256_bytes, write_atomically
 from retrieval_detect.images.passed import left_out
-from retrieval_detect.scoring.conformal import size_class
+from retrieval_detect.scoring.conformal import traits_of
 from retrieval_detect.scoring.vote import nobody_left
 from retrieval_detect.store.exchange import EmbeddingsFile
 from retrieval_detect.store.ledger import Finished, Ledger
@@ -293,7 +293,7 @@ class _Judge:
             names: Sequence[str] = np.where(answers.scores > 0, "fake-like", "real-like").tolist()
         else:
             sizes = zip(rows.width[at].tolist(), rows.height[at].tolist(), strict=True)
-            traits = {"format": [rows.formats[i] for i in at], "size": [size_class(*size) for size in sizes]}
+            traits = traits_of([rows.formats[i] for i in at], sizes)
             judged = self.calibration.judge(answers.scores, answers.typical, self.question, traits=traits)
             found |= {"p_real": judged.p_real, "p_fake": judged.p_fake, "p_typical": judged.p_typical}
             found |= {"log10_lr": judged.log10_lr}

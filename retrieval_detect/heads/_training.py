@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from retrieval_detect.encoders.text import TextTower
     from retrieval_detect.heads.base import Progress
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Bool, Float32, Int64
+    from retrieval_detect.vectors import Rows
 
 BASE_BATCH = 32
 MOST_SCALING = 32.0
@@ -65,18 +65,18 @@ class TextHead(Head):
     shots: int = option(0, "Images a class, drawn by the seed, for all epochs; 0 takes all.", low=0)
 
     @abstractmethod
-    def _inputs(self, rows: TrainingSet) -> Float32:
+    def _inputs(self, rows: Rows) -> Float32:
         """What it reads of the rows, float32 (n, d)."""
 
     @abstractmethod
     def _start(self, text: TextTower, classes: Sequence[str]) -> Trainable:
         """Untrained, for real and ``classes`` of fakes."""
 
-    def _names(self, rows: TrainingSet) -> NDArray[np.str_]:
+    def _names(self, rows: Rows) -> NDArray[np.str_]:
         """Which class of fakes each row is of, text (n,); photographs' entries mean nothing."""
         return np.full(len(rows), "fake")
 
-    def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:
+    def fit(self, rows: Rows, *, text: Any = None, progress: Progress = quiet) -> Self:
         """See ``Head``."""
         require_both(rows)
         if self.shots:
@@ -92,7 +92,7 @@ class TextHead(Head):
 
     # ------------------------------------------------------------ which rows, how long
 
-    def _drawn(self, rows: TrainingSet) -> Int64:
+    def _drawn(self, rows: Rows) -> Int64:
         """Positions of ``shots`` rows a class, no two of one group; of all groups where there are fewer."""
         rng = np.random.default_rng(self.seed)
         _, codes = np.unique(np.where(rows.fake, self._names(rows), ""), return_inverse=True)
@@ -105,7 +105,7 @@ class TextHead(Head):
         return np.sort(np.concatenate(taken))
 
     def _stopping(
-        self, x: Float32, rows: TrainingSet, start: _Start, *, progress: Progress
+        self, x: Float32, rows: Rows, start: _Start, *, progress: Progress
     ) -> tuple[int, dict[str, Any]]:
         """After how many epochs detection of the rows set aside was best, and the course of that trial."""
         from torch import from_numpy, no_grad
@@ -200,7 +200,7 @@ class Examples:
     classes: list[str]
 
 
-_Start = Callable[["Float32", "TrainingSet"], tuple[Trainable, Examples]]
+_Start = Callable[["Float32", "Rows"], tuple[Trainable, Examples]]
 
 
 def _starter(head: TextHead, text: TextTower | None, d: int) -> _Start:
@@ -213,7 +213,7 @@ def _starter(head: TextHead, text: TextTower | None, d: int) -> _Start:
             hint="Texts and images are comparable at layer proj of one model only.",
         )
 
-    def start(x: Float32, rows: TrainingSet) -> tuple[Trainable, Examples]:
+    def start(x: Float32, rows: Rows) -> tuple[Trainable, Examples]:
         from torch import from_numpy
 
         classes, codes = np.unique(head._names(rows)[rows.fake], return_inverse=True)

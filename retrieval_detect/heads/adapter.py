@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retrieval_detect.encoders.text import TextTower
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ class AdapterHead(TextHead):
         found = tuple(state[name].shape for name in ("down", "up", "text", "logit_scale"))
         return down.ndim == 2 and found == shapes
 
-    def _inputs(self, rows: TrainingSet) -> Float32:
+    def _inputs(self, rows: Rows) -> Float32:
         return encoded(rows, self.layer)
 
     def _start(self, text: TextTower, classes: Sequence[str]) -> Trainable:

@@ -18,8 +18,8 @@ from retrieval_detect.types import quiet as quiet  # noqa: PLC0414
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ class Head(ABC):
         return (getattr(self, "layer", PROJ),)
 
     @abstractmethod
-    def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:
+    def fit(self, rows: Rows, *, text: Any = None, progress: Progress = quiet) -> Self:
         """Train on ``rows`` and return itself.
 
         ``text`` : the encoder's text tower, for kinds that ``needs_text``. Raises ``UsageError`` where
@@ -186,7 +186,7 @@ def checked(vectors: Mapping[str, Float32], layer: str, d: int) -> Float32:
     return x
 
 
-def encoded(rows: TrainingSet, layer: str) -> Float32:
+def encoded(rows: Rows, layer: str) -> Float32:
     """One layer of the rows as the network gave it, float32 (n, d), NOT unit norm."""
     if layer not in rows.vectors:
         raise UsageError(f"layer {layer!r} is not among the vectors to train on")
@@ -203,7 +203,7 @@ def normalised(x: Float32) -> Float32:
     return unit
 
 
-def require_both(rows: TrainingSet, *, at_least: int = 2) -> None:
+def require_both(rows: Rows, *, at_least: int = 2) -> None:
     """Raise ``UsageError`` unless there are enough different references of both labels."""
     for label, n in (("fake", int(rows.fake.sum())), ("real", int((~rows.fake).sum()))):
         if n < at_least:

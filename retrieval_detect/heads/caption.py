@@ -13,8 +13,8 @@ from retrieval_detect.heads.prompt import ContextHead
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -45,5 +45,5 @@ class CaptionHead(ContextHead):
         shares: Float64 = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
         return self.generators, shares
 
-    def _names(self, rows: TrainingSet) -> NDArray[np.str_]:
+    def _names(self, rows: Rows) -> NDArray[np.str_]:
         return rows.names

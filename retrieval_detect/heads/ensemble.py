@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.heads.base import Progress
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Bool, Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ class EnsembleHead(Head):
         votes = self._course.get("votes", {})
         return tuple(m for m in self.members if votes.get(m) != REDEFINED.get(m))
 
-    def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
+    def fit(self, rows: Rows, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head``. ``rows.vectors`` : member → score, float32 (n, 1)."""
         if self.rule not in RULES:
             raise UsageError(f"there is no rule {self.rule!r}", hint=f"Choose one of: {', '.join(RULES)}")
@@ -168,7 +168,7 @@ def _combined(logits: Float64, fake: Bool, counted: Float64, *, penalty: float) 
     return found[:-1], float(found[-1])
 
 
-def _best_penalty(logits: Float64, rows: TrainingSet, counted: Float64, *, seed: int) -> float:
+def _best_penalty(logits: Float64, rows: Rows, counted: Float64, *, seed: int) -> float:
     """The penalty of least log loss on generators and sources that took no part in the fit."""
     losses = np.zeros(len(PENALTIES))
     for kept, out in _folds(rows, seed=seed):
@@ -179,7 +179,7 @@ def _best_penalty(logits: Float64, rows: TrainingSet, counted: Float64, *, seed:
     return PENALTIES[int(losses.argmin())]
 
 
-def _folds(rows: TrainingSet, *, seed: int) -> Iterator[tuple[Bool, Bool]]:
+def _folds(rows: Rows, *, seed: int) -> Iterator[tuple[Bool, Bool]]:
     """(kept, out), bool (n,) each: whole generators and sources go out, or groups where there is one name.
 
     What shares a group with a row that is out is in neither. A fold that would keep one label is skipped.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
     Parameters = Mapping[str, Tensor]
@@ -55,7 +55,7 @@ class LayersHead(Head):
         asked = tuple(name.strip() for name in self.layers_read.split(",") if name.strip())
         return tuple(self._course.get("layers", asked))
 
-    def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
+    def fit(self, rows: Rows, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head.fit``; stops on other generators and sources than it learns from."""
         import torch
 

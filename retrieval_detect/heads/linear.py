@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.heads.base import Progress
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -102,7 +102,7 @@ class LinearHead(LinearScore):
         """``adamw`` takes vectors as the network gave them, always."""
         return self.normalise and self.optimizer == "lbfgs"
 
-    def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
+    def fit(self, rows: Rows, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head``."""
         require_both(rows)
         match self.optimizer:
@@ -117,7 +117,7 @@ class LinearHead(LinearScore):
         self._learnt = {"weight": weight.astype(np.float32), "bias": np.array([bias], np.float32)}
         return self
 
-    def _optimum(self, x: Float32, rows: TrainingSet) -> tuple[Float64, float, dict[str, Any]]:
+    def _optimum(self, x: Float32, rows: Rows) -> tuple[Float64, float, dict[str, Any]]:
         from sklearn.linear_model import LogisticRegression
 
         inputs = x.astype(np.float64)
@@ -141,7 +141,7 @@ class LinearHead(LinearScore):
 # ---------------------------------------------------------------- what linear heads share
 
 
-def unit_rows(rows: TrainingSet, layer: str) -> Float32:
+def unit_rows(rows: Rows, layer: str) -> Float32:
     """One layer of the rows, float32 (n, d), unit norm; a row that was zero raises ``VectorError``."""
     if layer not in rows.vectors:
         raise UsageError(f"layer {layer!r} is not among the vectors to train on")
@@ -150,7 +150,7 @@ def unit_rows(rows: TrainingSet, layer: str) -> Float32:
     return rows.vectors[layer]
 
 
-def balanced_weights(rows: TrainingSet) -> Float64:
+def balanced_weights(rows: Rows) -> Float64:
     """How much each row counts, float64 (n,), sum n: labels alike; within one, names as in a vote."""
     weights = row_shares(rows)
     for label in (False, True):
@@ -158,7 +158,7 @@ def balanced_weights(rows: TrainingSet) -> Float64:
     return weights
 
 
-def row_shares(rows: TrainingSet) -> Float64:
+def row_shares(rows: Rows) -> Float64:
     """Each row's part of its label, float64 (n,), as a vote weighs it (``scoring.weights``).
 
     Rows of one name and group, such as the views of one file, are one image and divide what it has.
@@ -207,7 +207,7 @@ class _Schedule:
 
 
 def _trained(
-    x: Float32, rows: TrainingSet, *, seed: int, progress: Progress
+    x: Float32, rows: Rows, *, seed: int, progress: Progress
 ) -> tuple[Float64, float, dict[str, Any]]:
     import torch
 

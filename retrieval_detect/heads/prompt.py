@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retrieval_detect.encoders.text import TextTower
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -59,7 +59,7 @@ class ContextHead(TextHead):
             raise ValueError("this head has another number of texts than of classes")
         super().restore_facts(facts)
 
-    def _inputs(self, rows: TrainingSet) -> Float32:
+    def _inputs(self, rows: Rows) -> Float32:
         return normalised(encoded(rows, PROJ))
 
     def _start(self, text: TextTower, classes: Sequence[str]) -> Trainable:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.heads.base import Progress
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Bool, Float32, Int64
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class PrototypeHead(Head):
     shrinkage: float = option(0.0, "Of the covariance (gaussian); 0: as Ledoit and Wolf.", low=0, high=1)
     concentration: float = option(0.0, "Of every direction (vmf); 0: as estimated.", low=0, high=1e6)
 
-    def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
+    def fit(self, rows: Rows, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head``. A generator with one image is a generator."""
         require_both(rows)
         x = normalised(encoded(rows, self.layer)).astype(np.float64)
@@ -125,7 +125,7 @@ class PrototypeHead(Head):
         return concentration
 
 
-def _classes(rows: TrainingSet) -> tuple[list[str], Int64, Int64]:
+def _classes(rows: Rows) -> tuple[list[str], Int64, Int64]:
     """Names of generators and sources; a row of each, int64 (G,); which of them each row is, int64 (n,)."""
     found, codes = np.unique(rows.names, return_inverse=True)
     keys = codes + rows.fake * len(found)
@@ -141,7 +141,7 @@ def _means(x: Float64, of: Int64) -> Float64:
     return means
 
 
-def _images(rows: TrainingSet, of: Int64) -> Int64:
+def _images(rows: Rows, of: Int64) -> Int64:
     """How many groups each class has, int64 (G,): views and near-duplicates are no further images."""
     return np.bincount(np.unique(np.stack([of, rows.groups]), axis=1)[0])
 

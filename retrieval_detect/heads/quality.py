@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retrieval_detect.encoders.text import TextTower
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
     Parameters = Mapping[str, Tensor]
@@ -68,7 +68,7 @@ class QualityHead(Head):
     lr: float = option(0.002, "Learning rate at the start (SGD, cosine).", low=0.0)
     batch: int = option(32, "Images a step.", low=1)
 
-    def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
+    def fit(self, rows: Rows, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """Refused: labels say nothing of quality."""
         raise UsageError(
             "a quality head is trained on scores, not on labels",
@@ -76,7 +76,7 @@ class QualityHead(Head):
         )
 
     def fit_scores(
-        self, rows: TrainingSet, scores: Float32, *, text: TextTower | None, progress: Progress = quiet
+        self, rows: Rows, scores: Float32, *, text: TextTower | None, progress: Progress = quiet
     ) -> Self:
         """Train on ``rows`` and return itself.
 
@@ -127,7 +127,7 @@ class QualityHead(Head):
 
     # ------------------------------------------------------------ training
 
-    def _checked(self, rows: TrainingSet, scores: Float32) -> tuple[Float32, Float64]:
+    def _checked(self, rows: Rows, scores: Float32) -> tuple[Float32, Float64]:
         targets = np.asarray(scores, dtype=np.float64)
         if targets.shape != (len(rows),) or not np.isfinite(targets).all():
             raise UsageError(f"{len(rows)} images need {len(rows)} finite scores, not {targets.shape}")

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retrieval_detect.heads.base import Progress
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Bool
+    from retrieval_detect.vectors import Rows
 
 SHARE = 0.2
 
 
-def split_for_stopping(rows: TrainingSet, *, seed: int, share: float = SHARE) -> tuple[Bool, Bool]:
+def split_for_stopping(rows: Rows, *, seed: int, share: float = SHARE) -> tuple[Bool, Bool]:
     """(fit, stop) : bool (n,) each, disjoint by group, and by generator and source where there are several.
 
     Whole generators and whole sources go to ``stop``, about ``share`` of each label. A label with a single
@@ -40,7 +40,7 @@ def split_for_stopping(rows: TrainingSet, *, seed: int, share: float = SHARE) ->
     return ~stop & whole, stop & whole
 
 
-def parted(rows: TrainingSet, *, seed: int) -> tuple[Bool, Bool] | None:
+def parted(rows: Rows, *, seed: int) -> tuple[Bool, Bool] | None:
     """``split_for_stopping``, or ``None`` where one side would lack a label."""
     parts = split_for_stopping(rows, seed=seed)
     return parts if all(len(np.unique(rows.fake[part])) == 2 for part in parts) else None

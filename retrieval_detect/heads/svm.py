@@ -12,7 +12,7 @@ from retrieval_detect.heads.linear import LinearScore, converging
 
 if TYPE_CHECKING:
     from retrieval_detect.heads.base import Progress
-    from retrieval_detect.store.training import TrainingSet
+    from retrieval_detect.vectors import Rows
 
 FEWEST = 10
 
@@ -38,7 +38,7 @@ class SvmHead(LinearScore):
         """Always."""
         return True
 
-    def fit(self, rows: TrainingSet, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
+    def fit(self, rows: Rows, *, text: Any = None, progress: Progress = quiet) -> Self:  # noqa: ARG002
         """See ``Head``. Fewer than 10 references of a class, or than ``shots``, are a ``UsageError``."""
         from sklearn.svm import LinearSVC
 
@@ -56,7 +56,7 @@ class SvmHead(LinearScore):
         self._course = {"rows": len(drawn), "converged": iterations < model.max_iter}
         return self
 
-    def _drawn(self, rows: TrainingSet) -> TrainingSet:
+    def _drawn(self, rows: Rows) -> Rows:
         if not self.shots:
             return rows
         rng = np.random.default_rng(self.seed)

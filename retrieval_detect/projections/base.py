@@ -16,8 +16,8 @@ from retrieval_detect.search.projection import Affine, Part
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32, Int64, Label
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class Fitting(ABC):
         return ("real", "fake")
 
     @abstractmethod
-    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+    def fit(self, rows: Rows, layers: Sequence[str]) -> Affine:
         """Fit on ``rows``, which ``check_rows`` has passed."""
 
     def affine(self, parts: Sequence[Part], *, mean: Any = None, matrix: Any = None, **facts: Any) -> Affine:
@@ -53,12 +53,12 @@ def _float32(array: Any) -> Float32 | None:
     return None if array is None else np.ascontiguousarray(array, dtype=np.float32)
 
 
-def part(layer: str, rows: TrainingSet, *, weight: float = 1.0) -> Part:
+def part(layer: str, rows: Rows, *, weight: float = 1.0) -> Part:
     """A layer as it is stored."""
     return Part(layer, rows.vectors[layer].shape[1], weight=weight)
 
 
-def joined(rows: TrainingSet, layers: Sequence[str]) -> Float32:
+def joined(rows: Rows, layers: Sequence[str]) -> Float32:
     """The layers side by side as an ``Affine`` of plain parts has them, float32 (n, m), each unit norm."""
     return np.concatenate([rows.vectors[layer] for layer in layers], axis=1)
 
@@ -69,7 +69,7 @@ def unit_rows(x: Any) -> Any:
     return x / np.where(norms > 0, norms, 1)
 
 
-def classes(rows: TrainingSet) -> Int64:
+def classes(rows: Rows) -> Int64:
     """Codes int64 (n,): all photographs 0, each generator one of its own from 1 up."""
     codes = np.zeros(len(rows), np.int64)
     codes[rows.fake] = 1 + np.unique(rows.names[rows.fake], return_inverse=True)[1]
@@ -94,7 +94,7 @@ def parse_weights(text: str, layers: Sequence[str]) -> tuple[float, ...]:
 # ---------------------------------------------------------------- what rows must be
 
 
-def check_rows(rows: TrainingSet, layers: Sequence[str], labels: Sequence[Label]) -> None:
+def check_rows(rows: Rows, layers: Sequence[str], labels: Sequence[Label]) -> None:
     """Raise unless all ``layers`` are there and there is something to learn from ``labels``."""
     if not layers or len(set(layers)) != len(layers):
         raise UsageError("a projection reads one layer or several different ones", hint="See --layers.")
@@ -117,11 +117,11 @@ def check_rows(rows: TrainingSet, layers: Sequence[str], labels: Sequence[Label]
             raise UsageError(f"all vectors of layer {layer} are equal: there is nothing to learn")
 
 
-def _known(rows: TrainingSet) -> str:
+def _known(rows: Rows) -> str:
     return ", ".join(rows.vectors)
 
 
-def require_generators(rows: TrainingSet, what: str) -> None:
+def require_generators(rows: Rows, what: str) -> None:
     """Raise ``UsageError`` unless there are two generators or more, each with two images or more."""
     names, counts = np.unique(rows.names[rows.fake], return_counts=True)
     if len(names) < 2:

@@ -15,8 +15,8 @@ from retrieval_detect.projections.inner import Trial
 
 if TYPE_CHECKING:
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32, Label
+    from retrieval_detect.vectors import Rows
 
 GRID = (0.0, 0.25, 0.5, 0.71, 1.0, 1.41, 2.0, 4.0)
 ROUNDS = 2
@@ -42,7 +42,7 @@ class Concat(Fitting):
         """None unless weights are learnt."""
         return ("real", "fake") if self.learn else ()
 
-    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+    def fit(self, rows: Rows, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         weights = parse_weights(self.weights, layers)
         facts = {}
@@ -54,7 +54,7 @@ class Concat(Fitting):
         return self.affine(parts, **facts)
 
     def _learnt(
-        self, rows: TrainingSet, layers: Sequence[str], start: tuple[float, ...]
+        self, rows: Rows, layers: Sequence[str], start: tuple[float, ...]
     ) -> tuple[tuple[float, ...], float]:
         if len(layers) < 2:
             raise UsageError("there is one layer: no weights to learn", hint="Name several with --layers.")

@@ -15,8 +15,8 @@ from retrieval_detect.projections.inner import Trial
 
 if TYPE_CHECKING:
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32, Int64
+    from retrieval_detect.vectors import Rows
 
 MAX_ROWS = 1_000
 
@@ -35,7 +35,7 @@ class Heads(Fitting):
     keep: int = option(0, "Heads kept at most; 0: as many as help.", low=0)
     seed: int = option(0, "Seed of the sample that heads are judged on.", low=0)
 
-    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+    def fit(self, rows: Rows, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         require_generators(rows, "choosing heads")
         for layer in layers:

@@ -11,8 +11,8 @@ from retrieval_detect.projections.base import Fitting, part
 
 if TYPE_CHECKING:
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Label
+    from retrieval_detect.vectors import Rows
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Identity(Fitting):
         """None: nothing is fitted."""
         return ()
 
-    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+    def fit(self, rows: Rows, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         if len(layers) != 1:
             raise UsageError(f"identity reads one layer, not {len(layers)}", hint="Use concat for several.")

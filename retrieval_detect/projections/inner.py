@@ -17,8 +17,8 @@ from retrieval_detect.scoring.weights import reference_weights
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32, Int64, Label, Method
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -52,12 +52,12 @@ class Trial:
     label has a single name, a fifth of its groups.
     """
 
-    rows: TrainingSet
+    rows: Rows
     positions: Int64
     folds: Int64
 
     @classmethod
-    def of(cls, rows: TrainingSet, *, at_most: int = MAX_ROWS, seed: int = 0) -> Trial:
+    def of(cls, rows: Rows, *, at_most: int = MAX_ROWS, seed: int = 0) -> Trial:
         """Judge on ``rows``, or on a sample of them in which names are as equal as can be."""
         positions = spread(rows, at_most, seed=seed)
         return cls(rows.take(positions), positions, _folds(rows))
@@ -136,7 +136,7 @@ class Trial:
         return _Side(queries, bank, weights)
 
 
-def held_out_auc(z: Float32, rows: TrainingSet, *, vote: Vote = BALANCED, seed: int = 0) -> float:
+def held_out_auc(z: Float32, rows: Rows, *, vote: Vote = BALANCED, seed: int = 0) -> float:
     """AUC on unseen generators and sources of a projection's outcome: see ``Trial.auc``.
 
     ``z`` : float32 (n, d), unit norm, one a row of ``rows``; more than 4,000 are sampled.
@@ -145,7 +145,7 @@ def held_out_auc(z: Float32, rows: TrainingSet, *, vote: Vote = BALANCED, seed: 
     return trial.auc(z[trial.positions], vote=vote)
 
 
-def spread(rows: TrainingSet, at_most: int, *, seed: int) -> Int64:
+def spread(rows: Rows, at_most: int, *, seed: int) -> Int64:
     """Positions, int64 ascending, of at most that many rows: half of each label, names as equal as can be."""
     order = np.random.default_rng(seed).permutation(len(rows))
     positions = []
@@ -165,7 +165,7 @@ def _occurrence(codes: Int64) -> Int64:
     return before
 
 
-def _folds(rows: TrainingSet) -> Int64:
+def _folds(rows: Rows) -> Int64:
     folds = np.empty(len(rows), np.int64)
     for label in (False, True):
         members = rows.fake == label

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32, Int64
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class Lda(Fitting):
     shrinkage: str = option(LEDOIT_WOLF, "ledoit-wolf, or a number from 0 to 1.")
     dims: int = option(0, "Dimensions kept; 0: one a generator, 64 at most.", low=0)
 
-    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+    def fit(self, rows: Rows, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         wanted = parse_shrinkage(self.shrinkage, words=(LEDOIT_WOLF,))
         require_generators(rows, self.kind)
@@ -72,14 +72,14 @@ def class_means(x: Float32, codes: Int64) -> Float64:
     return means
 
 
-def name_codes(rows: TrainingSet) -> Int64:
+def name_codes(rows: Rows) -> Int64:
     """Codes of generators and sources, int64 (n,): a source may share a generator's name."""
     names = np.unique(rows.names, return_inverse=True)[1]
     codes: Int64 = np.unique(2 * names + rows.fake, return_inverse=True)[1]
     return codes
 
 
-def _between(means: Float64, names: Int64, rows: TrainingSet) -> tuple[Float64, Float64]:
+def _between(means: Float64, names: Int64, rows: Rows) -> tuple[Float64, Float64]:
     """The centre, float64 (d,), and what classes differ from it by, times the root of their weight."""
     of_name = np.zeros(len(means), np.int64)
     of_name[names] = classes(rows)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Bool, Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Mask(Fitting):
     max_removed: float = option(0.5, "Share of the coordinates dropped at most.", low=0.0, high=0.95)
     seed: int = option(0, "Seed of the sample, where there are more than 8,000 references.", low=0)
 
-    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+    def fit(self, rows: Rows, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         require_generators(rows, self.kind)
         trial = Trial.of(rows, at_most=MAX_ROWS, seed=self.seed)

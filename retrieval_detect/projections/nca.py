@@ -15,7 +15,7 @@ from retrieval_detect.projections.scatter import LEDOIT_WOLF, Spectrum, parse_sh
 
 if TYPE_CHECKING:
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
+    from retrieval_detect.vectors import Rows
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Nca(Fitting):
     sample: int = option(2_000, "References it is learnt on.", low=10, high=5_000)
     seed: int = option(0, "Seed of the sample.", low=0)
 
-    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+    def fit(self, rows: Rows, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         from sklearn.neighbors import NeighborhoodComponentsAnalysis
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -56,7 +56,7 @@ class Nullspace(Fitting):
     content: str = option("known", "What tells content.", choices=CONTENTS)
     trusted: int = option(20, "Images of a generator whose mean is half its own (within).", low=0)
 
-    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+    def fit(self, rows: Rows, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         x = joined(rows, layers)
         means = class_means(x, rows.fake.astype(np.int64))
@@ -82,7 +82,7 @@ class Nullspace(Fitting):
         leading: Float64 = vectors[:, -removed:]
         return leading
 
-    def _variation(self, rows: TrainingSet, x: Float32) -> tuple[str, Float64]:
+    def _variation(self, rows: Rows, x: Float32) -> tuple[str, Float64]:
         """Which content was found, and its covariance, float64 (d, d)."""
         asked = ("categories", "pairs", "within") if self.content == "known" else (self.content,)
         for name in asked:
@@ -96,13 +96,13 @@ class Nullspace(Fitting):
         raise UsageError(what, hint=hint)
 
 
-def _spread(rows: TrainingSet, x: Float32) -> float:
+def _spread(rows: Rows, x: Float32) -> float:
     """Squared distances of all images to their label's mean, summed."""
     labels = rows.fake.astype(np.int64)
     return float(np.square(x - class_means(x, labels).astype(np.float32)[labels]).sum())
 
 
-def _categories(rows: TrainingSet, x: Float32) -> Float64 | None:
+def _categories(rows: Rows, x: Float32) -> Float64 | None:
     """Mean of each category of each label, times the root of its size, float64 (c, d)."""
     known = np.flatnonzero(rows.categories != "")
     if not known.size:
@@ -117,7 +117,7 @@ def _categories(rows: TrainingSet, x: Float32) -> Float64 | None:
     return means
 
 
-def _pairs(rows: TrainingSet, x: Float32) -> Float64 | None:
+def _pairs(rows: Rows, x: Float32) -> Float64 | None:
     """Midpoints of the groups that have both labels, less their mean, float64 (p, d)."""
     both = np.intersect1d(rows.groups[rows.fake], rows.groups[~rows.fake])
     if len(both) < 2:
@@ -131,7 +131,7 @@ def _pairs(rows: TrainingSet, x: Float32) -> Float64 | None:
     return offsets
 
 
-def _within(rows: TrainingSet, x: Float32, trusted: int) -> Float64:
+def _within(rows: Rows, x: Float32, trusted: int) -> Float64:
     photographs, fakes = x[~rows.fake], x[rows.fake]
     names = np.unique(rows.names[rows.fake], return_inverse=True)[1]
     counts = np.bincount(names)

@@ -20,14 +20,14 @@ from retrieval_detect.projections.whiten import Whiten
 
 if TYPE_CHECKING:
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
+    from retrieval_detect.vectors import Rows
 
 KINDS: Mapping[str, type[Fitting]] = {
     kind.kind: kind for kind in (Identity, Concat, Whiten, Lda, Nca, Mask, Heads, Nullspace)
 }
 
 
-def fit_projection(kind: str, rows: TrainingSet, /, *, layers: Sequence[str], **options: Any) -> Affine:
+def fit_projection(kind: str, rows: Rows, /, *, layers: Sequence[str], **options: Any) -> Affine:
     """Fit a projection of ``kind`` on bank rows.
 
     ``options`` : the kind's fields. Its outcome's ``facts`` hold them, the ``labels`` of the rows that

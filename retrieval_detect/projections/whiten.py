@@ -16,8 +16,8 @@ from retrieval_detect.search.projection import Part
 
 if TYPE_CHECKING:
     from retrieval_detect.search.projection import Affine
-    from retrieval_detect.store.training import TrainingSet
     from retrieval_detect.types import Float32, Label
+    from retrieval_detect.vectors import Rows
 
 CANDIDATES: tuple[str | float, ...] = (LEDOIT_WOLF, 0.2, 0.5, 0.8)
 MAX_ROWS = 2_000
@@ -45,7 +45,7 @@ class Whiten(Fitting):
         """Photographs alone."""
         return ("real",)
 
-    def fit(self, rows: TrainingSet, layers: Sequence[str]) -> Affine:
+    def fit(self, rows: Rows, layers: Sequence[str]) -> Affine:
         """See ``Fitting``."""
         weights = parse_weights(self.weights, layers)
         wanted = parse_shrinkage(self.shrinkage, words=(CHOOSE, LEDOIT_WOLF))
@@ -58,7 +58,7 @@ class Whiten(Fitting):
         return self.affine(parts, shrinkage=g, **facts)
 
     def _chosen(
-        self, rows: TrainingSet, layers: Sequence[str], weights: Sequence[float]
+        self, rows: Rows, layers: Sequence[str], weights: Sequence[float]
     ) -> tuple[str | float, dict[str, Any]]:
         trial = Trial.of(rows, at_most=MAX_ROWS, seed=self.seed)
         if not trial.possible:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from retrieval_detect.ask.banks import Asked
 from retrieval_detect.ask.methods import Methods
 from retrieval_detect.ask.rows import Chosen, Progress, rows_to_ask
 from retrieval_detect.errors import UsageError
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.ask.methods import Answers
-    from retrieval_detect.ask.rows import AskedRows
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Bool
+    from retrieval_detect.vectors import Rows
 
     Float64 = NDArray[np.float64]
 
@@ -137,10 +138,10 @@ def check(
     alone = 0
     chosen = Chosen(splits=("bank",), at_most=at_most)
     for block in rows_to_ask(snapshot, chosen, methods.layers(question)):
-        answers = methods.ask(block.asked, question)
+        answers = methods.ask(Asked.of(block), question)
         alone += int((~answers.voted).sum())  # its group is all that a bank holds
         asked += _asked(block, answers)
-        progress(len(block.names))
+        progress(len(block))
     return _checked(snapshot, asked, alone)
 
 
@@ -159,17 +160,18 @@ class _Asked:
     other_similarity: float
 
 
-def _asked(block: AskedRows, answers: Answers) -> Iterator[_Asked]:
+def _asked(block: Rows, answers: Answers) -> Iterator[_Asked]:
     """Those that had voters."""
-    other: Label = "real" if block.label == "fake" else "fake"
-    first = {label: near.first(NEAREST) for label, near in answers.voters.items()}
+    label: Label = "fake" if block.fake[0] else "real"
+    (other,) = (each for each in LABELS if each != label)
+    first = {each: near.first(NEAREST) for each, near in answers.voters.items()}
     counts = dict(zip(("fake", "real"), merged_counts(first["fake"], first["real"], NEAREST), strict=True))
-    shares = {label: counts[label] / first[label].n_bank for label in LABELS}
+    shares = {each: counts[each] / first[each].n_bank for each in LABELS}
     wrong = answers.scores if other == "fake" else -answers.scores
     overwhelmed = shares[other] >= (OVERWHELMING - _ROUNDING) * (shares["fake"] + shares["real"])
     columns = (
         block.row_ids[answers.voted],
-        np.array(block.names, object)[answers.voted],
+        block.names[answers.voted],
         wrong,
         counts[other],
         counts["fake"] + counts["real"],
@@ -178,7 +180,7 @@ def _asked(block: AskedRows, answers: Answers) -> Iterator[_Asked]:
         first[other].similarities[:, 0],
     )
     for row_id, name, *found in zip(*(column.tolist() for column in columns), strict=True):
-        yield _Asked(row_id, block.label, name, *found)
+        yield _Asked(row_id, label, name, *found)
 
 
 def _checked(snapshot: Snapshot, asked: Sequence[_Asked], alone: int) -> Check:

@@ -8,7 +8,7 @@ calibration images and says nothing about other cameras, sites or generators.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -208,6 +208,11 @@ def benjamini_hochberg(p: ArrayLike, q: float) -> float:
     limits = q * np.arange(1, len(ordered) + 1) / max(len(ordered), 1)
     below = np.flatnonzero(ordered <= limits)
     return float(limits[below[-1]]) if below.size else 0.0
+
+
+def traits_of(formats: Sequence[str], sizes: Iterable[tuple[int, int]]) -> dict[str, list[str]]:
+    """Each of ``TRAITS`` → its value for every image; ``sizes`` : widths and heights."""
+    return {"format": list(formats), "size": [size_class(int(w), int(h)) for w, h in sizes]}
 
 
 def size_class(width: int, height: int) -> str:

@@ -1,9 +1,8 @@
-"""Stored references as arrays, for everything that is fitted on them."""
+"""Stored references as ``Rows``, for everything that is fitted on them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,77 +11,75 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.store.groups import beside
 from retrieval_detect.store.schema import grouping_layer, norm_column
 from retrieval_detect.types import ORIGINAL_VIEW
+from retrieval_detect.vectors import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import Bool, Float32, Int64, Split
+    from retrieval_detect.types import Float32, Split
 
 _BLOCK = 4096
-_COLUMNS = ["row_id", "group", "label", "generator", "source", "batch", "category"]
+COLUMNS = (
+    *("row_id", "content_id", "group", "phash", "width", "height", "label", "generator", "source"),
+    *("view", "format", "category", "batch"),
+)
+"""Of the store, what ``Rows`` have."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainingSet:
-    """Vectors and labels of n live references.
+def rows_of(table: pa.Table, *, vectors: Mapping[str, Float32], norms: Mapping[str, Float32]) -> Rows:
+    """Columns of the store, ``COLUMNS`` at least, with the vectors of the same rows."""
+    fake = _texts(table["label"]) == "fake"
+    return Rows(
+        vectors=vectors,
+        norms=norms,
+        fake=fake,
+        names=np.where(fake, _texts(table["generator"]), _texts(table["source"])),
+        groups=table["group"].to_numpy(),
+        row_ids=table["row_id"].to_numpy(),
+        content_ids=np.array(table["content_id"].to_pylist(), object),
+        phash=table["phash"].to_numpy(),
+        sizes=np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1).astype(np.int64),
+        views=_texts(table["view"]),
+        formats=_texts(table["format"]),
+        categories=_texts(table["category"]),
+        batches=_texts(table["batch"]),
+    )
 
-    ``vectors`` : layer → float32 (n, d), unit norm to float16 rounding; ``norms`` : layer → float32 (n,),
-    before normalisation. ``fake`` : bool (n,). ``names`` : text (n,), generators of fakes, sources of
-    photographs, ``""`` where none was given. ``groups`` : int64 (n,); images of one group are
-    near-duplicates or views of one file and must never be parted. ``row_ids`` : int64 (n,).
-    ``batches`` and ``categories`` : text (n,), ``""`` where none was given.
-    """
 
-    vectors: Mapping[str, Float32]
-    norms: Mapping[str, Float32]
-    fake: Bool
-    names: NDArray[np.str_]
-    groups: Int64
-    row_ids: Int64
-    batches: NDArray[np.str_]
-    categories: NDArray[np.str_]
+def _texts(column: pa.ChunkedArray) -> NDArray[np.str_]:
+    coded = column.unify_dictionaries().combine_chunks()
+    texts: NDArray[np.str_] = np.array(coded.dictionary.to_pylist(), np.str_)[coded.indices.to_numpy()]
+    return texts
 
-    def __len__(self) -> int:
-        return len(self.fake)
 
-    def as_encoded(self, layer: str) -> Float32:
-        """Vectors as the network gave them, float32 (n, d), NOT unit norm."""
-        return self.vectors[layer] * self.norms[layer][:, None]
-
-    def take(self, chosen: Bool | Int64) -> TrainingSet:
-        """Some of the references, by mask or by position."""
-        return TrainingSet(
-            {layer: x[chosen] for layer, x in self.vectors.items()},
-            {layer: norms[chosen] for layer, norms in self.norms.items()},
-            *(
-                getattr(self, name)[chosen]
-                for name in ("fake", "names", "groups", "row_ids", "batches", "categories")
-            ),
-        )
+def stored_rows(snapshot: Snapshot, layers: Sequence[str], *, split: Split | None = None) -> Rows:
+    """All live rows, views included, with unit vectors; ``UsageError`` for a layer that is not stored."""
+    require_layers_stored(snapshot, layers)
+    norms = {layer: norm_column(layer) for layer in layers}
+    table = snapshot.scan([*COLUMNS, *norms.values()], split=split)
+    return rows_of(
+        table,
+        vectors={layer: _vectors(snapshot, layer, split) for layer in layers},
+        norms={layer: table[norm].to_numpy() for layer, norm in norms.items()},
+    )
 
 
 def load_training_set(
     snapshot: Snapshot, layers: Sequence[str], *, split: Split = "bank", views: bool = False
-) -> TrainingSet:
-    """Read the live references of one split. Only bank rows may be fitted on.
+) -> Rows:
+    """The live references of one split, with unit vectors. Only bank rows may be fitted on.
 
     Of the banks, what is a near-duplicate of a row set aside is left out with its views: what is fitted on
     it would have seen what it is measured by. ``views`` : also their laundered copies, as rows of the same
     group. Raises ``UsageError`` for a layer that the index does not store.
     """
-    require_layers_stored(snapshot, layers)
-    columns = [*_COLUMNS, "content_id", "view", *(norm_column(layer) for layer in dict.fromkeys(layers))]
-    table = snapshot.scan(columns, split=split)
-    found = _training_set(snapshot, table, layers, split)
-    wanted = np.ones(len(found), bool)
-    if not views:
-        wanted = np.array([view == ORIGINAL_VIEW for view in table["view"].to_pylist()], bool)
+    found = stored_rows(snapshot, layers, split=split)
+    wanted = np.full(len(found), True) if views else found.views == ORIGINAL_VIEW
     if split == "bank" and (near := near_calibration(snapshot)):
-        content_ids = table["content_id"].to_pylist()
-        apart = {content_ids[i] for i in np.flatnonzero(np.isin(found.row_ids, sorted(near)))}
-        wanted &= np.array([content_id not in apart for content_id in content_ids], bool)
+        apart = set(found.content_ids[np.isin(found.row_ids, sorted(near))].tolist())
+        wanted &= np.array([content_id not in apart for content_id in found.content_ids], bool)
     return found if wanted.all() else found.take(wanted)
 
 
@@ -108,20 +105,6 @@ def near_calibration(snapshot: Snapshot) -> frozenset[int]:
     )
 
 
-def _training_set(snapshot: Snapshot, table: pa.Table, layers: Sequence[str], split: Split) -> TrainingSet:
-    fake = np.array([label == "fake" for label in table["label"].to_pylist()], dtype=bool)
-    generators, sources = (np.array(table[c].to_pylist(), dtype=str) for c in ("generator", "source"))
-    return TrainingSet(
-        {layer: _vectors(snapshot, layer, split) for layer in layers},
-        {layer: table[norm_column(layer)].to_numpy() for layer in layers},
-        fake,
-        np.where(fake, generators, sources) if len(fake) else np.empty(0, dtype=str),
-        table["group"].to_numpy(),
-        table["row_id"].to_numpy(),
-        *(np.array(table[c].to_pylist(), dtype=str) for c in ("batch", "category")),
-    )
-
-
 def require_layers_stored(snapshot: Snapshot, layers: Sequence[str]) -> None:
     """Raise ``UsageError`` for the first layer that an index does not store."""
     stored = snapshot.manifest.layers
@@ -133,7 +116,7 @@ def require_layers_stored(snapshot: Snapshot, layers: Sequence[str]) -> None:
         )
 
 
-def _vectors(snapshot: Snapshot, layer: str, split: Split) -> Float32:
+def _vectors(snapshot: Snapshot, layer: str, split: Split | None) -> Float32:
     shards = snapshot.shards(split=split)
     live = [snapshot.live(shard) for shard in shards]
     unit = np.empty((sum(map(np.count_nonzero, live)), snapshot.manifest.encoder.layers[layer]), np.float32)

@@ -214,7 +214,11 @@ class Index:
 
     def arrays(self, *, split: Split = "bank", layer: str = "proj") -> Arrays:
         """Vectors and labels of all live references of a split; see ``Arrays``."""
-        return _arrays(self.snapshot(), split, layer)
+        from retrieval_detect.store.training import stored_rows
+
+        rows = stored_rows(self.snapshot(), (layer,), split=split)
+        y, names = rows.fake.astype("int8"), rows.names.tolist()
+        return Arrays(rows.vectors[layer], rows.norms[layer], y, names, rows.groups, rows.row_ids)
 
 
 def _embed_into(
@@ -247,30 +251,3 @@ def _embed_into(
                 staging.add(batch)
     finally:
         staging.add(done)
-
-
-def _arrays(snapshot: Snapshot, split: Split, layer: str) -> Arrays:
-    import numpy as np
-
-    from retrieval_detect.store.schema import norm_column
-
-    if layer not in snapshot.manifest.layers:
-        raise UsageError(
-            f"index {snapshot.folder.name!r} does not store layer {layer!r}",
-            hint=f"It stores: {', '.join(snapshot.manifest.layers)}",
-        )
-    names = ["row_id", "group", "label", "generator", "source", norm_column(layer)]
-    table = snapshot.scan(names, split=split)
-    vectors = [shard.vectors(layer)[snapshot.live(shard)] for shard in snapshot.shards(split=split)]
-    width = snapshot.manifest.encoder.layers[layer]
-    vectors32 = np.concatenate([np.empty((0, width), np.float16), *vectors]).astype(np.float32)
-    fake = np.array([label == "fake" for label in table["label"].to_pylist()], dtype=bool)
-    generators, sources = table["generator"].to_pylist(), table["source"].to_pylist()
-    return Arrays(
-        vectors32 / np.linalg.norm(vectors32, axis=1, keepdims=True),
-        table[norm_column(layer)].to_numpy(),
-        fake.astype(np.int8),
-        [g if f else s for f, g, s in zip(fake, generators, sources, strict=True)],
-        table["group"].to_numpy(),
-        table["row_id"].to_numpy(),
-    )

@@ -6,8 +6,7 @@ are asked about in the very way of a query, near-duplicates left out.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,10 +15,10 @@ import numpy as np
 
 from retrieval_detect.ask.fitted import CALIBRATION, PLAIN
 from retrieval_detect.ask.methods import Methods, calibrations
-from retrieval_detect.ask.rows import CalibrationScores, Progress, Said, score_rows
+from retrieval_detect.ask.rows import Progress, Said, ScoredRows, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
-from retrieval_detect.scoring.conformal import Conformal
+from retrieval_detect.scoring.conformal import Conformal, traits_of
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
 from retrieval_detect.teach.fitted import commit_rates, write_rates
 from retrieval_detect.types import LABELS, SPLITS, quiet
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
     from retrieval_detect.store.writer import Writer
-    from retrieval_detect.types import Bool
 
     Float64 = NDArray[np.float64]
 
@@ -67,7 +65,8 @@ def fit_calibration(
     said = {} if said is None else said
     rows = score_rows(snapshot, question, judge=methods, known=said.get(question), progress=progress)
     said[question] = rows
-    fake, real = rows.scores[rows.fake], rows.scores[~rows.fake]
+    fake, real, names = rows.scores[rows.fake], rows.scores[~rows.fake], rows.names
+    traits = traits_of(rows.formats.tolist(), rows.sizes)
     return Calibration(
         method=question.method,
         k=question.k or 0,
@@ -75,12 +74,12 @@ def fit_calibration(
         scorer=methods.scorer(question),
         rows_digest=snapshot.rows_digest(),
         conformal=Conformal(
-            _by_name(rows, ~rows.fake, rows.names),
-            _by_name(rows, rows.fake, rows.names),
+            _by_name(real, names[~rows.fake]),
+            _by_name(fake, names[rows.fake]),
             np.sort(rows.typical),
-            {trait: _by_name(rows, ~rows.fake, values) for trait, values in rows.traits.items()},
+            {trait: _by_name(real, np.array(of)[~rows.fake]) for trait, of in traits.items()},
         ),
-        generators=_by_name(replace(rows, scores=np.maximum(rows.own, LOWEST)), rows.fake, rows.names),
+        generators=_by_name(np.maximum(rows.own[rows.fake], LOWEST), names[rows.fake]),
         likelihood=fit_likelihood_ratio(fake, real, method=likelihood),
         likelihood_method=likelihood,
         quality={
@@ -91,14 +90,11 @@ def fit_calibration(
     )
 
 
-def _by_name(rows: CalibrationScores, chosen: Bool, names: Sequence[str]) -> dict[str, Float64]:
-    scores: dict[str, list[float]] = defaultdict(list)
-    for position in np.flatnonzero(chosen).tolist():
-        scores[names[position]].append(float(rows.scores[position]))
-    return {name: np.sort(scores[name]) for name in sorted(scores)}
+def _by_name(scores: Float64, names: NDArray[np.str_]) -> dict[str, Float64]:
+    return {name: np.sort(scores[names == name]) for name in sorted(set(names.tolist()))}
 
 
-def _cross_fitted_cllr(rows: CalibrationScores, likelihood: LikelihoodMethod) -> float:
+def _cross_fitted_cllr(rows: ScoredRows, likelihood: LikelihoodMethod) -> float:
     """Cllr of ratios fitted on the other folds; a group is never cut. Falls back to the fit's own data."""
     fold = np.unique(rows.groups, return_inverse=True)[1] % _FOLDS
     log10_lr = np.full(len(rows.scores), np.nan)

@@ -177,7 +177,7 @@ def _head_paths(out: Path) -> dict[str, Path]:
 def _parts(found: LabelledImages, seed: int) -> tuple[Int64, Int64]:
     """Positions to learn from, and those to stop by."""
     from retrieval_detect.heads.stopping import split_for_stopping
-    from retrieval_detect.store.training import TrainingSet
+    from retrieval_detect.vectors import Rows
 
     failed = f"; {len(found.failures)} could not be read" if found.failures else ""
     for fake, what in ((True, "fakes"), (False, "photographs")):
@@ -187,9 +187,7 @@ def _parts(found: LabelledImages, seed: int) -> tuple[Int64, Int64]:
                 f"{n or 'no'} different {what} to train on, at least 2 are needed{failed}",
                 hint=f"First failure: {found.failures[0].uri}: {found.failures[0].message}" if failed else "",
             )
-    none = np.full(len(found), "")
-    names, positions = np.array(found.names), np.arange(len(found))
-    rows = TrainingSet({}, {}, found.fake, names, found.groups, positions, none, none)
+    rows = Rows.of(fake=found.fake, names=np.array(found.names), groups=found.groups)
     fit, stop = split_for_stopping(rows, seed=seed)
     if any(len(np.unique(found.fake[part])) < 2 for part in (fit, stop)):
         raise UsageError(

@@ -14,11 +14,12 @@ from retrieval_detect.ask.fitted import HEAD, read_projection
 from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.store.manifest import BANK_ROWS
-from retrieval_detect.store.training import TrainingSet, load_training_set, require_layers_stored
+from retrieval_detect.store.training import load_training_set, require_layers_stored
 from retrieval_detect.teach.calibrate import calibrated_anew
 from retrieval_detect.teach.fitted import write
 from retrieval_detect.texts import read_csv
 from retrieval_detect.types import METHODS, ORIGINAL_VIEW
+from retrieval_detect.vectors import Rows
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.text import TextTower
@@ -41,13 +42,13 @@ def check_name(name: str, *, members: Sequence[str] = ()) -> None:
         raise UsageError(f"{name!r} cannot be a member of itself", hint="Choose another --name.")
 
 
-def training_set(snapshot: Snapshot, head: Head, *, split: Split = "bank") -> TrainingSet:
+def training_set(snapshot: Snapshot, head: Head, *, split: Split = "bank") -> Rows:
     """The rows a head is trained on, views included; of calibration rows, only to see how well it does."""
     layers = head.layers or snapshot.manifest.layers
     return load_training_set(snapshot, layers, split=split, views=split == "bank")
 
 
-def scored_rows(snapshot: Snapshot, head: Head, table: str | Path) -> tuple[TrainingSet, Float32]:
+def scored_rows(snapshot: Snapshot, head: Head, table: str | Path) -> tuple[Rows, Float32]:
     """References that people gave a score, and the scores, float32 (n,).
 
     ``table`` : a CSV file with columns ``image`` (a path as it was stored, or a sha256) and ``score``.

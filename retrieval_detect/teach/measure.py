@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_detect.ask.methods import Methods, calibrations
-from retrieval_detect.ask.rows import CalibrationScores, Chosen, Said, score_rows
+from retrieval_detect.ask.rows import Chosen, Said, ScoredRows, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.scoring.paired import rise_interval, rise_p
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from retrieval_detect.types import Bool, Float32
     from retrieval_detect.verdicts import Question
 
-    Flags = Callable[[CalibrationScores], Bool]
+    Flags = Callable[[ScoredRows], Bool]
 
 FPR_BUDGET = 1.0
 """Points by which false alarms may rise."""
@@ -183,7 +183,7 @@ class Side:
     calibration: Calibration | None
     said: Said
 
-    def of(self, rows: Snapshot, question: Question, chosen: Chosen) -> CalibrationScores:
+    def of(self, rows: Snapshot, question: Question, chosen: Chosen) -> ScoredRows:
         """What it says of some rows; asked about are those alone of which it has said nothing yet."""
         known = self.said.get(self.methods.checked(question))
         return score_rows(rows, question, chosen=chosen, judge=self.methods, known=known)
@@ -200,7 +200,7 @@ def compare(old: Side, new: Side, question: Question, *, alpha: float) -> Regres
     rows, first = new.methods.snapshot, old.methods.snapshot.manifest.next_row_id
     in_force = old.threshold(alpha)
 
-    def asked(chosen: Chosen) -> tuple[CalibrationScores, CalibrationScores]:
+    def asked(chosen: Chosen) -> tuple[ScoredRows, ScoredRows]:
         before, after = (side.of(rows, question, chosen) for side in (old, new))
         return before, after
 
@@ -236,12 +236,9 @@ def _of_todays_scores(methods: Methods, found: Calibration, said: Said, *, devic
     )
 
 
-def _by_name(rows: CalibrationScores, before: Bool, after: Bool, chosen: Bool) -> tuple[Change, ...]:
-    names = np.array(rows.names, dtype=object)
-    found = sorted(set(names[chosen].tolist()))
-    return tuple(
-        change(name, before[chosen & (names == name)], after[chosen & (names == name)]) for name in found
-    )
+def _by_name(rows: ScoredRows, before: Bool, after: Bool, chosen: Bool) -> tuple[Change, ...]:
+    own = {name: chosen & (rows.names == name) for name in sorted(set(rows.names[chosen].tolist()))}
+    return tuple(change(name, before[mine], after[mine]) for name, mine in own.items())
 
 
 def _likeness(snapshot: Snapshot, row_ids: NDArray[np.int64], first: int) -> Float32:

@@ -12,8 +12,9 @@ from retrieval_detect.ask.fitted import load_head
 from retrieval_detect.ask.methods import Methods
 from retrieval_detect.ask.rows import Chosen, score_rows
 from retrieval_detect.errors import UsageError
-from retrieval_detect.store.training import TrainingSet, load_training_set
+from retrieval_detect.store.training import load_training_set
 from retrieval_detect.types import METHODS, quiet
+from retrieval_detect.vectors import Rows
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def member_scores(
     *,
     device: str = "auto",
     progress: Callable[[str], None] = quiet,
-) -> TrainingSet:
+) -> Rows:
     """What each member says of bank rows that it has not learnt from.
 
     Votes leave a row's own group out; heads are trained anew without the generators and sources they then
@@ -68,7 +69,7 @@ def member_scores(
     return replace(rows, vectors=scores, norms={}).take(chosen)
 
 
-def _fair_scores(snapshot: Snapshot, name: str, head: Head, rows: TrainingSet) -> Float32:
+def _fair_scores(snapshot: Snapshot, name: str, head: Head, rows: Rows) -> Float32:
     """Scores of rows by a head that has not learnt from them, float32 (n, 1)."""
     record = snapshot.fitted("head", name)
     if record is not None and not record.strata:
@@ -77,7 +78,7 @@ def _fair_scores(snapshot: Snapshot, name: str, head: Head, rows: TrainingSet) -
     return _out_of_fold(head, rows)
 
 
-def _out_of_fold(head: Head, rows: TrainingSet) -> Float32:
+def _out_of_fold(head: Head, rows: Rows) -> Float32:
     """Scores by the same head trained without a row's generator or source; a single one is cut by group."""
     fold = np.empty(len(rows), np.int64)
     for fake in (False, True):

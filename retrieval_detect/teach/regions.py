@@ -69,19 +69,12 @@ def fit_regions(
 def _photographs(snapshot: Snapshot, layers: Sequence[str]) -> Iterator[Asked]:
     """The crops of each photograph set aside that has some."""
     rows = load_training_set(snapshot, layers, split="calib", views=True)
-    known = snapshot.take(rows.row_ids.tolist(), ["content_id", "phash", "view"])
-    vectors = {layer: rows.as_encoded(layer) for layer in layers}
     crops: dict[bytes, list[int]] = defaultdict(list)
     for position in np.flatnonzero(~rows.fake).tolist():
-        if kind_of(known[position]["view"]) == CROPS:
-            crops[known[position]["content_id"]].append(position)
-    for image, positions in crops.items():
-        yield Asked(
-            [image] * len(positions),
-            np.full(len(positions), known[positions[0]]["phash"], np.uint64),
-            {layer: x[positions] for layer, x in vectors.items()},
-            {i: {int(rows.groups[positions[0]])} for i in range(len(positions))},
-        )
+        if kind_of(rows.views[position]) == CROPS:
+            crops[rows.content_ids[position]].append(position)
+    for positions in crops.values():
+        yield Asked.of(rows.take(np.array(positions)))
 
 
 def regions_to_fit(

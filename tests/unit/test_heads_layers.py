@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.layers import LayersHead, contrastive
-from retrieval_detect.store.training import TrainingSet
+from retrieval_detect.vectors import Rows
 
 torch = pytest.importorskip("torch")
 
@@ -25,8 +27,7 @@ def rows(n=240, *, seed=0, told_by=TOLD_BY, fakes=0.5):
     norms = {layer: np.linalg.norm(x, axis=1) for layer, x in vectors.items()}
     units = {layer: x / norms[layer][:, None] for layer, x in vectors.items()}
     names = np.array([f"name{i % 4}" for i in range(n)])
-    none = np.full(n, "")
-    return TrainingSet(units, norms, fake, names, np.arange(n), np.arange(n), none, none)
+    return Rows.of(vectors=units, norms=norms, fake=fake, names=names, row_ids=np.arange(n))
 
 
 def raw(data):
@@ -152,10 +153,7 @@ def test_layers_are_chosen_by_name():
 
 def test_too_few_names_to_hold_out_still_train():
     data = rows(8)
-    alone = TrainingSet(
-        *(data.vectors, data.norms, data.fake, data.names),
-        *(np.where(data.fake, 0, 1), data.row_ids, data.batches, data.categories),
-    )
+    alone = replace(data, groups=np.where(data.fake, 0, 1))
     model = head(epochs=2).fit(alone)
     assert model.facts()["epochs_run"] == 2
     assert np.isfinite(model.decision_function(raw(alone))).all()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.quality import CATEGORIES, QualityHead, regress
-from retrieval_detect.store.training import TrainingSet
+from retrieval_detect.vectors import Rows
 
 torch = pytest.importorskip("torch")
 
@@ -49,10 +51,13 @@ def rows(n=120, seed=0, scale=1.0):
     x = rng.normal(size=(n, D)).astype(np.float32)
     norms = np.linalg.norm(x, axis=1)
     unit = x / norms[:, None]
-    none = np.full(n, "")
     names = np.array([f"g{i % 5}" for i in range(n)])
-    data = TrainingSet(
-        {"proj": unit}, {"proj": norms}, np.ones(n, bool), names, np.arange(n), np.arange(n), none, none
+    data = Rows.of(
+        vectors={"proj": unit},
+        norms={"proj": norms},
+        fake=np.ones(n, bool),
+        names=names,
+        row_ids=np.arange(n),
     )
     return data, (scale * (50 + 20 * unit[:, 0])).astype(np.float32)
 
@@ -126,10 +131,7 @@ def test_saved_and_loaded_heads_give_equal_outputs_without_a_text_tower():
 
 def test_few_groups_train_without_held_out_rows():
     data, scores = rows(12)
-    one = TrainingSet(
-        *(data.vectors, data.norms, data.fake, np.full(12, "g")),
-        *(np.zeros(12, np.int64), data.row_ids, data.batches, data.categories),
-    )
+    one = replace(data, names=np.full(12, "g"), groups=np.zeros(12, np.int64))
     facts = head(epochs=2).fit_scores(one, scores, text=Tower()).facts()
     assert (facts["n_held_out"], facts["srcc"], facts["epoch"]) == (0, None, 2)
 

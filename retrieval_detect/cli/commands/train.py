@@ -22,7 +22,7 @@ from retrieval_detect.options import check_options
 if TYPE_CHECKING:
     from retrieval_detect.heads.base import Head
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.store.training import TrainingSet
+    from retrieval_detect.vectors import Rows
 
 _HELP = {
     "linear": "Logistic regression, or UniversalFakeDetect's linear classifier",
@@ -145,7 +145,7 @@ def _train(run: Run, head: Head, name: str | None, dry_run: bool, extra: dict[st
     run.output.record(record | {"generation": manifest.generation}, text=lines)
 
 
-def _rows(run: Run, snapshot: Snapshot, head: Head, extra: dict[str, Any]) -> TrainingSet:
+def _rows(run: Run, snapshot: Snapshot, head: Head, extra: dict[str, Any]) -> Rows:
     from retrieval_detect.teach.heads import scored_rows, training_set
     from retrieval_detect.teach.members import member_scores
 
@@ -157,7 +157,7 @@ def _rows(run: Run, snapshot: Snapshot, head: Head, extra: dict[str, Any]) -> Tr
     return training_set(snapshot, head)
 
 
-def _fit(run: Run, head: Head, rows: TrainingSet, snapshot: Snapshot, extra: dict[str, Any]) -> None:
+def _fit(run: Run, head: Head, rows: Rows, snapshot: Snapshot, extra: dict[str, Any]) -> None:
     text = None
     if head.needs_text:
         from retrieval_detect.encoders.text import load_text_tower
