@@ -77,7 +77,7 @@ class Rows:
         }
         return replace(self, **taken, **{name: getattr(self, name)[chosen] for name in self._columns()})
 
-    def joined(self, *others: Self) -> Self:
+    def followed_by(self, *others: Self) -> Self:
         """These rows, then the others, which have the same layers."""
         parts = (self, *others)
         together: dict[str, Any] = {

@@ -83,7 +83,7 @@ def score_rows(
         progress(len(block))
     nothing = np.empty(0)
     empty = ScoredRows.of(fake=nothing.astype(bool), scores=nothing, typical=nothing, own=nothing)
-    return empty.joined(*parts)
+    return empty.followed_by(*parts)
 
 
 def _scored(methods: Methods, question: Question, block: Rows, known: ScoredRows | None) -> ScoredRows:

@@ -21,9 +21,10 @@ from retrieval_detect.files import sha256_bytes
 from retrieval_detect.images.chains import UNIFIED, pruned
 from retrieval_detect.store.groups import group_rows
 from retrieval_detect.store.manifest import tool_versions
-from retrieval_detect.store.schema import grouping_layer, norm_column
+from retrieval_detect.store.schema import grouping_layer
+from retrieval_detect.store.training import stored_rows
 from retrieval_detect.types import ORIGINAL_VIEW, Embedded, ImageItem
-from retrieval_detect.vectors import normalise
+from retrieval_detect.vectors import Rows, normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from retrieval_detect.evaluate.datasets import Dataset
     from retrieval_detect.images.chains import Chain
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import Bool, Float32, Int64, Split, UInt64
+    from retrieval_detect.types import Bool, Int64, Split
     from retrieval_detect.verdicts import Question
 
     Float64: TypeAlias = NDArray[np.float64]
@@ -43,46 +44,20 @@ _AT_MOST = 1000
 """References of each label whose pixels teach the trivial baseline."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Images:
-    """n embedded images with what is known of them.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Images(Rows):
+    """n embedded images with what is known of them; their vectors are as the network gave them.
 
-    ``vectors`` : layer → float32 (n, d), as the network gave them. ``fake`` : bool (n,). ``names`` :
-    generators of fakes, sources of photographs. ``groups`` : int64 (n,), near-duplicates share one.
-    ``columns`` : of a ``Dataset``; one image is there once for each column that holds it.
-    ``sizes`` : int64 (n, 2), width and height. ``categories`` : what they show, where a reference says so.
+    ``columns`` : of a ``Dataset``; one image is there once for each column that holds it. ``families`` :
+    the generators' kinds.
     """
 
-    content_ids: NDArray[np.object_]
-    phash: UInt64
-    sizes: Int64
-    formats: NDArray[np.str_]
-    vectors: Mapping[str, Float32]
-    fake: Bool
-    names: NDArray[np.str_]
-    groups: Int64
     columns: NDArray[np.str_]
     families: NDArray[np.str_]
-    categories: NDArray[np.str_]
-
-    def __len__(self) -> int:
-        return len(self.fake)
-
-    def take(self, chosen: Bool | Int64) -> Images:
-        """Some of them, by mask or by position."""
-        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        vectors = {layer: x[chosen] for layer, x in parts.pop("vectors").items()}
-        return Images(vectors=vectors, **{name: values[chosen] for name, values in parts.items()})
 
     def joined(self, other: Images) -> Images:
         """These, then the others; an image that both hold stands once. Groups are of no use afterwards."""
-        new = ~np.isin(other.content_ids, self.content_ids)
-        more = other.take(new)
-        names = [f.name for f in fields(self) if f.name != "vectors"]
-        vectors = {layer: np.concatenate([x, more.vectors[layer]]) for layer, x in self.vectors.items()}
-        return Images(
-            vectors=vectors, **{n: np.concatenate([getattr(self, n), getattr(more, n)]) for n in names}
-        )
+        return self.followed_by(other.take(~np.isin(other.content_ids, self.content_ids)))
 
     def once(self) -> Images:
         """Each image once."""
@@ -111,36 +86,14 @@ class Images:
 
 def references(snapshot: Snapshot, layers: Sequence[str], *, split: Split | None = None) -> Images:
     """The references of an index, without their views."""
-    columns = ["row_id", "content_id", "phash", "group", "label", "generator", "source", "category"]
-    norms = [norm_column(layer) for layer in layers]
-    wanted = [*columns, "width", "height", "format", "view", *norms]
-    rows = snapshot.scan(wanted, split=split).to_pylist()
-    rows = [row for row in rows if row["view"] == ORIGINAL_VIEW]
-    row_ids = [row["row_id"] for row in rows]
-    fake = np.array([row["label"] == "fake" for row in rows], bool)
-    vectors = {}
-    for layer, norm in zip(layers, norms, strict=True):
-        unit = snapshot.gather(row_ids, layer)
-        lengths = np.linalg.norm(unit, axis=1, keepdims=True)
-        vectors[layer] = unit / lengths * np.array([row[norm] for row in rows], np.float32)[:, None]
-    return Images(
-        _objects([row["content_id"] for row in rows]),
-        np.array([row["phash"] for row in rows], np.uint64),
-        np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2),
-        np.array([row["format"] for row in rows], np.str_),
-        vectors,
-        fake,
-        np.array([row["generator" if row["label"] == "fake" else "source"] for row in rows], np.str_),
-        np.array([row["group"] for row in rows], np.int64),
-        np.full(len(rows), "", np.str_),
-        np.array([_family(snapshot, row) for row in rows], np.str_),
-        np.array([row["category"] for row in rows], np.str_),
-    )
-
-
-def _family(snapshot: Snapshot, row: Mapping[str, Any]) -> str:
-    facts = snapshot.manifest.generators.get(row["generator"])
-    return facts.family if facts else ""
+    rows = stored_rows(snapshot, layers, split=split)
+    rows = rows.take(rows.views == ORIGINAL_VIEW)
+    known = {name: facts.family for name, facts in snapshot.manifest.generators.items()}
+    generators = zip(rows.names.tolist(), rows.fake.tolist(), strict=True)
+    families = [known.get(name, "") if fake else "" for name, fake in generators]
+    own = {f.name: getattr(rows, f.name) for f in fields(rows)}
+    own |= {"vectors": {layer: rows.as_encoded(layer) for layer in layers}, "norms": {}}
+    return Images(**own, columns=np.full(len(rows), ""), families=np.array(families, np.str_))
 
 
 def _objects(values: Sequence[bytes]) -> NDArray[np.object_]:
@@ -285,20 +238,19 @@ class Context:
         samples = [self.dataset.samples[n] for n in kept]
         identities = [self.identities[n] for n in kept]
         found = [rows[identity] for identity in identities if identity is not None]
-        images = Images(
-            _objects([identity for identity in identities if identity is not None]),
-            np.array([row.phash for row in found], np.uint64),
-            np.array([(row.width, row.height) for row in found], np.int64).reshape(-1, 2),
-            np.array([row.format for row in found], np.str_),
-            {layer: np.stack([row.vectors[layer] for row in found]) for layer in self.layers}
+        images = Images.of(
+            vectors={layer: np.stack([row.vectors[layer] for row in found]) for layer in self.layers}
             if found
             else {},
-            np.array([s.label == "fake" for s in samples], bool),
-            np.array([s.name for s in samples], np.str_),
-            np.zeros(len(found), np.int64),
-            np.array([s.column for s in samples], np.str_),
-            np.array([s.family for s in samples], np.str_),
-            np.full(len(found), "", np.str_),
+            fake=np.array([s.label == "fake" for s in samples], bool),
+            names=np.array([s.name for s in samples], np.str_),
+            groups=np.zeros(len(found), np.int64),
+            content_ids=_objects([identity for identity in identities if identity is not None]),
+            phash=np.array([row.phash for row in found], np.uint64),
+            sizes=np.array([(row.width, row.height) for row in found], np.int64).reshape(-1, 2),
+            formats=np.array([row.format for row in found], np.str_),
+            columns=np.array([s.column for s in samples], np.str_),
+            families=np.array([s.family for s in samples], np.str_),
         )
         return images, np.array(kept, np.int64)
 

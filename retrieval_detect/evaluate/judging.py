@@ -15,7 +15,7 @@ from retrieval_detect.evaluate import metrics
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
 from retrieval_detect.evaluate.intervals import interval
 from retrieval_detect.evaluate.states import Said, Scorer, calibrated_logistic, unlearnt_scores
-from retrieval_detect.scoring.conformal import size_class
+from retrieval_detect.scoring.conformal import traits_of
 from retrieval_detect.scoring.likelihood import LIKELIHOOD_METHODS, fit_likelihood_ratio, probability
 from retrieval_detect.vectors import as_stored
 
@@ -185,10 +185,7 @@ def _verdicts(scorer: Scorer, images: Images, said: Said) -> Json:
     own = scorer.methods.calibration(scorer.question)
     if own is None:
         return None
-    traits = {
-        "format": images.formats.tolist(),
-        "size": [size_class(int(w), int(h)) for w, h in images.sizes],
-    }
+    traits = traits_of(images.formats.tolist(), images.sizes)
     names = np.array(own.judge(said.scores, said.typical, scorer.question, traits=traits).names)
     return {
         label: {

@@ -64,13 +64,13 @@ def test_columns_of_a_subclass_go_along_and_the_rest_stays():
     found = Marked.of(fake=np.array([True, False]), marks=np.array([7, 8]), subject="all")
     taken = found.take(np.array([1]))
     assert isinstance(taken, Marked) and taken.marks.tolist() == [8] and taken.subject == "all"
-    together = taken.joined(found, taken)
+    together = taken.followed_by(found, taken)
     assert together.marks.tolist() == [8, 7, 8, 8] and together.groups.tolist() == [1, 0, 1, 1]
 
 
-def test_joined_is_the_inverse_of_take():
+def test_followed_by_is_the_inverse_of_take():
     found = rows()
-    again = found.take(np.array([0])).joined(found.take(np.array([1, 2, 3])))
+    again = found.take(np.array([0])).followed_by(found.take(np.array([1, 2, 3])))
     for layer in ("proj", "score"):
         assert np.array_equal(again.as_encoded(layer), found.as_encoded(layer))
     assert again.names.tolist() == found.names.tolist() and again.sizes.tolist() == found.sizes.tolist()
