@@ -54,7 +54,7 @@ _LOOKALIKES = (
 
 def format_of(data: bytes) -> str:
     """One of ``FORMATS``; raises ``ImageError`` for any other."""
-    name = _sniff(data)
+    name = sniffed(data)
     if name in FORMATS:
         return name
     if name in _WAYS_OUT:
@@ -66,16 +66,14 @@ def format_of(data: bytes) -> str:
     raise refusal("not-an-image", detail, hint=f"rd reads {', '.join(FORMATS)}.")
 
 
-def _sniff(data: bytes) -> str:
+def sniffed(data: bytes) -> str:
+    """A format by how bytes begin, one of ``FORMATS`` or one with a way out; empty if it is neither."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":
-        found = [_BRANDS[brand] for brand in _brands(data) if brand in _BRANDS]
+        # The brand of an ISO base media file, then, behind a version, those that it is compatible with.
+        end = min(int.from_bytes(data[:4], "big"), 16 + 4 * _MOST_BRANDS)
+        brands = [data[8:12], *(data[i : i + 4] for i in range(16, end, 4))]
+        found = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
         return "AVIF" if "AVIF" in found else next(iter(found), "")  # mif1 alone means little
     return next((name for signature, name in _SIGNATURES if data.startswith(signature)), "")
-
-
-def _brands(data: bytes) -> list[bytes]:
-    """The brand of an ISO base media file, then, behind a version, those that it is compatible with."""
-    end = min(int.from_bytes(data[:4], "big"), 16 + 4 * _MOST_BRANDS)
-    return [data[8:12], *(data[i : i + 4] for i in range(16, end, 4))]

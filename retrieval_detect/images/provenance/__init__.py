@@ -33,7 +33,9 @@ def read_provenance(data: bytes) -> Provenance:
     blocks = blocks_of(data)
     exif = _exif_into(blocks)
     xmp = _xmp_of(blocks)
-    iptc = _iptc_of(blocks)
+    iptc = read_iptc(blocks.iptc)
+    if iptc is None:
+        blocks.damaged.append("IPTC: it cannot be read")
     texts = blocks.texts | ({"AIGC": xmp["aigc"]} if "aigc" in xmp else {})
     text = read_generator(texts)
     c2pa = read_manifest(data) if blocks.c2pa else None
@@ -41,7 +43,7 @@ def read_provenance(data: bytes) -> Provenance:
     claims += c2pa_claims(c2pa) if c2pa else ()
     claims += text_claims(text) if text else ()
     claims += xmp_claims(xmp)
-    claims += iptc_claims(iptc)
+    claims += iptc_claims(iptc or {})
     claims += exif_claims(exif)
     damaged = tuple(dict.fromkeys(blocks.damaged))
     return Provenance(c2pa, exif or None, xmp or None, text, tuple(claims), damaged, iptc or None)
@@ -73,11 +75,4 @@ def _xmp_of(blocks: Blocks) -> dict[str, str]:
     found = read_xmp(blocks.xmp)
     if found is None:
         blocks.damaged.append("XMP: it cannot be read")
-    return found or {}
-
-
-def _iptc_of(blocks: Blocks) -> dict[str, str]:
-    found = read_iptc(blocks.iptc)
-    if found is None:
-        blocks.damaged.append("IPTC: it cannot be read")
     return found or {}

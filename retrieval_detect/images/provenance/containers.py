@@ -1,6 +1,7 @@
 """Where files keep what they say of themselves: found by walking the container, no pixel is touched.
 
-Every format that is judged is walked to its end. What is kept is bounded.
+Every format that is judged is walked to its end, in a bounded number of steps, and each length is read before
+it is believed. What is kept is bounded, too.
 """
 
 from __future__ import annotations
@@ -9,27 +10,20 @@ import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
 
-from retrieval_detect.images.provenance.walks import (
-    CODESTREAM,
-    PNG,
-    Chunk,
-    TooManyParts,
-    boxes,
-    codestream_segments,
-    gif_extensions,
-    joined,
-    jpeg_segments,
-    png_chunks,
-    riff_chunks,
-)
+from retrieval_detect.images.formats import sniffed
 
 MAX_BLOCK_BYTES = 1 << 20
 """Larger metadata are left unread: a whole ComfyUI workflow takes a tenth of it."""
 _MAX_TEXTS = 64
+_MAX_STEPS = 100_000
+_SUB_BLOCKS = 1_000_000
+"""Of a GIF: a quarter of a gigabyte, if they are full."""
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_JP2 = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+_CODESTREAM = b"\xff\x4f\xff\x51"
 _EXIF = b"Exif\x00\x00"
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _PHOTOSHOP = b"Photoshop 3.0\x00"
@@ -73,38 +67,137 @@ class Blocks:
 
 def blocks_of(data: bytes) -> Blocks:
     """The metadata of a file; of BMP, which has no place for any, and of what is no image, none."""
-    blocks = Blocks()
-    if data.startswith(b"\xff\xd8"):
-        _read_all(jpeg_segments(data), _JPEG, blocks)
-    elif data.startswith(PNG):
-        _read_all(png_chunks(data, _PNG_CHUNKS), _PNG_CHUNKS, blocks)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        _read_all(riff_chunks(data, _WEBP), _WEBP, blocks)
-    elif data.startswith(_TIFF):
+    blocks, kind = Blocks(), sniffed(data)
+    if data.startswith(_TIFF):
         blocks.exif = data
-    elif data[4:8] == b"ftyp":
-        _read_all(boxes(data, (b"uuid", b"jumb")), _BMFF, blocks)
+    elif kind == "JPEG":
+        _read_all(data, 2, _jpeg_segment, _JPEG, blocks)
+    elif kind == "PNG":
+        _read_all(data, 8, _png_chunk, _PNG, blocks)
+    elif kind == "WEBP":
+        _read_all(data, 12, _riff_chunk, _WEBP, blocks)
+    elif kind == "GIF":
+        extension = partial(_gif_extension, budget=iter(range(_SUB_BLOCKS)))
+        _read_all(data, 13 + _gif_table(data[10:11]), extension, _GIF, blocks)
+    elif kind in ("AVIF", "HEIF"):
+        _read_all(data, 0, _box, _BMFF, blocks)
         _avif_items(data, blocks)
-    elif data.startswith(b"GIF8"):
-        _read_all(gif_extensions(data), _GIF, blocks)
-    elif data.startswith((_JP2, CODESTREAM)):
-        _read_all(boxes(data, (b"uuid", b"jumb")), _JP2_BOXES, blocks)
-        _read_all(codestream_segments(data), _CODESTREAM_SEGMENTS, blocks)
+    elif kind == "JPEG2000":
+        _read_all(data, 0, _box, _JP2, blocks)
+        if (at := data.find(_CODESTREAM)) >= 0:
+            _read_all(data, at + 2, _codestream_segment, _J2K, blocks)
     return blocks
 
 
+# ---------------------------------------------------------------- walking: a part, and where the next begins
+
+_Part: TypeAlias = "tuple[bytes, int, int, int] | None"
+"""Kind, begin and end of what a part holds, and where the next part begins; ``None`` where the walk ends."""
+
+
+class _TooManyParts(Exception):
+    """A walk was given up."""
+
+
 def _read_all(
-    chunks: Iterator[Chunk], readers: Mapping[bytes, Callable[[bytes, Blocks], None]], blocks: Blocks
+    data: bytes,
+    at: int,
+    part: Callable[[bytes, int], _Part],
+    readers: Mapping[bytes, Callable[[bytes, Blocks], None]],
+    blocks: Blocks,
 ) -> None:
     try:
-        for kind, content in chunks:
+        for _ in range(_MAX_STEPS):
+            if (found := part(data, at)) is None:
+                return
+            kind, begin, end, at = found
             if kind in readers:
-                readers[kind](content, blocks)
-    except TooManyParts:
+                readers[kind](data[begin:end], blocks)
+        raise _TooManyParts
+    except _TooManyParts:
         blocks.damaged.append("the file: it has too many parts to look through")
 
 
-# ---------------------------------------------------------------- parts
+def _number(data: bytes, at: int, n_bytes: int) -> int:
+    return int.from_bytes(data[at : at + n_bytes], "big")
+
+
+def _jpeg_segment(data: bytes, at: int) -> _Part:
+    """Up to the first scan: whatever comes later is pixels."""
+    if data[at : at + 1] != b"\xff" or at + 4 > len(data):
+        return None
+    marker, length = data[at + 1 : at + 2], _number(data, at + 2, 2)
+    if marker == b"\xff":  # padding
+        return b"", at, at, at + 1
+    if marker in (b"\xd9", b"\xda") or length < 2:
+        return None
+    return marker, at + 4, at + 2 + length, at + 2 + length
+
+
+def _png_chunk(data: bytes, at: int) -> _Part:
+    kind, end = data[at + 4 : at + 8], at + 8 + _number(data, at, 4)
+    return None if len(kind) < 4 or kind == b"IEND" else (kind, at + 8, end, end + 4)
+
+
+def _riff_chunk(data: bytes, at: int) -> _Part:
+    kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+    end = at + 8 + length
+    return None if len(kind) < 4 else (kind, at + 8, end, end + length % 2)
+
+
+def _box(data: bytes, at: int) -> _Part:
+    """At the top level of an ISO base media or JPEG 2000 file."""
+    kind, length, begin = data[at + 4 : at + 8], _number(data, at, 4), at + 8
+    if length == 0:  # to the end of the file
+        length = len(data) - at
+    elif length == 1:  # a length of 64 bits follows
+        length, begin = _number(data, begin, 8), begin + 8
+    return None if len(kind) < 4 or length < begin - at else (kind, begin, at + length, at + length)
+
+
+def _gif_extension(data: bytes, at: int, *, budget: Iterator[int]) -> _Part:
+    """By its label; those of programs begin with the program's name, of eleven bytes."""
+    kind = data[at : at + 1]
+    if kind == b"!":
+        end = _behind_sub_blocks(data, at + 2, budget)
+        return data[at + 1 : at + 2], at + 2, end, end
+    if kind == b",":
+        end = _behind_sub_blocks(data, at + 11 + _gif_table(data[at + 9 : at + 10]), budget)
+        return b"", at, at, end
+    return None
+
+
+def _gif_table(flags: bytes) -> int:
+    """Bytes of a table of colours."""
+    return 6 << (flags[0] & 7) if flags and flags[0] & 0x80 else 0
+
+
+def _behind_sub_blocks(data: bytes, at: int, budget: Iterator[int]) -> int:
+    for _ in budget:
+        if at >= len(data) or not data[at]:
+            return at + 1
+        at += 1 + data[at]
+    raise _TooManyParts
+
+
+def _joined(sub_blocks: bytes) -> bytes:
+    """The content of sub-blocks, each of which begins with its length."""
+    parts, at = [], 0
+    while at < len(sub_blocks) and sub_blocks[at]:
+        parts.append(sub_blocks[at + 1 : at + 1 + sub_blocks[at]])
+        at += 1 + sub_blocks[at]
+    return b"".join(parts)
+
+
+def _codestream_segment(data: bytes, at: int) -> _Part:
+    """Of JPEG 2000, in the main header."""
+    marker, length = data[at : at + 2], _number(data, at + 2, 2)
+    if marker[:1] != b"\xff" or marker == b"\xff\x90" or length < 2:
+        return None
+    return marker, at + 4, at + 2 + length, at + 2 + length
+
+
+# ---------------------------------------------------------------- what parts hold
 
 
 def _jpeg_app1(content: bytes, blocks: Blocks) -> None:
@@ -174,11 +267,11 @@ def _gif_program(content: bytes, blocks: Blocks) -> None:
     blocks.c2pa = blocks.c2pa or name.startswith(b"C2PA_GIF")
     if name == b"XMP DataXMP":
         packet, trailer, _ = content[12:].rpartition(_XMP_TRAILER)
-        _xmp_chunk(packet if trailer else joined(content[12:]), blocks)
+        _xmp_chunk(packet if trailer else _joined(content[12:]), blocks)
 
 
 def _gif_comment(content: bytes, blocks: Blocks) -> None:
-    blocks.add_text("comment", blocks.keep("text", joined(content)).decode("utf-8", "replace"))
+    blocks.add_text("comment", blocks.keep("text", _joined(content)).decode("utf-8", "replace"))
 
 
 def _codestream_comment(content: bytes, blocks: Blocks) -> None:
@@ -251,7 +344,7 @@ def _inflated(packed: bytes, blocks: Blocks) -> bytes:
 
 
 _JPEG = {b"\xe1": _jpeg_app1, b"\xeb": _jpeg_app11, b"\xed": _jpeg_app13, b"\xfe": _jpeg_comment}
-_PNG_CHUNKS = {
+_PNG = {
     b"tEXt": _text_chunk,
     b"zTXt": _compressed_chunk,
     b"iTXt": _international_chunk,
@@ -260,6 +353,6 @@ _PNG_CHUNKS = {
 }
 _WEBP = {b"EXIF": _exif_chunk, b"XMP ": _xmp_chunk, b"C2PA": _c2pa_chunk}
 _BMFF = {b"uuid": _uuid_box}
-_JP2_BOXES = {b"uuid": _uuid_box, b"jumb": _jumb_box}
-_CODESTREAM_SEGMENTS = {b"\xff\x64": _codestream_comment}
+_JP2 = {b"uuid": _uuid_box, b"jumb": _jumb_box}
+_J2K = {b"\xff\x64": _codestream_comment}
 _GIF = {b"\xff": _gif_program, b"\xfe": _gif_comment}
