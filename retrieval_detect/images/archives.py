@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from retrieval_detect.images.items import failed_item, is_image_name, read_slice, suffix_of
+from retrieval_detect.images.items import failed_item, inner_item, is_image_name, read_file, suffix_of
 from retrieval_detect.images.passed import left_out
 from retrieval_detect.names import printable
 from retrieval_detect.types import ImageItem
@@ -107,9 +107,7 @@ class _Items:
 
     def _reading(self, member: tarfile.TarInfo, place: tuple[int, int]) -> ImageItem:
         name = "/".join(_parts(member.name))
-        relative = f"{self._folder}/{name}" if self._folder else name
-        read = partial(_read_member, self._path, *place)
-        return ImageItem(printable(f"{self._path}::{name}"), read, printable(relative))
+        return inner_item(self._path, name, self._folder, partial(read_file, self._path, *place))
 
     def _failed(self, member: tarfile.TarInfo, message: str) -> ImageItem:
         name = "/".join(_parts(member.name)) or member.name
@@ -138,12 +136,6 @@ def _target(member: tarfile.TarInfo) -> str:
     if member.islnk():
         return _key(member.linkname)
     return _key(posixpath.join(posixpath.dirname(member.name), member.linkname))
-
-
-def _read_member(path: Path, offset: int, size_bytes: int) -> bytes:
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        return read_slice(stream, size_bytes)
 
 
 # ---------------------------------------------------------------- headers

@@ -17,10 +17,11 @@ from PIL import Image
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import (
     CROPS,
+    VIEWS,
     draw_view,
     jpeg_bytes,
     render,
-    require_view,
+    require_step,
     seed_of,
     webp_bytes,
 )
@@ -73,7 +74,7 @@ def _require(step: str) -> None:
             "with numbers (jpeg-72) or without (jpeg).",
         )
     elif step not in VIEW_KINDS:
-        require_view(step)
+        require_step(step, VIEWS)
 
 
 def rendered(rgb: UInt8, chain: Sequence[str]) -> UInt8:
@@ -81,9 +82,11 @@ def rendered(rgb: UInt8, chain: Sequence[str]) -> UInt8:
     for step in chain:
         kind, *numbers = step.split("-")
         if kind in _SIZES:
-            rgb = _sized(rgb, *_size_after(step, rgb.shape[1], rgb.shape[0]))
+            size = rgb.shape[1], rgb.shape[0]
+            if (wanted := _size_after(step, *size)) != size:
+                rgb = np.array(Image.fromarray(rgb).resize(wanted, Image.Resampling.BICUBIC))
         elif kind in PERTURBATIONS:
-            rgb = PERTURBATIONS[kind](rgb, *map(int, numbers))
+            rgb = PERTURBATIONS[kind].apply(rgb, *map(int, numbers))
         else:
             rgb = render(rgb, step)
     return rgb
@@ -96,12 +99,6 @@ def _size_after(step: str, width: int, height: int) -> tuple[int, int]:
     if kind == "longest":
         factor = min(1.0, factor)
     return max(1, round(width * factor)), max(1, round(height * factor))
-
-
-def _sized(rgb: UInt8, width: int, height: int) -> UInt8:
-    if (height, width) == rgb.shape[:2]:
-        return rgb
-    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
 
 
 # ---------------------------------------------------------------- of one image

@@ -15,18 +15,13 @@ _SIDE = 32
 _KEPT = 8
 
 
-def _dct_rows() -> Int64:
-    """The lowest rows of the DCT-II of 32 points, times 4096 and rounded.
+_FREQUENCY, _SAMPLE = np.mgrid[:_KEPT, :_SIDE]
+_DCT: Int64 = np.rint(4096 * np.cos(np.pi * _FREQUENCY * (2 * _SAMPLE + 1) / (2 * _SIDE))).astype(np.int64)
+"""The lowest rows of the DCT-II of 32 points, times 4096 and rounded.
 
-    Whole numbers, so that a hash does not depend on how a machine adds up floats: on flat images
-    the sign of a rounding error would decide.
-    """
-    frequency, sample = np.mgrid[:_KEPT, :_SIDE]
-    rows: Int64 = np.rint(4096 * np.cos(np.pi * frequency * (2 * sample + 1) / (2 * _SIDE))).astype(np.int64)
-    return rows
-
-
-_DCT = _dct_rows()
+Whole numbers, so that a hash does not depend on how a machine adds up floats: on flat images the sign of a
+rounding error would decide.
+"""
 _BITS = np.uint64(1) << np.arange(_KEPT * _KEPT, dtype=np.uint64)
 
 

@@ -52,12 +52,13 @@ def launder_all(
     is, and one with others is a ``Failure``, as is an image that cannot be read.
     """
     suffix = suffix_of_file(chain)
-    paths = [folder / _named(place, suffix) for _, place in items]
-    first = {path: number for number, path in reversed([*enumerate(paths)])}
+    asked: list[tuple[ImageItem, Path, bool]] = []
+    taken: set[Path] = set()
+    for item, place in items:
+        path = folder / _named(place, suffix)
+        asked.append((item, path, path not in taken))
+        taken.add(path)
     task = partial(_copy, chain=chain, seed=seed)
-    asked = [
-        (item, path, first[path] == i) for i, ((item, _), path) in enumerate(zip(items, paths, strict=True))
-    ]
     with ThreadPoolExecutor(workers) as pool:
         try:
             yield from pool.map(task, asked)

@@ -43,7 +43,7 @@ def from_bytes(data: bytes, uri: str) -> ImageItem:
 
 def file_item(path: Path, relative: str) -> ImageItem:
     """An item for a file on disk."""
-    return ImageItem(printable(str(path)), partial(_read_file, path), printable(relative))
+    return ImageItem(printable(str(path)), partial(read_file, path), printable(relative))
 
 
 def failed_item(uri: str, message: str) -> ImageItem:
@@ -61,8 +61,24 @@ def attempted(item: ImageItem, work: Callable[[bytes], T]) -> T | Failure:
         return Failure(item.uri, UNREADABLE, f"the file cannot be read: {error.strerror or error}")
 
 
-def read_slice(stream: BinaryIO, size_bytes: int) -> bytes:
-    """Exactly ``size_bytes`` from where ``stream`` stands, or an ``ImageError``."""
+def inner_item(container: Path, name: str, folder: str, read: Callable[[], bytes]) -> ImageItem:
+    """An item for what a container holds; ``folder`` : what goes before its name, if anything."""
+    relative = f"{folder}/{name}" if folder else name
+    return ImageItem(printable(f"{container}::{name}"), read, printable(relative))
+
+
+def read_file(path: Path, offset: int = 0, size_bytes: int | None = None) -> bytes:
+    """A file, or exactly ``size_bytes`` of it from ``offset`` on; an ``ImageError`` or ``OSError``."""
+    try:
+        stream = path.open("rb")
+    except ValueError as error:  # a NUL in the name: a table may give any
+        raise ImageError(f"no file can have this name: {error}", reason=UNREADABLE) from error
+    with stream:
+        stream.seek(offset)
+        return _exactly(stream, os.fstat(stream.fileno()).st_size if size_bytes is None else size_bytes)
+
+
+def _exactly(stream: BinaryIO, size_bytes: int) -> bytes:
     if size_bytes > MAX_FILE_BYTES:
         message = f"the file is too large: {size_bytes:,} bytes, the limit is {MAX_FILE_BYTES:,}"
         raise ImageError(message, reason="too-many-bytes")
@@ -70,15 +86,6 @@ def read_slice(stream: BinaryIO, size_bytes: int) -> bytes:
     if len(data) < size_bytes:
         raise ImageError("the file is cut short: it ends before its stated size", reason="truncated")
     return data
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        stream = path.open("rb")
-    except ValueError as error:  # a NUL in the name: a table may give any
-        raise ImageError(f"no file can have this name: {error}", reason=UNREADABLE) from error
-    with stream:
-        return read_slice(stream, os.fstat(stream.fileno()).st_size)
 
 
 def _fail(message: str) -> NoReturn:

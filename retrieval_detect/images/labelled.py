@@ -56,7 +56,9 @@ def survey(images: Sequence[tuple[ImageItem, bool]], pool: Executor) -> Labelled
         for (item, fake), content in zip(images, results, strict=True)
         if isinstance(content, bytes)
     ]
-    given = ((content, label_of(fake=fake), item.uri) for item, fake, content in good)
+    given: list[tuple[bytes, Label, str]] = [
+        (content, "fake" if fake else "real", item.uri) for item, fake, content in good
+    ]
     refuse_both_labels(list(both_labels(given)), "nothing was trained")
     number = {content: i for i, content in enumerate(dict.fromkeys(content for _, _, content in good))}
     return LabelledImages(
@@ -66,11 +68,6 @@ def survey(images: Sequence[tuple[ImageItem, bool]], pool: Executor) -> Labelled
         np.array([number[content] for _, _, content in good], dtype=np.int64),
         tuple(result for result in results if isinstance(result, Failure)),
     )
-
-
-def label_of(*, fake: bool) -> Label:
-    """The label in words."""
-    return "fake" if fake else "real"
 
 
 def both_labels(given: Iterable[tuple[bytes, Label, str]]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.types import ORIGINAL_VIEW, VIEW_KINDS
+from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
     from retrieval_detect.types import UInt8
@@ -35,9 +35,6 @@ MAX_CROPS = 9
 DRAWN_KINDS = ("jpeg", "webp", "resize", "crop", "screenshot")
 """What happens to pictures that people pass on."""
 
-_HIGHEST = {"jpeg": (100,), "webp": (100,), "resize": (200,), "blur": (300,), "screenshot": (200, 100)}
-"""Of the numbers in a name: qualities, percent, tenths of a pixel."""
-
 _WEBP_LONGEST = 16_383
 """WebP holds no longer side; larger images are reduced to it, as everyone has to who saves one."""
 
@@ -51,13 +48,14 @@ def stored_views(kinds: Sequence[str], *, crop_size: int, at_most: int = MAX_CRO
     ``crop_size`` : side of the encoder's input. Raises ``UsageError`` for a kind that there is not.
     """
     for kind in kinds:
-        _laundering(kind)
+        _require_known(kind)
 
     def choose(content_id: bytes, width: int, height: int) -> list[str]:
         names = [ORIGINAL_VIEW]
         for kind in kinds:
             if kind == CROPS:
-                names += [_name(CROPS, box) for box in crop_boxes(width, height, crop_size, at_most=at_most)]
+                boxes = crop_boxes(width, height, crop_size, at_most=at_most)
+                names += [step_name(CROPS, *box) for box in boxes]
             else:
                 names.append(draw_view(kind, width, height, seed=seed_of(content_id)))
         return names
@@ -88,7 +86,11 @@ def seed_of(content_id: bytes, number: int = 0) -> int:
 
 def draw_view(kind: str, width: int, height: int, *, seed: int) -> str:
     """The name of one view of an image of this size; equal seeds give equal names, for ever."""
-    return _name(kind, _laundering(kind).draw(uniforms(kind, seed), width, height))
+    _require_known(kind)
+    draw = VIEWS[kind].draw
+    if draw is None:
+        raise UsageError("crops are a grid, not drawn by chance", hint="Use crop_boxes().")
+    return step_name(kind, *draw(uniforms(kind, seed), width, height))
 
 
 def uniforms(kind: str, seed: int) -> list[float]:
@@ -139,16 +141,16 @@ def render(rgb: UInt8, view: str) -> UInt8:
     """
     if view == ORIGINAL_VIEW:
         return rgb
-    kind, numbers = _parsed(view)
-    return np.ascontiguousarray(_laundering(kind).apply(np.ascontiguousarray(rgb), *numbers))
+    kind, numbers = _parsed(view, VIEWS)
+    return np.ascontiguousarray(VIEWS[kind].apply(np.ascontiguousarray(rgb), *numbers))
 
 
-def require_view(view: str) -> None:
-    """Raise ``UsageError`` unless a name describes a view, with numbers that make sense of some image."""
-    kind, numbers = _parsed(view)
-    most = _HIGHEST.get(kind, ())
-    if any(number > highest for number, highest in zip(numbers, most, strict=False)):
-        raise UsageError(f"{view!r} goes too far", hint=f"The most is {_name(kind, most)}.")
+def require_step(step: str, known: Mapping[str, Step]) -> None:
+    """Raise ``UsageError`` unless a name is of one of these, with numbers that make sense of some image."""
+    kind, numbers = _parsed(step, known)
+    most = known[kind].most
+    if any(number > highest for number, highest in zip(numbers, most, strict=True)):
+        raise UsageError(f"{step!r} goes too far", hint=f"The most is {step_name(kind, *most)}.")
 
 
 def kind_of(view: str) -> str:
@@ -158,45 +160,45 @@ def kind_of(view: str) -> str:
 
 def crop_box(view: str) -> Box:
     """Which part of the original a view of kind ``crop`` or ``crops`` shows."""
-    kind, numbers = _parsed(view)
+    kind, numbers = _parsed(view, VIEWS)
     if kind not in ("crop", CROPS):
         raise UsageError(f"view {view!r} is no crop")
     x, y, width, height = numbers
     return x, y, width, height
 
 
-def _name(kind: str, numbers: Sequence[int]) -> str:
+def step_name(kind: str, *numbers: int) -> str:
+    """``jpeg-72`` of ``"jpeg", 72``."""
     return "-".join([kind, *map(str, numbers)])
 
 
-def _parsed(view: str) -> tuple[str, list[int]]:
-    kind, *numbers = view.split("-")
-    known = _LAUNDERINGS.get(kind)
-    if known is None or len(numbers) != known.n_numbers or not all(map(_is_number, numbers)):
-        raise UsageError(f"there is no view {view!r}", hint=f"Views are of: {', '.join(VIEW_KINDS)}")
+def _parsed(step: str, known: Mapping[str, Step]) -> tuple[str, list[int]]:
+    kind, *numbers = step.split("-")
+    plain = all(n.isascii() and n.isdecimal() and len(n) <= 6 for n in numbers)
+    if kind not in known or len(numbers) != len(known[kind].most) or not plain:
+        raise UsageError(f"there is no view {step!r}", hint=f"Views are of: {', '.join(known)}")
     return kind, [int(n) for n in numbers]
 
 
-def _is_number(text: str) -> bool:
-    return text.isdecimal() and len(text) <= 6
-
-
-def _laundering(kind: str) -> _Laundering:
-    if kind not in _LAUNDERINGS:
-        raise UsageError(f"there is no view {kind!r}", hint=f"Views are of: {', '.join(VIEW_KINDS)}")
-    return _LAUNDERINGS[kind]
+def _require_known(kind: str) -> None:
+    if kind not in VIEWS:
+        raise UsageError(f"there is no view {kind!r}", hint=f"Views are of: {', '.join(VIEWS)}")
 
 
 # ---------------------------------------------------------------- kinds
 
 
 @dataclass(frozen=True, slots=True)
-class _Laundering:
-    """``draw`` : four uniform numbers, width, height → the numbers of a name, which ``apply`` takes."""
+class Step:
+    """What is done to an image, uint8 (height, width, 3), by the numbers in its name.
 
-    n_numbers: int
-    draw: Callable[[Sequence[float], int, int], Sequence[int]]
+    ``most`` : the highest of each number. ``draw`` : four uniform numbers, width, height → those numbers;
+    ``None`` where they are not drawn so.
+    """
+
     apply: Callable[..., UInt8]
+    most: tuple[int, ...]
+    draw: Callable[[Sequence[float], int, int], Sequence[int]] | None = None
 
 
 def _draw_crop(uniforms: Sequence[float], width: int, height: int) -> Box:
@@ -204,10 +206,6 @@ def _draw_crop(uniforms: Sequence[float], width: int, height: int) -> Box:
     side = sqrt(between(uniforms[0], 70, 95) / 100)
     w, h = max(1, round(side * width)), max(1, round(side * height))
     return between(uniforms[1], 0, width - w), between(uniforms[2], 0, height - h), w, h
-
-
-def _draw_nothing(_uniforms: Sequence[float], _width: int, _height: int) -> Sequence[int]:
-    raise UsageError("crops are a grid, not drawn by chance", hint="Use crop_boxes().")
 
 
 def jpeg_bytes(rgb: UInt8, quality: int) -> bytes:
@@ -261,15 +259,17 @@ def _screenshot(rgb: UInt8, percent: int, quality: int) -> UInt8:
     return _jpeg(_resize(rgb, percent), quality)
 
 
-_LAUNDERINGS: dict[str, _Laundering] = {
-    "jpeg": _Laundering(1, lambda u, _w, _h: [between(u[0], 50, 95)], _jpeg),
-    "webp": _Laundering(1, lambda u, _w, _h: [between(u[0], 50, 95)], _webp),
-    "resize": _Laundering(1, lambda u, _w, _h: [between(u[0], 50, 90)], _resize),
-    "crop": _Laundering(4, _draw_crop, _crop),
+_ANYWHERE = (999_999,) * 4
+VIEWS: Mapping[str, Step] = {
+    "jpeg": Step(_jpeg, (100,), lambda u, _w, _h: [between(u[0], 50, 95)]),
+    "webp": Step(_webp, (100,), lambda u, _w, _h: [between(u[0], 50, 95)]),
+    "resize": Step(_resize, (200,), lambda u, _w, _h: [between(u[0], 50, 90)]),
+    "crop": Step(_crop, _ANYWHERE, _draw_crop),
     # Up to 3 pixels, as the augmentation of CNNDetection (Wang et al. 2020) and UniversalFakeDetect.
-    "blur": _Laundering(1, lambda u, _w, _h: [between(u[0], 1, 30)], _blur),
-    "screenshot": _Laundering(
-        2, lambda u, _w, _h: [between(u[0], 50, 95), between(u[1], 70, 90)], _screenshot
+    "blur": Step(_blur, (300,), lambda u, _w, _h: [between(u[0], 1, 30)]),
+    "screenshot": Step(
+        _screenshot, (200, 100), lambda u, _w, _h: [between(u[0], 50, 95), between(u[1], 70, 90)]
     ),
-    CROPS: _Laundering(4, _draw_nothing, _crop),
+    CROPS: Step(_crop, _ANYWHERE),
 }
+"""Kind → what it does; qualities, percent, tenths of a pixel, boxes."""

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.images.laundering import between, seed_of, uniforms
+from retrieval_detect.images.laundering import Step, between, require_step, seed_of, step_name, uniforms
 
 if TYPE_CHECKING:
     from retrieval_detect.types import Float32, UInt8
@@ -67,35 +67,31 @@ def _bytes(values: Float32) -> UInt8:
     return np.rint(values).clip(0, 255).astype(np.uint8)
 
 
-PERTURBATIONS: Mapping[str, Callable[..., UInt8]] = {"window": _windowed, "inset": _inset, "noise": _noisy}
-"""Kind of a step → what does it, to uint8 (h, w, 3) of any size, which it keeps."""
-_HIGHEST: Mapping[str, tuple[int, ...]] = {"window": (99,), "inset": (900,), "noise": (1000, 999_999)}
+PERTURBATIONS: Mapping[str, Step] = {
+    "window": Step(_windowed, (99,)),
+    "inset": Step(_inset, (900,)),
+    "noise": Step(_noisy, (1000, 999_999)),
+}
+"""All of them keep the size."""
 
 
 def require_perturbation(step: str) -> None:
     """Raise ``UsageError`` unless a step of ``PERTURBATIONS`` has numbers that make sense."""
+    require_step(step, PERTURBATIONS)
     kind, *numbers = step.split("-")
-    most = _HIGHEST[kind]
-    known = len(numbers) == len(most) and all(n.isascii() and n.isdecimal() and len(n) <= 6 for n in numbers)
-    if not known or any(int(n) > highest for n, highest in zip(numbers, most, strict=True)):
-        raise UsageError(f"{step!r} has not the numbers it needs", hint=f"The most is {_name(kind, *most)}.")
     if kind == "window" and int(numbers[0]) % 2 == 0:
         raise UsageError(f"{step!r} has no middle", hint="Give an odd number of pixels: window-9")
-
-
-def _name(kind: str, *numbers: int) -> str:
-    return "-".join([kind, *map(str, numbers)])
 
 
 # ---------------------------------------------------------------- drawn by chance
 
 _PARTS: Mapping[str, Callable[[Sequence[float]], str]] = {
-    "blur": lambda u: _name("window", _WINDOWS[int(u[0] * len(_WINDOWS))]),
-    "crop": lambda u: _name("inset", between(u[0], 50, 200)),
+    "blur": lambda u: step_name("window", _WINDOWS[int(u[0] * len(_WINDOWS))]),
+    "crop": lambda u: step_name("inset", between(u[0], 50, 200)),
     # The programs hand the quality over as the name of a parameter that OpenCV does not know: it keeps its
     # default, 95, and the published figures are of that. Here it is what they say they draw.
-    "compress": lambda u: _name("jpeg", between(u[0], 10, 74)),
-    "noise": lambda u: _name("noise", between(u[0], 50, 200), between(u[1], 0, 999_999)),
+    "compress": lambda u: step_name("jpeg", between(u[0], 10, 74)),
+    "noise": lambda u: step_name("noise", between(u[0], 50, 200), between(u[1], 0, 999_999)),
 }
 DRAWN: Mapping[str, tuple[str, ...]] = {
     **{f"rine-{part}": (part,) for part in _PARTS},

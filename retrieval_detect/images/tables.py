@@ -10,8 +10,7 @@ from threading import Lock
 from typing import Any
 
 from retrieval_detect.errors import ImageError
-from retrieval_detect.images.items import failed_item
-from retrieval_detect.names import printable
+from retrieval_detect.images.items import failed_item, inner_item
 from retrieval_detect.types import ImageItem
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
@@ -42,11 +41,7 @@ def table_items(path: Path, folder: str, _passed: Counter[str]) -> Iterator[Imag
     groups, row = _RowGroups(path, column), 0
     for group, rows in enumerate(rows_of):
         for position in range(rows):
-            name = f"row:{row}"
-            relative = f"{folder}/{name}" if folder else name
-            yield ImageItem(
-                printable(f"{path}::{name}"), partial(groups.read, group, position), printable(relative)
-            )
+            yield inner_item(path, f"row:{row}", folder, partial(groups.read, group, position))
             row += 1
 
 
