@@ -74,7 +74,8 @@ class _Items:
         """What a member is: an image, why it cannot be read, or nothing to look at (yet)."""
         if member.type in _NO_FILES:
             return None
-        if member.isreg() and not member.issparse():
+        whole = member.isreg() and not member.issparse()
+        if whole:
             self._places[_key(member.name)] = member.offset_data, member.size
         parts = _parts(member.name)
         if not parts:
@@ -84,18 +85,15 @@ class _Items:
         if kind := _passed_as(parts):
             self._passed[kind] += 1
             return None
-        return self._image(member)
-
-    def _image(self, member: tarfile.TarInfo) -> ImageItem | None:
         if member.islnk() or member.issym():
-            if _target(member) in self._places:
-                return self.linked(member)
-            self.leading_on.append(member)
-            return None
-        if member.issparse() or not member.isreg():
-            kind = "sparse" if member.issparse() else f"of type {ascii(member.type)[1:]}"
-            return self._failed(member, f"this member is {kind}, which is not read: unpack the archive")
-        return self._reading(member, (member.offset_data, member.size))
+            leads_back = _target(member) in self._places
+            if not leads_back:
+                self.leading_on.append(member)
+            return self.linked(member) if leads_back else None
+        if whole:
+            return self._reading(member, (member.offset_data, member.size))
+        kind = "sparse" if member.issparse() else f"of type {ascii(member.type)[1:]}"
+        return self._failed(member, f"this member is {kind}, which is not read: unpack the archive")
 
     def linked(self, member: tarfile.TarInfo) -> ImageItem:
         """The image that a link leads to."""

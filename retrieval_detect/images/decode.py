@@ -123,8 +123,10 @@ def _check_pixel_type(image: ImageFile) -> None:
 
 
 def _pixels(image: ImageFile, data: bytes) -> tuple[UInt8, list[str]]:
-    if image.format == "JPEG" and (found := _jpeg(image, data)) is not None:
-        return found
+    if image.format == "JPEG" and image.mode in ("RGB", "L"):  # CMYK is left to Pillow
+        found = strict_pixels(data, image.size, lambda: np.array(image.convert("RGB")))
+        if found is not None:
+            return found[0], ["jpeg-mistake"] * found[1]
     stored = image.tile[0].args if image.format == "PNG" and image.tile else None
     image.load()
     if image.mode.startswith("I;16"):
@@ -134,14 +136,6 @@ def _pixels(image: ImageFile, data: bytes) -> tuple[UInt8, list[str]]:
     if image.has_transparency_data:
         return _on_white(image)
     return np.array(image.convert("RGB")), ["cmyk-converted"] * (image.mode == "CMYK")
-
-
-def _jpeg(image: ImageFile, data: bytes) -> tuple[UInt8, list[str]] | None:
-    """``None`` is left to Pillow: CMYK, and what the strict decoder is not for."""
-    if image.mode not in ("RGB", "L"):
-        return None
-    found = strict_pixels(data, image.size, lambda: np.array(image.convert("RGB")))
-    return None if found is None else (found[0], ["jpeg-mistake"] * found[1])
 
 
 def _grey_16_bit(image: ImageFile) -> tuple[UInt8, list[str]]:
@@ -232,13 +226,10 @@ def _explain(error: Exception, data: bytes) -> ImageError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return refusal("too-many-pixels", words)
     lowered = words.lower()
-    if "truncated" in lowered or "premature end of jpeg" in lowered or _is_cut_webp(data):
+    # A decoder of WebP does not say so; the header of a RIFF file states its length.
+    cut = data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if cut or "truncated" in lowered or "premature end of jpeg" in lowered:
         return refusal("truncated", words)
     if "corrupt" in lowered or "broken" in lowered:
         return refusal("corrupt", words)
     return refusal("undecodable", words)
-
-
-def _is_cut_webp(data: bytes) -> bool:
-    """The one decoder that does not say so; the header of a RIFF file states its length."""
-    return data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)

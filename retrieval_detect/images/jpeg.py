@@ -157,15 +157,6 @@ def _is_padding(scan: bytes, n_bytes: int) -> bool:
     return run >= _LEAST_PADDING_BYTES and n_bytes <= run <= n_bytes + _READ_AHEAD_BYTES
 
 
-def _adobe_transform(data: bytes, _words: re.Match[str]) -> bytes:
-    """An unknown code is taken for YCbCr by every decoder."""
-    return _rewritten(data, _APP14, b"Adobe", 11, b"\x01")
-
-
-def _jfif_revision(data: bytes, _words: re.Match[str]) -> bytes:
-    return _rewritten(data, _APP0, b"JFIF\0", 5, b"\x01")
-
-
 def _colour_profile(data: bytes, _words: re.Match[str]) -> bytes:
     """A profile is not applied, be it whole or in pieces that do not fit."""
     profile = [(s.start, s.end) for s in _segments(data) if _begins(data, s, _APP2, b"ICC_PROFILE\0")]
@@ -175,8 +166,9 @@ def _colour_profile(data: bytes, _words: re.Match[str]) -> bytes:
 _HARMLESS: tuple[tuple[str, Callable[[bytes, re.Match[str]], bytes | None]], ...] = (
     (r"Invalid SOS parameters for sequential JPEG", _scan_parameters),
     (r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})", _stray_bytes),
-    (r"Unknown Adobe color transform code", _adobe_transform),
-    (r"unknown JFIF revision number", _jfif_revision),
+    # An unknown code is taken for YCbCr by every decoder.
+    (r"Unknown Adobe color transform code", lambda data, _: _rewritten(data, _APP14, b"Adobe", 11, b"\x01")),
+    (r"unknown JFIF revision number", lambda data, _: _rewritten(data, _APP0, b"JFIF\0", 5, b"\x01")),
     (r"bad ICC marker", _colour_profile),
 )
 """Words of a complaint → what mends it in a copy, ``None`` where it may be damage after all."""

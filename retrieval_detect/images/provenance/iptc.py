@@ -16,7 +16,9 @@ def read_iptc(block: bytes) -> dict[str, str] | None:
 
     ``block`` : records, or Photoshop's resources with them in one.
     """
-    records = _records_within(block) if block.startswith(_RESOURCE) else block
+    records = block
+    if block.startswith(_RESOURCE):
+        records = next((content for kind, content in _resources(block) if kind == _RECORDS), b"")
     found: dict[str, str] = {}
     at = 0
     while at < len(records) and records[at]:  # zeros fill up the end
@@ -29,10 +31,6 @@ def read_iptc(block: bytes) -> dict[str, str] | None:
             found.setdefault(_WANTED[dataset], short(_text(value)))
         at += 5 + length
     return found
-
-
-def _records_within(resources: bytes) -> bytes:
-    return next((content for kind, content in _resources(resources) if kind == _RECORDS), b"")
 
 
 def _resources(data: bytes) -> Iterator[tuple[int, bytes]]:
