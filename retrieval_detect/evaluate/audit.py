@@ -179,7 +179,7 @@ def _shortcuts(material: Material) -> tuple[list[Shortcut], dict[Kind, Why], Int
     else:
         found.append(shortcut("format", material, format_facts(material)))
         skipped |= dict.fromkeys(("compression", "pixels"), "files")
-    clusters = clustered(material) if material.vectors is not None else None
+    clusters = clustered(material) if material.vectors else None
     if clusters is None:
         skipped["content"] = "vectors"
     else:

@@ -96,13 +96,6 @@ def references(snapshot: Snapshot, layers: Sequence[str], *, split: Split | None
     return Images(**own, columns=np.full(len(rows), ""), families=np.array(families, np.str_))
 
 
-def _objects(values: Sequence[bytes]) -> NDArray[np.object_]:
-    """An object array: numpy cuts zeros off the ends of byte strings."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
 # ---------------------------------------------------------------- steps
 
 
@@ -245,7 +238,7 @@ class Context:
             fake=np.array([s.label == "fake" for s in samples], bool),
             names=np.array([s.name for s in samples], np.str_),
             groups=np.zeros(len(found), np.int64),
-            content_ids=_objects([identity for identity in identities if identity is not None]),
+            content_ids=np.array([identity for identity in identities if identity is not None], object),
             phash=np.array([row.phash for row in found], np.uint64),
             sizes=np.array([(row.width, row.height) for row in found], np.int64).reshape(-1, 2),
             formats=np.array([row.format for row in found], np.str_),

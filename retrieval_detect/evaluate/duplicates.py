@@ -76,7 +76,7 @@ def everything(material: Material) -> list[Row]:
     if material.snapshot is None:
         labels: list[Label] = ["fake" if fake else "real" for fake in material.fake]
         columns = [c.tolist() for c in (material.names, material.pair_ids, material.groups)]
-        hashes = material.phashes.tolist()
+        hashes = material.phash.tolist()
         return list(
             map(Row, [-1] * len(material), material.uris, labels, *columns, material.content_ids, hashes)
         )

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from retrieval_detect.images.stored import stored_items
 from retrieval_detect.store.groups import group_rows
 from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Failure
+from retrieval_detect.vectors import Rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +42,6 @@ AT_MOST = 2000
 _THUMBNAIL = 16
 _PIXELS_SIDE = 1024
 _BATCH = 256
-_OF_ALL = frozenset({"subject", "layer", "total", "failures", "snapshot"})
-"""What ``Material`` says of all images together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,49 +123,24 @@ class Listing:
         return len(self.items)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Material:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Material(Rows):
     """n images that were looked at, or of which a store knows enough.
 
-    ``fake`` : bool (n,). ``names`` : generators of fakes, sources of photographs. ``groups`` : int64 (n,),
-    near-duplicates share one. ``row_ids`` : int64 (n,), -1 in a folder. ``sizes`` : int64 (n, 2), width and
-    height. ``looks`` : ``None`` where a file cannot be read or has changed. ``vectors`` : float32 (n, d),
-    unit norm, of the encoder's layer ``layer``; ``None`` without an encoder.
+    ``looks`` : ``Look``, or ``None`` where a file cannot be read or has changed. ``items``, ``uris`` and
+    ``looks`` : object (n,). ``vectors`` : of the encoder's layer ``layer``, unit norm to float16 rounding;
+    none without an encoder.
     """
 
     subject: str
-    items: tuple[ImageItem, ...]
-    uris: tuple[str, ...]
-    fake: Bool
-    names: NDArray[np.str_]
-    categories: NDArray[np.str_]
+    items: NDArray[np.object_]
+    uris: NDArray[np.object_]
     pair_ids: NDArray[np.str_]
-    groups: Int64
-    row_ids: Int64
-    content_ids: tuple[bytes, ...]
-    phashes: UInt64
-    sizes: Int64
-    formats: NDArray[np.str_]
-    looks: tuple[Look | None, ...]
-    vectors: Float32 | None
-    layer: str
+    looks: NDArray[np.object_]
+    layer: str = ""
     total: dict[Label, int]
-    failures: tuple[Failure, ...]
+    failures: tuple[Failure, ...] = ()
     snapshot: Snapshot | None = None
-
-    def __len__(self) -> int:
-        return len(self.fake)
-
-    def take(self, chosen: Bool) -> Material:
-        """Some of the images."""
-        places = np.flatnonzero(chosen).tolist()
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_ALL}
-        kept: dict[str, Any] = {
-            name: tuple(value[i] for i in places) if isinstance(value, tuple) else value[chosen]
-            for name, value in own.items()
-            if value is not None
-        }
-        return replace(self, **kept)
 
     @property
     def read(self) -> Bool:
@@ -254,12 +228,12 @@ def with_vectors(
     """The same images with an encoder's vectors, for a folder that no index knows."""
     layer = grouping_layer(list(encoder.spec.layers))
     vectors = []
-    for result in embed(material.items, encoder, layers=[layer]):
+    for result in embed(material.items.tolist(), encoder, layers=[layer]):
         if isinstance(result, Failure):
             raise ImageError(result.message, reason=result.reason, uri=result.uri)
         vectors.append(result.vectors[layer] / np.linalg.norm(result.vectors[layer]))
         progress(1)
-    return replace(material, vectors=np.stack(vectors), layer=layer)
+    return replace(material, vectors={layer: np.stack(vectors)}, layer=layer)
 
 
 def _stored(listing: Listing, snapshot: Snapshot, looks: Sequence[Look | None]) -> Material:
@@ -270,26 +244,25 @@ def _stored(listing: Listing, snapshot: Snapshot, looks: Sequence[Look | None]) 
     def text(column: str) -> NDArray[np.str_]:
         return np.array([row[column] for row in rows], np.str_)
 
-    return Material(
-        listing.subject,
-        listing.items,
-        tuple(str(row["uri"]) for row in rows),
-        np.array([label == "fake" for label in listing.labels], bool),
-        np.array(listing.names, np.str_),
-        text("category"),
-        text("pair_id"),
-        np.array([row["group"] for row in rows], np.int64),
-        row_ids,
-        tuple(row["content_id"] for row in rows),
-        np.array([row["phash"] for row in rows], np.uint64),
-        np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2),
-        text("format"),
-        tuple(looks),
-        snapshot.gather(row_ids.tolist(), layer),
-        layer,
-        listing.total,
-        (),
-        snapshot,
+    return Material.of(
+        vectors={layer: snapshot.gather(row_ids.tolist(), layer)},
+        fake=np.array([label == "fake" for label in listing.labels], bool),
+        names=np.array(listing.names, np.str_),
+        groups=np.array([row["group"] for row in rows], np.int64),
+        row_ids=row_ids,
+        content_ids=np.array([row["content_id"] for row in rows], object),
+        phash=np.array([row["phash"] for row in rows], np.uint64),
+        sizes=np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2),
+        formats=text("format"),
+        categories=text("category"),
+        pair_ids=text("pair_id"),
+        subject=listing.subject,
+        items=np.array(listing.items, object),
+        uris=np.array([str(row["uri"]) for row in rows], object),
+        looks=np.array(looks, object),
+        layer=layer,
+        total=listing.total,
+        snapshot=snapshot,
     )
 
 
@@ -309,26 +282,20 @@ def _found(listing: Listing, looks: Sequence[Look | None]) -> Material:
     items = [item for i, item in enumerate(listing.items) if looks[i] is not None]
     phashes = np.array([look.phash for look in seen], np.uint64)
     thumbnails = np.stack([look.thumbnail for look in seen]) if seen else np.empty((0, 768), np.float16)
-    nothing = np.full(len(kept), "", np.str_)
-    return Material(
-        listing.subject,
-        tuple(items),
-        tuple(item.uri for item in items),
-        np.array([listing.labels[i] == "fake" for i in kept], bool),
-        np.array([listing.names[i] for i in kept], np.str_),
-        nothing,
-        nothing,
-        _groups(seen, phashes, thumbnails),
-        np.full(len(kept), -1, np.int64),
-        tuple(look.content_id for look in seen),
-        phashes,
-        np.array([(look.width, look.height) for look in seen], np.int64).reshape(-1, 2),
-        np.array([look.format for look in seen], np.str_),
-        tuple(seen),
-        None,
-        "",
-        listing.total,
-        (),
+    return Material.of(
+        fake=np.array([listing.labels[i] == "fake" for i in kept], bool),
+        names=np.array([listing.names[i] for i in kept], np.str_),
+        groups=_groups(seen, phashes, thumbnails),
+        content_ids=np.array([look.content_id for look in seen], object),
+        phash=phashes,
+        sizes=np.array([(look.width, look.height) for look in seen], np.int64).reshape(-1, 2),
+        formats=np.array([look.format for look in seen], np.str_),
+        pair_ids=np.full(len(kept), ""),
+        subject=listing.subject,
+        items=np.array(items, object),
+        uris=np.array([item.uri for item in items], object),
+        looks=np.array(seen, object),
+        total=listing.total,
     )
 
 

@@ -267,7 +267,7 @@ def clustered(material: Material) -> Int64:
     from sklearn.cluster import KMeans
 
     n_clusters = int(np.clip(np.sqrt(len(material) / 2), 2, _MOST_CLUSTERS))
-    found: Int64 = KMeans(n_clusters, n_init=1, random_state=0).fit_predict(material.vectors)
+    found: Int64 = KMeans(n_clusters, n_init=1, random_state=0).fit_predict(material.vectors[material.layer])
     return found.astype(np.int64)
 
 
