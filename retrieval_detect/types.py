@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Float64: TypeAlias = NDArray[np.float64]
     Float32: TypeAlias = NDArray[np.float32]
     Float16: TypeAlias = NDArray[np.float16]
     Int64: TypeAlias = NDArray[np.int64]

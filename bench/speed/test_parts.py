@@ -19,7 +19,7 @@ from retrieval_detect.images.content_id import content_id, phash
 from retrieval_detect.images.decode import decode
 from retrieval_detect.images.items import from_bytes
 from retrieval_detect.report.json import verdict_json
-from retrieval_detect.scoring.conformal import Conformal, verdict
+from retrieval_detect.scoring.conformal import Conformal, at_least, at_most, verdict
 from retrieval_detect.scoring.neighbours import NearestImages
 from retrieval_detect.scoring.vote import vote
 from retrieval_detect.search.bank import Bank, BankFiles
@@ -105,8 +105,9 @@ def test_conformal_judgement(benchmark):
     )
 
     def judge():
-        p = known.p_values([4.0], [0.0])
-        return verdict(p.real[0], p.fake[0], p.typical[0])
+        (photographs,) = known.compared(0.05, within=None, source=None, traits={}).values()
+        p_real, p_typical = at_least(photographs, 4.0), at_most(known.typical, 0.0)
+        return verdict(float(p_real), float(known.p_fake([4.0])[0]), float(p_typical))
 
     assert benchmark(judge) == "fake-like"
 

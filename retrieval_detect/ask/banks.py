@@ -13,8 +13,7 @@ import numpy as np
 from retrieval_detect.ask.fitted import PLAIN, read_projection
 from retrieval_detect.ask.references import References
 from retrieval_detect.files import DigestCache
-from retrieval_detect.scoring.near import same_image
-from retrieval_detect.scoring.neighbours import NearestImages, seen_before
+from retrieval_detect.scoring.neighbours import NearestImages, same_image, seen_before
 from retrieval_detect.search import threads
 from retrieval_detect.search.approximate import ApproximateBank, open_bank
 from retrieval_detect.search.bank import BankFiles, ShardVectors

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.scoring.neighbours import NearestImages
+    from retrieval_detect.types import Float64
 
 
-def generator_densities(
-    near: NearestImages, *, n_names: int, temperature: float = TEMPERATURE
-) -> NDArray[np.float64]:
+def generator_densities(near: NearestImages, *, n_names: int, temperature: float = TEMPERATURE) -> Float64:
     """How close queries lie to each generator, float64 (q, ``n_names``); -inf for those not near.
 
     ``near`` : the nearest fakes. D_g = logsumexp of s/T over the generator's images among them. Compared
@@ -29,17 +28,15 @@ def generator_densities(
     largest = np.maximum(terms.max(axis=1, initial=-np.inf), 0.0)[:, None]
     sums = _by_name(np.exp(terms - largest), near.names, n_names)
     with np.errstate(divide="ignore"):
-        found: NDArray[np.float64] = largest + np.log(sums)
+        found: Float64 = largest + np.log(sums)
     return found
 
 
-def _by_name(parts: NDArray[np.float64], names: NDArray[np.int64], n_names: int) -> NDArray[np.float64]:
+def _by_name(parts: Float64, names: NDArray[np.int64], n_names: int) -> Float64:
     """Sums of (q, k) over columns of one name: float64 (q, n_names)."""
     place = names + n_names * np.arange(len(parts))[:, None]
-    sums: NDArray[np.float64] = np.bincount(
-        place.ravel(), parts.ravel(), minlength=n_names * len(parts)
-    ).astype(np.float64, copy=False)
-    return sums.reshape(len(parts), n_names)
+    sums = np.bincount(place.ravel(), parts.ravel(), minlength=n_names * len(parts))
+    return sums.astype(np.float64, copy=False).reshape(len(parts), n_names)
 
 
 def top_names(near: NearestImages, *, names: Sequence[str], temperature: float) -> NDArray[np.int64]:
@@ -69,7 +66,7 @@ def attribute(
     nearest.
     """
     n = int(near.n[0])
-    terms: NDArray[np.float64] = (near.similarities / temperature + near.log_weights)[0, :n]
+    terms: Float64 = (near.similarities / temperature + near.log_weights)[0, :n]
     parts, codes = np.exp(terms - terms.max()), near.names[0, :n]
     shares = np.bincount(codes, weights=parts, minlength=len(names)) / parts.sum()
     counts = np.bincount(codes[:of], minlength=len(names))

@@ -25,9 +25,8 @@ from retrieval_detect.verdicts import Question
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retrieval_detect.types import Float64
     from retrieval_detect.verdicts import VerdictName
-
-    Float64 = NDArray[np.float64]
 
 FORMAT = "retrieval-detect/calibration"
 VERSION = 1
@@ -95,13 +94,11 @@ class Calibration:
             self._alpha(question, len(scores))
         if question.prior is not None:
             probability(0.0, question.prior)
-        if question.fdr is not None:
-            self._require_fdr(question.fdr, self.conformal.n_real(question.source))
-
-    @staticmethod
-    def _require_fdr(fdr: float, n: int) -> None:
+        if (fdr := question.fdr) is None:
+            return
         if not 0 < fdr < 1:
             raise UsageError(f"a share of {fdr} false discoveries is not between 0 and 1")
+        n = self.conformal.n_real(question.source)
         if 1 / (n + 1) > fdr:
             raise UsageError(
                 f"a share of {fdr:.3%} false discoveries needs {photographs_needed(fdr):,} calibration "
@@ -142,19 +139,11 @@ class Calibration:
             closest = (p / alphas[:, None]).argmax(axis=0)
             p_real[rows], alpha[rows] = p[closest, np.arange(p.shape[1])], alphas[closest]
             of[rows], photographs[rows] = np.array(list(compared), object)[closest], sizes[closest]
-        p_values = self.conformal.p_values(scores, typical)
-        columns = (column.tolist() for column in (p_real, p_values.fake, p_values.typical, alpha))
+        p_fake, p_typical = self.conformal.p_fake(scores), at_most(self.conformal.typical, typical)
+        columns = (column.tolist() for column in (p_real, p_fake, p_typical, alpha))
         names = [verdict(*p, alpha=a) for *p, a in zip(*columns, strict=True)]
-        return Judged(
-            names,
-            p_real,
-            p_values.fake,
-            p_values.typical,
-            alpha,
-            of.tolist(),
-            photographs,
-            self.likelihood(scores),
-        )
+        ratios = self.likelihood(scores)
+        return Judged(names, p_real, p_fake, p_typical, alpha, of.tolist(), photographs, ratios)
 
     def fields(self, judged: Judged, i: int, question: Question) -> dict[str, Any]:
         """The fields of a ``Verdict`` that a calibration gives, of one of the images ``judged``."""
@@ -207,20 +196,17 @@ class Calibration:
             "projection": self.projection,
             "scorer": self.scorer,
             "rows_digest": self.rows_digest,
-            "real": {name: scores.tolist() for name, scores in self.conformal.real.items()},
-            "fake": {name: scores.tolist() for name, scores in self.conformal.fake.items()},
+            "real": _as_lists(self.conformal.real),
+            "fake": _as_lists(self.conformal.fake),
             "typical": self.conformal.typical.tolist(),
-            "traits": {
-                trait: {name: scores.tolist() for name, scores in values.items()}
-                for trait, values in self.conformal.traits.items()
-            },
+            "traits": {trait: _as_lists(values) for trait, values in self.conformal.traits.items()},
             "likelihood": {
                 "scores": self.likelihood.scores.tolist(),
                 "log10_lr": self.likelihood.log10_lr.tolist(),
                 "method": self.likelihood_method,
             },
             "quality": dict(self.quality),
-            "generators": {name: values.tolist() for name, values in self.generators.items()},
+            "generators": _as_lists(self.generators),
         }
 
     @classmethod
@@ -229,13 +215,10 @@ class Calibration:
         if (data["format"], data["version"]) != (FORMAT, VERSION):
             raise ValueError(f"this is {data['format']!r}, version {data['version']!r}")
         conformal = Conformal(
-            {str(name): _ascending(scores) for name, scores in data["real"].items()},
-            {str(name): _ascending(scores) for name, scores in data["fake"].items()},
+            _as_arrays(data["real"]),
+            _as_arrays(data["fake"]),
             _ascending(data["typical"]),
-            {
-                str(trait): {str(name): _ascending(scores) for name, scores in values.items()}
-                for trait, values in data["traits"].items()
-            },
+            {str(trait): _as_arrays(values) for trait, values in data["traits"].items()},
         )
         knots = data["likelihood"]
         if len(knots["scores"]) != len(knots["log10_lr"]) or not knots["scores"]:
@@ -250,8 +233,16 @@ class Calibration:
             likelihood=LikelihoodRatio(_ascending(knots["scores"]), _ascending(knots["log10_lr"])),
             likelihood_method=knots["method"],
             quality={str(name): float(value) for name, value in data["quality"].items()},
-            generators={str(name): _ascending(values) for name, values in data["generators"].items()},
+            generators=_as_arrays(data["generators"]),
         )
+
+
+def _as_lists(sets: Mapping[str, Float64]) -> dict[str, list[float]]:
+    return {name: scores.tolist() for name, scores in sets.items()}
+
+
+def _as_arrays(sets: Mapping[str, Any]) -> dict[str, Float64]:
+    return {str(name): _ascending(scores) for name, scores in sets.items()}
 
 
 def _ascending(values: Any) -> Float64:

@@ -18,11 +18,10 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.names import spelling
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
+    from retrieval_detect.types import Float64
     from retrieval_detect.verdicts import VerdictName
-
-    Float64 = NDArray[np.float64]
 
 ALPHA = 0.05
 BETA = 0.05
@@ -53,23 +52,9 @@ def at_least(calibration: Float64, scores: ArrayLike) -> Float64:
 def at_most(calibration: Float64, scores: ArrayLike) -> Float64:
     """(1 + number of ``calibration`` <= score) / (n + 1). ``calibration`` : float64 (n,), ascending."""
     n = len(calibration)
-    share: Float64 = (
-        1 + np.searchsorted(calibration, np.asarray(scores, dtype=np.float64), side="right")
-    ) / (n + 1)
+    upto = np.searchsorted(calibration, np.asarray(scores, dtype=np.float64), side="right")
+    share: Float64 = (1 + upto) / (n + 1)
     return share
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PValues:
-    """For q queries, each float64 (q,), 0…1.
-
-    ``real`` : share of calibration photographs that score as high. ``fake`` : share of the best-fitting
-    generator's images that score as low. ``typical`` : share of all that lie as far from both banks.
-    """
-
-    real: Float64
-    fake: Float64
-    typical: Float64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,18 +156,17 @@ class Conformal:
             f"{n}: {MIN_GENERATOR - n} too few"
         )
 
-    def p_values(self, scores: ArrayLike, typical: ArrayLike, *, source: str | None = None) -> PValues:
-        """p-values of queries. ``source`` : judge by the photographs of one source alone."""
-        photographs = np.sort(np.concatenate(self._photographs(source)))
-        fake = np.max([at_most(stratum, scores) for stratum in self._fake_strata()], axis=0)
-        return PValues(at_least(photographs, scores), fake, at_most(self.typical, typical))
+    def p_fake(self, scores: ArrayLike) -> Float64:
+        """Share of the best-fitting generator's calibration images that score as low, float64 (q,), 0…1.
 
-    def _fake_strata(self) -> list[Float64]:
-        """One a generator that is large enough; the small ones together, if they are."""
-        large = [scores for scores in self.fake.values() if len(scores) >= MIN_GENERATOR]
-        small = [scores for scores in self.fake.values() if len(scores) < MIN_GENERATOR]
+        Generators that are too small count together, where together they are large enough.
+        """
+        large = [known for known in self.fake.values() if len(known) >= MIN_GENERATOR]
+        small = [known for known in self.fake.values() if len(known) < MIN_GENERATOR]
         pooled = np.sort(np.concatenate(small)) if small else np.empty(0)
-        return [*large, pooled] if len(pooled) >= MIN_GENERATOR else large
+        strata = [*large, pooled] if len(pooled) >= MIN_GENERATOR else large
+        fits: Float64 = np.max([at_most(known, scores) for known in strata], axis=0)
+        return fits
 
 
 def verdict(

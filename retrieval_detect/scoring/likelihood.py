@@ -14,9 +14,9 @@ import numpy as np
 from retrieval_detect.errors import UsageError
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Float64: TypeAlias = NDArray[np.float64]
+    from retrieval_detect.types import Float64
 
 LikelihoodMethod: TypeAlias = Literal["logistic", "isotonic"]
 LIKELIHOOD_METHODS: tuple[LikelihoodMethod, ...] = ("logistic", "isotonic")

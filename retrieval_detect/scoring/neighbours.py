@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrieval_detect.types import NEAR_COSINE, NEAR_HAMMING
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.types import Int64
-
-    Float64 = NDArray[np.float64]
+    from retrieval_detect.types import Bool, Float32, Float64, Int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,28 +37,19 @@ class NearestImages:
 
     def first(self, k: int) -> NearestImages:
         """The k nearest of these."""
-        return NearestImages(
-            self.similarities[:, :k],
-            self.log_weights[:, :k],
-            self.names[:, :k],
-            self.row_ids[:, :k],
-            np.minimum(self.n, k),
-            self.n_bank,
-        )
+        return self._cut((slice(None), slice(k)), np.minimum(self.n, k))
 
-    def take(self, queries: NDArray[np.bool_] | Int64) -> NearestImages:
+    def take(self, queries: Bool | Int64) -> NearestImages:
         """Those of some queries."""
+        return self._cut(queries, self.n[queries])
+
+    def _cut(self, at: Any, n: Int64) -> NearestImages:
         return NearestImages(
-            self.similarities[queries],
-            self.log_weights[queries],
-            self.names[queries],
-            self.row_ids[queries],
-            self.n[queries],
-            self.n_bank,
+            self.similarities[at], self.log_weights[at], self.names[at], self.row_ids[at], n, self.n_bank
         )
 
 
-def seen_before(content: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+def seen_before(content: NDArray[np.integer[Any]]) -> Bool:
     """Which entries of (q, k) occur earlier in their row."""
     order = np.argsort(content, axis=1, kind="stable")
     ordered = np.take_along_axis(content, order, 1)
@@ -67,3 +58,16 @@ def seen_before(content: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     seen = np.empty_like(again)
     np.put_along_axis(seen, order, again, 1)
     return seen
+
+
+def same_image(similarities: Float32, hamming: Any, *, same_content: Bool) -> Bool:
+    """Which neighbours are the query's own image; they are shown, and do not vote.
+
+    Rows with the query's content id, or near-duplicates of it. All arrays share one shape.
+
+    ``similarities`` : float32, cosine. ``hamming`` : integers, bits in which the perceptual hashes
+    differ. ``same_content`` : bool, whether the content id is the query's. A near-duplicate needs
+    both witnesses: flat images share a hash by chance, and unlike images of one subject a cosine.
+    """
+    own: Bool = same_content | ((hamming <= NEAR_HAMMING) & (similarities >= NEAR_COSINE))
+    return own

@@ -11,12 +11,8 @@ import numpy as np
 from retrieval_detect.errors import EmptyBank, UsageError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from retrieval_detect.scoring.neighbours import NearestImages
-    from retrieval_detect.types import Int64, Label, Method
-
-    Float64 = NDArray[np.float64]
+    from retrieval_detect.types import Float64, Int64, Label, Method
 
 TEMPERATURE = 0.2
 """T of design §9."""
@@ -69,21 +65,27 @@ def vote(
     an ``EmptyBank`` error.
     """
     k = DEFAULT_K[method] if k is None else k
-    _check(method, k, temperature)
+    if k < 1:
+        raise UsageError(f"k is {k}", hint="ask for at least one neighbour")
+    if method == "nearest" and k != 1:
+        raise UsageError(f"the nearest vote counts one neighbour, not {k}", hint="use the mean vote for more")
+    if not temperature > 0:
+        raise UsageError(f"a temperature of {temperature} is not positive")
     fake, real = fake.first(k), real.first(k)
     if not (fake.n.all() and real.n.all()):
         raise nobody_left("real" if fake.n.all() else "fake")
     if method == "density":
         d_fake, d_real = densities(fake, real, temperature)
         return VoteResult(d_fake - d_real, np.maximum(fake.n, real.n))
-    mean_fake, mean_real = _means(fake, real)
+    both = np.minimum(fake.n, real.n)
+    mean_fake, mean_real = _mean(fake, both), _mean(real, both)
     if method == "majority":
         n_fake, n_real = merged_counts(fake, real, k)
         d_fake, d_real = n_fake / fake.n_bank, n_real / real.n_bank
         # (a - b) / 2(a + b) = a/(a + b) - 1/2, and changes its sign exactly when the banks change places.
         share = (d_fake - d_real) / (2 * (d_fake + d_real))
         return VoteResult(share + _TIE * np.tanh(mean_fake - mean_real), n_fake + n_real)
-    return VoteResult(mean_fake - mean_real, np.minimum(fake.n, real.n))
+    return VoteResult(mean_fake - mean_real, both)
 
 
 def few(near: Mapping[Label, NearestImages], query: int, *, method: Method, k: int) -> tuple[str, ...]:
@@ -139,11 +141,6 @@ def _density(near: NearestImages, upto: Float64, share: Float64, temperature: fl
     return total
 
 
-def _means(fake: NearestImages, real: NearestImages) -> tuple[Float64, Float64]:
-    k = np.minimum(fake.n, real.n)
-    return _mean(fake, k), _mean(real, k)
-
-
 def _mean(near: NearestImages, k: Int64) -> Float64:
     counted = np.arange(near.similarities.shape[1]) < k[:, None]
     mean: Float64 = np.where(counted, near.similarities, 0.0).sum(axis=1) / k
@@ -158,15 +155,6 @@ def merged_counts(fake: NearestImages, real: NearestImages, k: int) -> tuple[Int
     counted = np.take_along_axis(similarities, first, 1) > -np.inf
     is_fake = first < fake.similarities.shape[1]
     return (counted & is_fake).sum(axis=1), (counted & ~is_fake).sum(axis=1)
-
-
-def _check(method: Method, k: int, temperature: float) -> None:
-    if k < 1:
-        raise UsageError(f"k is {k}", hint="ask for at least one neighbour")
-    if method == "nearest" and k != 1:
-        raise UsageError(f"the nearest vote counts one neighbour, not {k}", hint="use the mean vote for more")
-    if not temperature > 0:
-        raise UsageError(f"a temperature of {temperature} is not positive")
 
 
 def nobody_left(label: Label) -> EmptyBank:

@@ -9,11 +9,9 @@ import numpy as np
 from retrieval_detect.errors import UsageError
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    from retrieval_detect.types import Int64
-
-    Float64 = NDArray[np.float64]
+    from retrieval_detect.types import Float64, Int64
 
 PRIOR_IMAGES = 5
 """n0 of design §9: a generator with this many images has half the share of one with very many."""

@@ -23,15 +23,14 @@ from retrieval_detect.search.bank import Bank, BankFiles
 from retrieval_detect.search.derived import forget_swept, mapped, vouched, write_index
 from retrieval_detect.search.kinds import Kind, kind_of
 from retrieval_detect.search.scan import Part
-from retrieval_detect.search.state import BankState
+from retrieval_detect.search.state import BankState, nearest
 from retrieval_detect.types import Neighbours
 
 if TYPE_CHECKING:
     from retrieval_detect.search.exact import ShardVectors
-    from retrieval_detect.search.projection import Float64
     from retrieval_detect.search.scan import Scan
     from retrieval_detect.store.tuned import Tuned
-    from retrieval_detect.types import Float32, Int64, Label
+    from retrieval_detect.types import Float32, Float64, Int64, Label
 
 _log = logging.getLogger(__name__)
 
@@ -142,10 +141,18 @@ class ApproximateBank(Bank):
         found = [
             self._ranked(halves, codes[start : start + step], k, c) for start in range(0, len(codes), step)
         ]
+        covered = Neighbours(
+            np.concatenate([block.row_ids for block in found]),
+            np.concatenate([block.similarities for block in found]),
+        )
         if halves.tail.n:
-            found = [_stacked(found), super()._search(halves.tail, codes, min(k, halves.tail.n))]
-            return _best_of(found, k)
-        return _stacked(found)
+            rest = super()._search(halves.tail, codes, min(k, halves.tail.n))
+            return nearest(
+                np.concatenate([covered.row_ids, rest.row_ids], axis=1),
+                np.concatenate([covered.similarities, rest.similarities], axis=1),
+                k,
+            )
+        return covered
 
     def _ranked(self, halves: _Halves, codes: Float32, k: int, c: int) -> Neighbours:
         found = halves.covered.rank(codes, self._proposed(halves, codes, c), k)
@@ -226,19 +233,3 @@ def _in_a_row(parts: Sequence[Part]) -> BankState:
     for part in parts:
         moved.append(replace(part, start=moved[-1].end if moved else 0))
     return BankState(tuple(moved))
-
-
-def _stacked(found: Sequence[Neighbours]) -> Neighbours:
-    """The neighbours of several blocks of queries."""
-    return Neighbours(
-        np.concatenate([block.row_ids for block in found]),
-        np.concatenate([block.similarities for block in found]),
-    )
-
-
-def _best_of(found: Sequence[Neighbours], k: int) -> Neighbours:
-    """The k nearest of what several parts of a bank gave for the same queries."""
-    row_ids = np.concatenate([part.row_ids for part in found], axis=1)
-    similarities = np.concatenate([part.similarities for part in found], axis=1)
-    first = np.lexsort((row_ids, -similarities), axis=-1)[:, :k]
-    return Neighbours(np.take_along_axis(row_ids, first, 1), np.take_along_axis(similarities, first, 1))

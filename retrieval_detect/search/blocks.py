@@ -18,9 +18,8 @@ from retrieval_detect.search.scan import Candidates, Scan, cut_of, slack_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retrieval_detect.search.projection import Float64
     from retrieval_detect.search.scan import Part
-    from retrieval_detect.types import Float16, Float32, Int64
+    from retrieval_detect.types import Float16, Float32, Float64, Int64
 
 _BLOCK_ROWS = 2048
 """Rows multiplied at a time: what is made of them stays in the cache."""
@@ -34,21 +33,13 @@ _BFLOAT16_ROUNDING = 2.0**-8
 """Largest relative error of rounding to bfloat16."""
 
 
-class BlockScan:
+class BlockScan(Scan):
     """Matrix products in float32 or, ``coarse``, in bfloat16."""
 
     fewest = 6
-    largest_c = 1 << 62
-    shared = True
 
     def __init__(self, *, coarse: bool) -> None:
         self.coarse = coarse
-
-    def extend(self, parts: Sequence[Part]) -> None:
-        """Nothing to do: the parts carry their codes."""
-
-    def remove(self, parts: Sequence[Part]) -> None:
-        """Nothing to do: the parts carry what is alive."""
 
     def search(self, parts: Sequence[Part], codes: Float32, c: int) -> Candidates:
         """The best of all rows. Removed rows are never among them."""

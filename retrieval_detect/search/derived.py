@@ -89,7 +89,7 @@ class BankFiles:
             _log.warning("%s cannot be trusted (%s): rebuilding it", path.name, error)
         built = self._build(shard)
         try:
-            self._write(path, shard, built)
+            write_index(path, built.index, self._identity(shard) | {"spread": built.spread})
             forget_swept(path, [shard])
             return self._read(path, shard)
         except (SearchError, OSError, ValueError, KeyError, TypeError) as error:
@@ -103,9 +103,6 @@ class BankFiles:
         if (index.ntotal, index.d) != (expected["rows"], expected["d"]):
             raise ValueError("its shape differs")
         return ShardCodes(shard.shard_id, shard.row_ids, _view(index), index, float(facts["spread"]))
-
-    def _write(self, path: Path, shard: ShardVectors, built: ShardCodes) -> None:
-        write_index(path, built.index, self._identity(shard) | {"spread": built.spread})
 
     def _identity(self, shard: ShardVectors) -> dict[str, Any]:
         return {
@@ -152,7 +149,7 @@ def write_index(path: Path, index: Any, facts: dict[str, Any]) -> None:
     with faiss_errors(f"serialise {path.name}"):
         data = faiss().serialize_index(index)
     facts = facts | {"faiss": faiss().__version__, "sha256": hashlib.sha256(data).hexdigest()}
-    files.write_atomically(path, lambda file: _write_all(file, data))
+    files.write_bytes(path, data)
     files.write_json(path.with_suffix(".json"), {"facts": facts, "sha256": _digest(facts)})
 
 
@@ -210,7 +207,3 @@ def _view(index: Any) -> Float16:
 
 def _digest(facts: dict[str, Any]) -> str:
     return files.sha256_bytes(json.dumps(facts, sort_keys=True).encode())
-
-
-def _write_all(file: Any, data: Any) -> None:
-    file.write(data)

@@ -22,8 +22,8 @@ from retrieval_detect.types import Neighbours
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from retrieval_detect.search.projection import Float64, Projection
-    from retrieval_detect.types import Float16, Float32, Int64
+    from retrieval_detect.search.projection import Projection
+    from retrieval_detect.types import Float16, Float32, Float64, Int64
 
 BLOCK_ROWS = 4096
 """Rows widened at a time: some tens of MB, whatever the size of a bank."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -18,46 +18,10 @@ from retrieval_detect.store.layout import PROJECTION_ID, plain_id
 from retrieval_detect.vectors import unit
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from retrieval_detect.types import Float16, Float32
-
-    Float64 = NDArray[np.float64]
+    from retrieval_detect.types import Float16, Float32, Float64
 
 FORMAT = "retrieval-detect/projection"
 VERSION = 1
-
-
-class Projection(Protocol):
-    """A map from the stored vectors of one or several layers to the vectors a bank searches."""
-
-    @property
-    def id(self) -> str:
-        """Short digest of everything that changes the outcome; part of file names."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The stored layers it reads."""
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Their dimensions, in the same order."""
-
-    @property
-    def d_out(self) -> int:
-        """Dimension of the searched vectors."""
-
-    @property
-    def temperature(self) -> float:
-        """T of the density vote, for similarities of the searched vectors."""
-
-    def apply(self, x: Float32) -> Float32:
-        """Map rows one by one.
-
-        ``x`` : float32 (n, sum of ``widths``), the layers' vectors side by side, each unit norm up to
-        float16 rounding. Returns float32 (n, d_out), unit norm up to the same. Row i depends on row i
-        alone, so far that rounding it to float16 gives the same bits whatever rows are beside it.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +33,7 @@ class Identity:
 
     @property
     def id(self) -> str:
-        """Depends on the kind and the layer."""
+        """What derived files are named by."""
         return plain_id(self.layer)
 
     @property
@@ -156,7 +120,11 @@ class Affine:
         return float(self.facts.get("temperature", TEMPERATURE))
 
     def apply(self, x: Float32) -> Float32:
-        """See ``Projection.apply``.
+        """Map rows one by one.
+
+        ``x`` : float32 (n, sum of ``widths``), the layers' vectors side by side, each unit norm up to
+        float16 rounding. Returns float32 (n, d_out), unit norm up to the same. Row i depends on row i
+        alone, so far that rounding it to float16 gives the same bits whatever rows are beside it.
 
         Runs in float64, whose rounding errors, which depend on the rows beside, lie 2^-40 below the
         steps of float16. A row that maps to zero raises ``VectorError``.
@@ -228,6 +196,10 @@ class Affine:
                 raise ValueError("the arrays of a projection do not fit together")
 
 
+Projection: TypeAlias = Identity | Affine
+"""A map from the stored vectors of one or several layers to the vectors a bank searches."""
+
+
 def _maps(arrays: Mapping[str, Float32], name: str) -> tuple[Float32 | None, Float32 | None]:
     return arrays.get(f"{name}.mean"), arrays.get(f"{name}.matrix")
 
@@ -254,8 +226,11 @@ def _unit(x: Float64) -> Float64:
 
 def side_by_side(x: Float32, widths: Sequence[int]) -> list[Float64]:
     """The layers' own columns of ``x``, float64 (n, d) each."""
-    edges = np.cumsum([0, *widths])
-    return [x[:, start:end].astype(np.float64) for start, end in pairwise(edges.tolist())]
+    return [x[:, start:end].astype(np.float64) for start, end in _columns(widths)]
+
+
+def _columns(widths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    return pairwise(accumulate(widths, initial=0))
 
 
 def query_codes(queries: Any, projection: Projection) -> Float16:
@@ -270,9 +245,9 @@ def query_codes(queries: Any, projection: Projection) -> Float16:
             f"queries are {array.dtype} {array.shape}, not floating point (n, {d_in})",
             hint="use vectors of the encoder and layer this index was built with",
         )
-    edges = np.cumsum([0, *projection.widths]).tolist()
     units = [
-        unit(array[:, start:end].astype(np.float32)).astype(np.float16) for start, end in pairwise(edges)
+        unit(array[:, start:end].astype(np.float32)).astype(np.float16)
+        for start, end in _columns(projection.widths)
     ]
     return row_codes(units[0] if len(units) == 1 else np.concatenate(units, axis=1), projection)
 

@@ -7,9 +7,10 @@ what it is.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +20,7 @@ from retrieval_detect.search.exact import BLOCK_ROWS
 
 if TYPE_CHECKING:
     from retrieval_detect.search.derived import ShardCodes
-    from retrieval_detect.search.projection import Float64
-    from retrieval_detect.types import Bool, Float32, Int64
+    from retrieval_detect.types import Bool, Float32, Float64, Int64
 
 REBUILD_SHARE = 0.2
 """Removed rows still on the device, as a share of all there, at which its copy is made anew."""
@@ -74,24 +74,26 @@ class Candidates:
     share: float = 0.0
 
 
-class Scan(Protocol):
-    """A way to find candidates."""
+class Scan(ABC):
+    """A way to find candidates. Those on the CPU need not be told of changes: parts carry all they look at.
 
-    coarse: bool
-    """Whether its products are so rough that a query it cannot settle should try another scan."""
-    fewest: int
-    """Queries below which another scan is faster."""
-    largest_c: int
-    """Most candidates that can be asked for."""
-    shared: bool
-    """Whether several threads may search while another one adds or removes."""
+    ``coarse`` : whether its products are so rough that a query it cannot settle should try another scan.
+    ``fewest`` : queries below which another scan is faster. ``largest_c`` : most candidates that can be
+    asked for. ``shared`` : whether several threads may search while another one adds or removes.
+    """
 
-    def extend(self, parts: Sequence[Part]) -> None:
+    coarse = False
+    fewest = 1
+    largest_c = 1 << 62
+    shared = True
+
+    def extend(self, parts: Sequence[Part]) -> None:  # noqa: B027 - most have nothing to do
         """Take in new parts; their slots follow on those known."""
 
-    def remove(self, parts: Sequence[Part]) -> None:
+    def remove(self, parts: Sequence[Part]) -> None:  # noqa: B027
         """Take note that rows of ``parts`` (all of the bank's) have gone."""
 
+    @abstractmethod
     def search(self, parts: Sequence[Part], codes: Float32, c: int) -> Candidates:
         """At least c candidates (or all rows) for each of ``codes``, float32 (q, d), q >= 1, c >= 1.
 
@@ -105,22 +107,11 @@ def slack_of(d: int, n_queries: int, *, roundings: float) -> Float64:
     return np.full(n_queries, (roundings + 2) * (d + 8) * 2.0**-24)
 
 
-class CpuScan:
+class CpuScan(Scan):
     """One FAISS index a shard, mapped from disk and read by a thread a core: fastest for a query or two.
 
     The codes are read once a query, 2·d bytes a row, at what memory gives.
     """
-
-    coarse = False
-    fewest = 1
-    largest_c = 1 << 62
-    shared = True
-
-    def extend(self, parts: Sequence[Part]) -> None:
-        """Nothing to do: the parts carry their indexes."""
-
-    def remove(self, parts: Sequence[Part]) -> None:
-        """Nothing to do: the parts carry what is alive."""
 
     def search(self, parts: Sequence[Part], codes: Float32, c: int) -> Candidates:
         """Scan every shard, keep the c best of all. Removed rows are never among them."""
@@ -132,7 +123,7 @@ class CpuScan:
         return Candidates(slots, products, cut_of(products, left_out=left_out), slack)
 
 
-class FlatScan:
+class FlatScan(Scan):
     """One flat FAISS index, normally on a GPU, added to in place.
 
     Such an index can neither skip nor delete rows: removed ones stay among the candidates, more are
@@ -144,8 +135,6 @@ class FlatScan:
     roundings : bound on the error of its products, in float32 roundings a term.
     """
 
-    coarse = False
-    fewest = 1
     largest_c = _GPU_LARGEST_K
     shared = False
 

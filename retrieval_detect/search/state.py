@@ -15,9 +15,8 @@ from retrieval_detect.search.exact import BLOCK_ROWS, cosine, similarity, top
 from retrieval_detect.types import Neighbours
 
 if TYPE_CHECKING:
-    from retrieval_detect.search.projection import Float64
     from retrieval_detect.search.scan import Part, Scan
-    from retrieval_detect.types import Bool, Float16, Float32, Int64
+    from retrieval_detect.types import Bool, Float16, Float32, Float64, Int64
 
 _LAST_ROUNDING = 2.0**-23
 """Similarities are rounded to float32; twice what that can do to a number up to 1."""
@@ -64,16 +63,21 @@ class BankState:
         reach = np.maximum(cut * (1 + share), cut * (1 - share)) + slack
         k = found.row_ids.shape[1]
         stands: Bool = np.count_nonzero(similarities > reach, axis=1) >= k
-        first = _order(similarities[stands], row_ids[stands])[:, :k]
-        found.row_ids[block[stands]] = np.take_along_axis(row_ids[stands], first, 1)
-        found.similarities[block[stands]] = np.take_along_axis(similarities[stands], first, 1)
+        best = nearest(row_ids[stands], similarities[stands], k)
+        found.row_ids[block[stands]], found.similarities[block[stands]] = best.row_ids, best.similarities
         return stands
 
     def compare_all(self, codes: Float32, i: int, *, found: Neighbours) -> None:
         """Answer query ``i`` by its similarity to every row, without any scan."""
         parts = [part for part in self.parts if part.n_alive]
-        similarities = np.concatenate([_compared(codes[i], part) for part in parts])
-        row_ids = np.concatenate([part.shard.row_ids[part.alive] for part in parts])
+        blocks = [
+            similarity(codes[i], part.shard.codes[start : start + BLOCK_ROWS])
+            for part in parts
+            for start in range(0, len(part.alive), BLOCK_ROWS)
+        ]
+        alive = np.concatenate([part.alive for part in parts])
+        similarities = np.concatenate(blocks)[alive]
+        row_ids = np.concatenate([part.shard.row_ids for part in parts])[alive]
         first = top(similarities, row_ids, found.row_ids.shape[1])
         found.row_ids[i], found.similarities[i] = row_ids[first], similarities[first]
 
@@ -84,8 +88,7 @@ class BankState:
         """
         row_ids, similarities = self._measure(codes.astype(np.float64), np.maximum(slots, 0))
         similarities[slots < 0] = -np.inf
-        first = _order(similarities, row_ids)[:, :k]
-        return Neighbours(np.take_along_axis(row_ids, first, 1), np.take_along_axis(similarities, first, 1))
+        return nearest(row_ids, similarities, k)
 
     def _measure(self, queries: Float64, slots: Int64) -> tuple[Int64, Float32]:
         """Row ids and similarities of ``slots``, int64 (q, c), for ``queries``; -inf for removed rows."""
@@ -146,18 +149,12 @@ class _Room:
         return self._double[:m]
 
 
-def _order(similarities: Float32, row_ids: Int64) -> Int64:
-    """Positions by (-similarity, row id), along the last of the two axes of either."""
+def nearest(row_ids: Int64, similarities: Float32, k: int) -> Neighbours:
+    """The k first by (-similarity, row id) of each query; ``row_ids``, ``similarities`` : (q, c), c >= k."""
     order = np.argsort(-similarities, axis=1)
     ranked = np.take_along_axis(similarities, order, 1)
     tied = (ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] > -np.inf)
     if (several := tied.any(axis=1)).any():
         order[several] = np.lexsort((row_ids[several], -similarities[several]), axis=-1)
-    return order
-
-
-def _compared(query: Float32, part: Part) -> Float32:
-    """Similarity of a query to each live row of a part."""
-    starts = range(0, len(part.alive), BLOCK_ROWS)
-    blocks = [similarity(query, part.shard.codes[start : start + BLOCK_ROWS]) for start in starts]
-    return np.concatenate(blocks)[part.alive]
+    first = order[:, :k]
+    return Neighbours(np.take_along_axis(row_ids, first, 1), np.take_along_axis(similarities, first, 1))

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from retrieval_detect.search.approximate import ApproximateBank
     from retrieval_detect.search.bank import Bank
     from retrieval_detect.search.kinds import Kind
-    from retrieval_detect.search.projection import Float64
     from retrieval_detect.store.manifest import Manifest
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
-    from retrieval_detect.types import Float16, Int64, Label, Split
+    from retrieval_detect.types import Float16, Float64, Int64, Label, Split
 
 TARGET = 0.98
 KS = (10, 200)

@@ -10,7 +10,7 @@ import pytest
 from retrieval_detect.ask import banks as searching
 from retrieval_detect.ask.banks import Banks
 from retrieval_detect.ask.methods import asked_about, stored_copies
-from retrieval_detect.scoring.near import same_image
+from retrieval_detect.scoring.neighbours import same_image
 from retrieval_detect.search.exact import search
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.writer import Addition

@@ -89,11 +89,11 @@ def test_small_generators_are_pooled_and_a_lone_small_one_decides_nothing():
     rng = np.random.default_rng(0)
     real, typical = {"s": np.sort(rng.normal(size=100))}, np.sort(rng.normal(size=150))
     small = {f"g{i}": np.sort(rng.normal(2, 1, 10)) for i in range(2)}
-    pooled = Conformal(real, small, typical).p_values([-9.0], [0.0]).fake[0]
+    pooled = Conformal(real, small, typical).p_fake([-9.0])[0]
     assert pooled == pytest.approx(1 / 21)
     large = {"big": np.sort(rng.normal(2, 1, 99))}
     with_small = Conformal(real, large | {"tiny": np.zeros(3)}, typical)
-    assert with_small.p_values([-9.0], [0.0]).fake[0] == pytest.approx(0.01)
+    assert with_small.p_fake([-9.0])[0] == pytest.approx(0.01)
 
 
 def test_a_declared_source_is_judged_by_its_own():
@@ -101,10 +101,14 @@ def test_a_declared_source_is_judged_by_its_own():
     strict = Conformal(
         {"day": np.zeros(99), "night": np.full(99, 5.0)}, {"g": np.ones(50)}, rng.normal(size=9)
     )
-    assert strict.p_values([3.0], [0.0], source="night").real[0] == 1.0
-    assert strict.p_values([3.0], [0.0], source="day").real[0] == 0.01
+
+    def p_real(source):
+        (photographs,) = strict.compared(0.05, within=None, source=source, traits={}).values()
+        return at_least(photographs, 3.0)
+
+    assert (p_real("night"), p_real("day")) == (1.0, 0.01)
     with pytest.raises(UsageError, match="no calibration photographs of source 'dusk'"):
-        strict.p_values([3.0], [0.0], source="dusk")
+        p_real("dusk")
 
 
 # ---------------------------------------------------------------- sets of photographs, batches

@@ -81,9 +81,10 @@ def test_neighbours_are_ordered_by_similarity_and_then_by_row_id():
     similarities[2] = 0.5
     similarities[3, :30] = -np.inf
     row_ids = rng.permuted(np.tile(np.arange(60), (5, 1)), axis=1)
-    order = state._order(similarities, row_ids)
+    found = state.nearest(row_ids, similarities, 60)
     for i in range(5):
         live = np.count_nonzero(similarities[i] > -np.inf)
         expected = np.lexsort((row_ids[i], -similarities[i]))
-        assert order[i, :live].tolist() == expected[:live].tolist()
-        assert sorted(order[i]) == list(range(60))
+        assert found.row_ids[i, :live].tolist() == row_ids[i, expected[:live]].tolist()
+        assert found.similarities[i].tolist() == similarities[i, expected].tolist()
+        assert sorted(found.row_ids[i]) == list(range(60))

@@ -7,7 +7,7 @@ import pytest
 
 from retrieval_detect.errors import EmptyBank, UsageError
 from retrieval_detect.scoring.attribution import attribute
-from retrieval_detect.scoring.near import same_image
+from retrieval_detect.scoring.neighbours import same_image
 from retrieval_detect.scoring.vote import densities, few, merged_counts
 from retrieval_detect.scoring.weights import reference_weights
 from retrieval_detect.types import METHODS, NEAR_COSINE, NEAR_HAMMING

@@ -11,8 +11,8 @@ from retrieval_detect.report.html import strings as t
 from retrieval_detect.report.html.records import Distribution, Histogram
 
 if TYPE_CHECKING:
-    from retrieval_detect.scoring.calibration import Calibration, Float64
-    from retrieval_detect.types import Label
+    from retrieval_detect.scoring.calibration import Calibration
+    from retrieval_detect.types import Float64, Label
 
 _BINS = 36
 _TAIL = 0.5
