@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retrieval_detect.errors import UsageError, VectorError
-from retrieval_detect.heads.published import LIMIT_BYTES, D, import_fc_weights
+from retrieval_detect.heads.imported import LIMIT_BYTES, D, import_fc_weights
 from retrieval_detect.heads.registry import read_head
 from tests.factories import SHARED_DATA
 
