@@ -64,7 +64,8 @@ class LinearScore(Head):
         return score
 
     def _fits(self, state: Mapping[str, NDArray[Any]]) -> bool:
-        return state["weight"].ndim == 1 and state["bias"].shape == (1,)
+        weight, bias = state["weight"], state["bias"]
+        return weight.ndim == 1 and bias.shape == (1,) and weight.dtype == bias.dtype == np.float32
 
 
 @dataclass(eq=False)

@@ -13,8 +13,8 @@ from retrieval_detect.encoders._trainable import open_encoder
 from retrieval_detect.encoders.canaries import canary_images
 from retrieval_detect.encoders.registry import load_encoder
 from retrieval_detect.errors import UsageError
+from retrieval_detect.heads.imported import read_trained
 from retrieval_detect.heads.linear import LinearHead
-from retrieval_detect.heads.trained import read_trained
 from retrieval_detect.images.labelled import pixels
 from retrieval_detect.teach.finetune import FinetuneOptions, finetune
 from retrieval_detect.types import ImageItem

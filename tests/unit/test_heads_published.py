@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retrieval_detect.errors import UsageError, VectorError
-from retrieval_detect.heads.imported import LIMIT_BYTES, D, import_fc_weights
+from retrieval_detect.heads.imported import FC_LIMIT_BYTES, D, import_fc_weights
 from retrieval_detect.heads.registry import read_head
 from tests.factories import SHARED_DATA
 
@@ -108,7 +108,7 @@ def test_code_is_not_run(tmp_path, old_format):
 def test_large_files_are_refused_unread(tmp_path):
     path = tmp_path / "fc.pth"
     with path.open("wb") as file:
-        file.truncate(LIMIT_BYTES + 1)
+        file.truncate(FC_LIMIT_BYTES + 1)
     with pytest.raises(UsageError, match="too many"):
         import_fc_weights(path)
 
@@ -116,8 +116,8 @@ def test_large_files_are_refused_unread(tmp_path):
 def test_a_small_archive_that_unpacks_to_much_is_refused(tmp_path):
     path = tmp_path / "fc.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("fc/data.pkl", bytes(LIMIT_BYTES * 64))
-    assert path.stat().st_size < LIMIT_BYTES
+        archive.writestr("fc/data.pkl", bytes(FC_LIMIT_BYTES * 64))
+    assert path.stat().st_size < FC_LIMIT_BYTES
     with pytest.raises(UsageError, match="too many"):
         import_fc_weights(path)
 

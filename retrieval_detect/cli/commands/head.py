@@ -60,8 +60,7 @@ def import_head(run: Run, file: Path, name: str | None, layer: str | None, dry_r
 
 
 def _imported(run: Run, file: Path, layer: str | None, snapshot: Snapshot) -> Head:
-    from retrieval_detect.heads.imported import import_fc_weights
-    from retrieval_detect.heads.trained import read_trained
+    from retrieval_detect.heads.imported import import_fc_weights, read_trained
     from retrieval_detect.store.training import require_layers_stored
     from retrieval_detect.teach.heads import import_for
 
