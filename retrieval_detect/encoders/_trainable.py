@@ -200,9 +200,11 @@ def _held(base: str, path: Path | None, *, offline_only: bool) -> dict[str, Tens
     with openclip._quiet():
         file = openclip._locate(base, path, offline_only).weights
     with _weights.loading(file, base):
-        state = _weights.read_state_dict(file)
+        state: Mapping[str, Any] = _weights.read_state_dict(file)
     # Apple's own files name both towers in another way, which only holds for the file as a whole.
-    return {} if any(key.startswith(_APPLE) for key in state) else _tensors(state)
+    if any(key.startswith(_APPLE) for key in state):
+        return {}
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
 def _with_classifier(base: str, path: Path | None, *, offline_only: bool) -> dict[str, Tensor]:
@@ -219,10 +221,6 @@ def _with_classifier(base: str, path: Path | None, *, offline_only: bool) -> dic
         overlay = {"state_dict": _weights.read_state_dict(file)}
         model = timm.create_model(model_name, pretrained=True, pretrained_cfg_overlay=overlay)
     return dict(model.state_dict())
-
-
-def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 
 def _name_in_file(encoder: TorchEncoder, name: str) -> str:

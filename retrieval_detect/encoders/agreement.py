@@ -85,15 +85,12 @@ def require_agreement(encoder: Encoder, snapshot: Snapshot) -> None:
     if encoder.spec.engine in snapshot.manifest.engines:
         return
     path, key = user_cache() / REMEMBERED, _setting(encoder.spec, snapshot)
-    if _agrees(read_cache(path).get(key)):
+    known = read_cache(path).get(key)
+    if isinstance(known, float) and 0 <= known <= CANARY_TOLERANCE:
         return
     drift = engine_drift(encoder, snapshot)
     with suppress(OSError):  # then it is measured again, the next time
         write_cache(path, read_cache(path) | {key: drift})
-
-
-def _agrees(drift: object) -> bool:
-    return isinstance(drift, float) and 0 <= drift <= CANARY_TOLERANCE
 
 
 def _setting(spec: EncoderSpec, snapshot: Snapshot) -> str:

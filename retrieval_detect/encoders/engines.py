@@ -149,7 +149,9 @@ def _by_openvino(encoder: TorchEncoder, spec: EncoderSpec, layers: Sequence[str]
     requests = [compiled.create_infer_request() for _ in range(cores)]
 
     def run(batch: UInt8) -> list[Float32]:
-        parts = np.array_split(batch, _n_parts(len(batch), cores, encoder.part))
+        # As many for each core, and no part empty.
+        n_parts = min(len(batch), cores * ceil(len(batch) / (cores * encoder.part)))
+        parts = np.array_split(batch, n_parts)
         found: list[list[Float32]] = []
         for first in range(0, len(parts), cores):
             busy = list(zip(requests, parts[first : first + cores], strict=False))
@@ -161,11 +163,6 @@ def _by_openvino(encoder: TorchEncoder, spec: EncoderSpec, layers: Sequence[str]
         return [np.concatenate(rows) for rows in zip(*found, strict=True)]
 
     return run
-
-
-def _n_parts(n: int, cores: int, part: int) -> int:
-    """As many for each core, and no part empty."""
-    return min(n, cores * ceil(n / (cores * part)))
 
 
 # ---------------------------------------------------------------- torch.compile

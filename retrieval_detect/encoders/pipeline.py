@@ -20,13 +20,13 @@ from retrieval_detect.images.items import attempted
 from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.images.decode import Limits
     from retrieval_detect.images.laundering import Chooser
-    from retrieval_detect.types import DecodedImage, EncoderSpec, Float32, ImageItem, UInt8
+    from retrieval_detect.types import DecodedImage, EncoderSpec, ImageItem, UInt8
 
 CPU_BATCH, GPU_BATCH = 8, 64
 """Images given to the network at once: for each core of a CPU, or for the whole of a GPU."""
@@ -49,11 +49,7 @@ class Work:
     encoder: Encoder
     layers: Sequence[str]
     views: Chooser
-    limits: Limits
-
-
-def _original_only(_content_id: bytes, _width: int, _height: int) -> Sequence[str]:
-    return (ORIGINAL_VIEW,)
+    limits: Limits = DEFAULT_LIMITS
 
 
 def embed(
@@ -63,25 +59,10 @@ def embed(
     layers: Sequence[str],
     batch_size: int | None = None,
     workers: int | None = None,
-    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[Embedded | Failure]:
-    """Embed images; one result for each item, in their order.
-
-    Whatever is wrong with one input becomes a ``Failure`` with its uri. At most five batches and one
-    image a worker are held at a time. Closing the iterator, or Ctrl-C, drops what was only
-    planned and waits for the images and the batch being worked on, so that no thread outlives it.
-
-    Parameters
-    ----------
-    items : read lazily, in the calling thread.
-    layers : of ``encoder.spec.layers``; all come from one forward pass.
-    batch_size : images given to the network at once; what suits the device if not given.
-    workers : reading and decoding threads; as many as there are cores, up to 16, if not given.
-    limits : what ``images.decode.decode`` refuses.
-    """
-    batch_size, workers = _sizes(encoder, batch_size, workers)
-    work = Work(encoder, layers, _original_only, limits)
-    for results in _embedded(items, work, batch_size=batch_size, workers=workers):
+    """Embed images; one result for each item, in their order. See ``embed_views``."""
+    sizes = {"batch_size": batch_size, "workers": workers}
+    for results in embed_views(items, encoder, layers=layers, views=lambda *_: (ORIGINAL_VIEW,), **sizes):
         yield from results
 
 
@@ -96,13 +77,26 @@ def embed_views(
 ) -> Iterator[list[Embedded | Failure]]:
     """Embed views of images, decoding each image once; for each item a list, in their order.
 
-    The list holds a result for each view that ``views`` names, in its order (it must name one at
-    least), or one ``Failure`` where the image cannot be used. Views fill the batches, and count for what
-    is held at a time, as images do. For the rest see ``embed``.
+    The list holds a result for each view that ``views`` names, in its order (it must name one at least), or
+    one ``Failure`` with the item's uri where the image cannot be used. At most five batches of views and one
+    image a worker are held at a time. Closing the iterator, or Ctrl-C, drops what was only planned and waits
+    for the images and the batch being worked on, so that no thread outlives it.
+
+    Parameters
+    ----------
+    items : read lazily, in the calling thread.
+    layers : of ``encoder.spec.layers``; all come from one forward pass.
+    batch_size : views given to the network at once; what suits the device if not given.
+    workers : reading and decoding threads; as many as there are cores, up to 16, if not given.
     """
     batch_size, workers = _sizes(encoder, batch_size, workers)
-    work = Work(encoder, layers, views, DEFAULT_LIMITS)
-    yield from _embedded(items, work, batch_size=batch_size, workers=workers)
+    work = Work(encoder, layers, views)
+    lengths: deque[int] = deque()
+    with _threads("rd-decode", workers) as decoding, _threads("rd-encode", 1) as encoding:
+        prepared = _prepared(iter(items), work, decoding, least=workers, most=2 * batch_size)
+        results = _encoded(_flat(prepared, lengths), work, encoding, batch_size)
+        for first in results:
+            yield [first, *islice(results, lengths.popleft() - 1)]
 
 
 def _sizes(encoder: Encoder, batch_size: int | None, workers: int | None) -> tuple[int, int]:
@@ -112,17 +106,6 @@ def _sizes(encoder: Encoder, batch_size: int | None, workers: int | None) -> tup
     if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError("batch size and number of workers must be at least 1")
     return batch_size, workers or min(cores, MAX_WORKERS)
-
-
-def _embedded(
-    items: Iterable[ImageItem], work: Work, *, batch_size: int, workers: int
-) -> Iterator[list[Embedded | Failure]]:
-    lengths: deque[int] = deque()
-    with _threads("rd-decode", workers) as decoding, _threads("rd-encode", 1) as encoding:
-        prepared = _prepared(iter(items), work, decoding, least=workers, most=2 * batch_size)
-        results = _encoded(_flat(prepared, lengths), work, encoding, batch_size)
-        for first in results:
-            yield [first, *islice(results, lengths.popleft() - 1)]
 
 
 @contextmanager
@@ -234,13 +217,11 @@ def _vectors_of(
         if isinstance(result, Failure):
             return result
         row = next(rows)
-        return _finished(result.image, {layer: vectors[layer][row] for layer in work.layers})
+        own = {layer: vectors[layer][row] for layer in work.layers}
+        for layer, vector in own.items():
+            if not np.isfinite(vector).all() or not vector.any():
+                why = f"the encoder gave no usable vector (layer {layer})"
+                return Failure(result.image.item.uri, BAD_VECTOR, why)
+        return replace(result.image, vectors=own)
 
     return [finished(result) for result in batch]
-
-
-def _finished(image: Embedded, vectors: Mapping[str, Float32]) -> Embedded | Failure:
-    for layer, vector in vectors.items():
-        if not np.isfinite(vector).all() or not vector.any():
-            return Failure(image.item.uri, BAD_VECTOR, f"the encoder gave no usable vector (layer {layer})")
-    return replace(image, vectors=vectors)

@@ -36,7 +36,8 @@ def prepare(rgb: UInt8, preprocessing: Preprocessing, *, decoder: str = "pillow"
         if rgb.shape[0] > rgb.shape[1]:  # Pillow may flatten before it narrows, and rounds in between
             resize = _by_pillow
     else:
-        rgb = _without_far_ends(rgb)
+        longest = MAX_ASPECT * min(rgb.shape[:2])
+        rgb = _centre(rgb, longest, longest)
         # int() and not round(): torchvision's rule for the longer side.
         height, width = (int(size * side / min(rgb.shape[:2])) for side in rgb.shape[:2])
     if rgb.shape[:2] != (height, width):
@@ -60,11 +61,6 @@ def _by_torch(rgb: UInt8, height: int, width: int, interpolation: str) -> UInt8:
 
 
 _RESIZERS: dict[str, Callable[[UInt8, int, int, str], UInt8]] = {"pillow": _by_pillow, "torch": _by_torch}
-
-
-def _without_far_ends(rgb: UInt8) -> UInt8:
-    longest = MAX_ASPECT * min(rgb.shape[:2])
-    return _centre(rgb, longest, longest)
 
 
 def _centre(rgb: UInt8, height: int, width: int) -> UInt8:

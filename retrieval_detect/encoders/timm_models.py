@@ -42,7 +42,8 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
         )
     model.reset_classifier(0)
     preprocessing = _preprocessing(name, config)
-    note = "" if _is_clip(model_name) else "timm model, not CLIP"
+    is_clip = "clip" in model_name and "_ft_" not in model_name
+    note = "" if is_clip else "timm model, not CLIP"
     return encoder(model, name, path, preprocessing, note=note, engine=(device, precision))
 
 
@@ -70,10 +71,6 @@ def encoder(
         note=note,
     )
     return _torch.TorchEncoder(spec, model, taps)
-
-
-def _is_clip(model_name: str) -> bool:
-    return "clip" in model_name and "_ft_" not in model_name
 
 
 def _from_hub(name: str, config: Any, offline: bool) -> Path:

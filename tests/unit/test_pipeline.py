@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from retrieval_detect.encoders.canaries import canary_images
-from retrieval_detect.encoders.pipeline import BAD_VECTOR, embed
+from retrieval_detect.encoders.pipeline import BAD_VECTOR, Work, embed, prepare
 from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.images.content_id import phash
 from retrieval_detect.images.decode import Limits
@@ -115,8 +115,8 @@ def test_a_run_of_nothing_but_failures_and_no_input_at_all():
 
 
 def test_limits_are_passed_on():
-    results = list(embed([item(0)], TinyEncoder(), layers=LAYERS, limits=Limits(min_side=500)))
-    assert results[0].reason == "too-small"
+    work = Work(TinyEncoder(), LAYERS, lambda *_: ("original",), Limits(min_side=500))
+    assert prepare(item(0), work)[0].reason == "too-small"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
