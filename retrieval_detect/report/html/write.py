@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.files import write_bytes
 from retrieval_detect.report.html import strings as t
-from retrieval_detect.report.html.parts import signed
+from retrieval_detect.report.html.view import signed
 from retrieval_detect.report.words import number
 
 if TYPE_CHECKING:
