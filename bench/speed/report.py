@@ -51,7 +51,7 @@ def views(n):
             view,
             picture=encoded(scene(rng, QUERY_SIDE), QUERY_SIDE, Picture("", view.name, key=f"q{i}")),
             **{
-                label: tuple(replace(r, picture=pictures[r.row_id]) for r in getattr(view, label))
+                label: tuple(replace(r, picture=pictures[r.evidence.row_id]) for r in getattr(view, label))
                 for label in banks
             },
         )

@@ -13,16 +13,16 @@ from retrieval_detect.types import LABELS, METHODS, UNNAMED
 if TYPE_CHECKING:
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.teach.measure import Change, Regression
-    from retrieval_detect.types import Claim, Provenance
+    from retrieval_detect.types import Provenance
     from retrieval_detect.verdicts import Evidence, Influence, Region, Regions, Stability, Verdict
 
 Part: TypeAlias = str | tuple[str, str]
 Line: TypeAlias = Sequence[Part]
 
-ABSENT = "the true tool may be absent"
 _SHADES = "░▒▓█"
 POOLS = {"max": "highest", "mean": "mean", "top": "mean of the 3 highest"}
 _LANES = {"c2pa": "C2PA", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC", "text": "text in the file"}
+_MOST_NAMES = 4
 _FITTED = ("fitted", "fitted_anew", "dropped")
 BECAUSE = "Shown because the encoder finds them similar, mostly in subject: neither a source nor proof."
 
@@ -42,7 +42,12 @@ def name_of(name: str) -> str:
     return name if name != UNNAMED else "unnamed"
 
 
-def changes(found: Mapping[str, Any] | None, *, most: int = 4) -> str:
+def plain(line: Line) -> str:
+    """A styled line as text."""
+    return "".join(part if isinstance(part, str) else part[0] for part in line)
+
+
+def changes(found: Mapping[str, Any] | None, *, most: int = _MOST_NAMES) -> str:
     """``+4 newgen, -5 flux; fitted anew: calibration density`` of ``kept_history``."""
     if found is None:
         return ""
@@ -69,9 +74,9 @@ FITS: Mapping[str, Line] = {
 
 def headline(verdict: Verdict) -> Line:
     """``closer to the FAKE bank     log10 likelihood ratio +1.1``, in styled parts."""
-    if verdict.log10_lr is None:
-        return [*fits(verdict), f"     uncalibrated score {verdict.score:+.2f}"]
-    return [*fits(verdict), f"     log10 likelihood ratio {verdict.log10_lr:+.1f}"]
+    lr = verdict.log10_lr
+    said = f"uncalibrated score {verdict.score:+.2f}" if lr is None else f"log10 likelihood ratio {lr:+.1f}"
+    return [*fits(verdict), f"     {said}"]
 
 
 def fits(verdict: Verdict) -> Line:
@@ -88,10 +93,13 @@ def calibrated(verdict: Verdict) -> list[Line]:
     if found is None or alpha is None:
         return []
     photographs = f"{found['photographs']:,} calibration photographs ({compared_with(found)})"
+    asked_by = "(--fpr)"
+    if verdict.fdr is not None:
+        asked_by = f"({100 * verdict.fdr:.3g} % of those called fake-like, --fpr fdr=SHARE)"
     lines: list[Line] = [
         [f"  {found['as_high']:,} of {photographs} score this high; this says nothing about other"],
         ["  cameras or sites, and is not the chance of a fake"],
-        [f"  judged at {100 * alpha['real']:.3g} % false alarms among such photographs {_asked_by(verdict)}"],
+        [f"  judged at {100 * alpha['real']:.3g} % false alarms among such photographs {asked_by}"],
     ]
     if verdict.probability is not None and verdict.prior is not None:
         chance, prior = 100 * verdict.probability, 100 * verdict.prior
@@ -106,12 +114,6 @@ def compared_with(found: Mapping[str, Any]) -> str:
     if found["of"] or found["sources"] is None:
         return str(found["of"]) or "of the same kind"
     return number(found["sources"], "source")
-
-
-def _asked_by(verdict: Verdict) -> str:
-    if verdict.fdr is None:
-        return "(--fpr)"
-    return f"({100 * verdict.fdr:.3g} % of those called fake-like, --fpr fdr=SHARE)"
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:
@@ -148,33 +150,35 @@ def training_lines(record: Mapping[str, Any]) -> list[str]:
 
 def one_line(verdict: Verdict) -> Line:
     """One image among many."""
-    return [*headline(verdict), f"  {nearest_counts(verdict)}", f"  {verdict.input}"]
-
-
-def nearest_counts(verdict: Verdict) -> str:
-    """``8 of 10 nearest are fake``."""
-    return f"{verdict.votes.fake:>2} of {verdict.votes.of} nearest are fake"
+    counts = f"  {verdict.votes.fake:>2} of {verdict.votes.of} nearest are fake"
+    return [*headline(verdict), counts, f"  {verdict.input}"]
 
 
 def full(verdict: Verdict) -> list[Line]:
     """Everything about one image, a line each."""
-    index = verdict.index
-    lines: list[Line] = [[(verdict.input, "strong"), "  ", *headline(verdict)], *calibrated(verdict)]
-    lines.append([f"  nearest  {_nearest(verdict)}"])
+    index, votes, nearest = verdict.index, verdict.votes, verdict.nearest
+    lines: list[Line] = [
+        [(verdict.input, "strong"), "  ", *headline(verdict)],
+        *calibrated(verdict),
+        [
+            f"  nearest  {votes.fake} of {votes.of} are fake (fakes are {100 * votes.bank_share_fake:.0f} % "
+            f"of the references)   best fake {nearest['fake']:.3f}   best real {nearest['real']:.3f}"
+        ],
+    ]
     if verdict.attribution:
         lines.append([f"  nearest fakes  {attribution(verdict)}; {absence(verdict)}"])
     if verdict.attributed_by:
-        lines.append([f"  by {verdict.attributed_by}  {shares(verdict)}; of those it knows, were it a fake"])
-    lines += [
-        *stability_lines(verdict.stability),
-        *region_lines(verdict.regions),
-        *influence_lines(verdict.influence),
-    ]
+        shares = (f"{name_of(a.generator)} {100 * a.share:.0f} %" for a in verdict.attribution[:_MOST_NAMES])
+        lines.append(
+            [f"  by {verdict.attributed_by}  {', '.join(shares)}; of those it knows, were it a fake"]
+        )
+    lines += stability_lines(verdict.stability)
+    lines += region_lines(verdict.regions)
+    lines += influence_lines(verdict.influence)
     lines += [[f"  same image  {describe(copy)}"] for copy in verdict.same_image[:3]]
     if len(verdict.same_image) > 3:
         lines.append([f"  same image  and {len(verdict.same_image) - 3:,} more"])
-    lines += provenance_lines(verdict.provenance)
-    lines += [[("  note     ", "weak"), warning] for warning in verdict.warnings]
+    lines += _notes(verdict)
     lines.append(
         [
             f"  bank     {index.name}, generation {index.generation}: {index.n_real:,} real, "
@@ -189,10 +193,14 @@ def blind_lines(verdict: Verdict, where: str) -> list[Line]:
 
     ``where`` : the sentence that says where the verdict is.
     """
-    lines: list[Line] = [[(verdict.input, "strong"), f"  {where}"]]
-    lines += evidence_lines(verdict, len(verdict.evidence))
-    lines += provenance_lines(verdict.provenance)
-    return lines + [[("  note     ", "weak"), warning] for warning in verdict.warnings]
+    seen = evidence_lines(verdict, len(verdict.evidence))
+    return [[(verdict.input, "strong"), f"  {where}"], *seen, *_notes(verdict)]
+
+
+def _notes(verdict: Verdict) -> list[Line]:
+    """What the file says of itself, and what may mislead."""
+    notes: list[Line] = [[("  note     ", "weak"), warning] for warning in verdict.warnings]
+    return [*provenance_lines(verdict.provenance), *notes]
 
 
 def absence(verdict: Verdict) -> str:
@@ -200,18 +208,10 @@ def absence(verdict: Verdict) -> str:
     known = [a.p for a in verdict.attribution if a.p is not None]
     if known and max(known) <= BETA and len(known) == len(verdict.attribution):
         return "none of these generators fits: the true tool, if there is one, is likely absent"
-    return ABSENT
+    return "the true tool may be absent"
 
 
-def _nearest(verdict: Verdict) -> str:
-    votes, share = verdict.votes, 100 * verdict.votes.bank_share_fake
-    return (
-        f"{votes.fake} of {votes.of} are fake (fakes are {share:.0f} % of the references)"
-        f"   best fake {verdict.nearest['fake']:.3f}   best real {verdict.nearest['real']:.3f}"
-    )
-
-
-def attribution(verdict: Verdict, *, most: int = 4) -> str:
+def attribution(verdict: Verdict, *, most: int = _MOST_NAMES) -> str:
     """``5 sdxl, 2 flux``: generators of the nearest fakes, by how many they gave."""
     counts = [(a.of_nearest_fakes, a.generator) for a in verdict.attribution if a.of_nearest_fakes]
     counts.sort(key=lambda pair: -pair[0])
@@ -220,16 +220,14 @@ def attribution(verdict: Verdict, *, most: int = 4) -> str:
     return shown + (f", {rest} from {number(len(counts) - most, 'other')}" if rest else "")
 
 
-def shares(verdict: Verdict, *, most: int = 4) -> str:
-    """``sdxl 71 %, flux 20 %``: generators by the shares that a head gives them."""
-    shown = [f"{name_of(a.generator)} {100 * a.share:.0f} %" for a in verdict.attribution[:most]]
-    return ", ".join(shown)
+def origin(evidence: Evidence) -> str:
+    """Its generator or its source, in words."""
+    return name_of(evidence.generator if evidence.label == "fake" else evidence.source)
 
 
 def describe(evidence: Evidence) -> str:
     """``0.912  fake  sdxl  references/fake/sdxl/17.png``."""
-    name = name_of(evidence.generator if evidence.label == "fake" else evidence.source)
-    return f"{evidence.similarity:.3f}  {evidence.label}  {name}  {evidence.uri}"
+    return f"{evidence.similarity:.3f}  {evidence.label}  {origin(evidence)}  {evidence.uri}"
 
 
 def evidence_lines(verdict: Verdict, most: int) -> list[Line]:
@@ -256,14 +254,13 @@ def stability_lines(found: Stability | None) -> Iterator[Line]:
     if not found.holds:
         said += f": uncertain ({100 * found.threshold:.3g} % must); the image as it is: {found.verdict}"
     yield [f"  stable   {said}"]
-    kinds = Counter(_kind(view.view) for view in found.views)
-    flipped = Counter(_kind(view.view) for view in found.views if view.verdict != found.verdict)
+    of_kinds = [(view.view.partition("-")[0], view.verdict != found.verdict) for view in found.views]
+    kinds, flipped = (
+        Counter(kind for kind, _ in of_kinds),
+        Counter(kind for kind, turned in of_kinds if turned),
+    )
     if flipped:
         yield [f"  flipped by  {', '.join(f'{n} of {kinds[kind]} {kind}' for kind, n in flipped.items())}"]
-
-
-def _kind(view: str) -> str:
-    return view.partition("-")[0]
 
 
 def influence_lines(found: Sequence[Influence] | None, *, most: int = 6) -> Iterator[Line]:
@@ -274,17 +271,15 @@ def influence_lines(found: Sequence[Influence] | None, *, most: int = 6) -> Iter
     names = [i for i in found if i.row_id is None][:most]
     single = [i for i in found if i.row_id is not None][: most // 2]
     for influence in (*names, *single):
-        yield [f"           {_left_out(influence)}"]
-
-
-def _left_out(influence: Influence) -> str:
-    name = influence.name or "unnamed"
-    n = influence.n_images
-    several = f"{name}'s {n:,} reference{'s' * (n != 1)}"
-    what = several if influence.row_id is None else f"row {influence.row_id}"
-    if influence.score is None or influence.change is None:
-        return f"{what} ({influence.label}): nobody would be left to vote"
-    return f"{influence.score:+.2f} ({influence.change:+.2f}) without {what} ({influence.label}, {name})"
+        name, score, change = influence.name or "unnamed", influence.score, influence.change
+        what = f"row {influence.row_id}"
+        if influence.row_id is None:
+            what = f"{name}'s {number(influence.n_images, 'reference')}"
+        if score is None or change is None:
+            said = f"{what} ({influence.label}): nobody would be left to vote"
+        else:
+            said = f"{score:+.2f} ({change:+.2f}) without {what} ({influence.label}, {name})"
+        yield [f"           {said}"]
 
 
 def region_lines(found: Regions | None) -> Iterator[Line]:
@@ -292,13 +287,21 @@ def region_lines(found: Regions | None) -> Iterator[Line]:
     if found is None:
         return
     x, y, width, height = found.highest.box
-    n = len(found.heat_map)
     yield [
-        f"  regions  {n} crop{'s' * (n != 1)}, {POOLS[found.pool]} {found.score:+.2f}; the highest is at "
-        f"{x},{y} ({width}×{height} pixels)"
+        f"  regions  {number(len(found.heat_map), 'crop')}, {POOLS[found.pool]} {found.score:+.2f}; "
+        f"the highest is at {x},{y} ({width}×{height} pixels)"
     ]
     yield [f"           {rarity(found)}"]
-    yield from ([f"           {row}"] for row in _grid(found))
+    scores = [region.score for region in found.heat_map]
+    low, spread = min(scores), max(scores) - min(scores)
+
+    def cell(region: Region) -> str:
+        shade = _SHADES[min(int(4 * (region.score - low) / spread), 3)] if spread else _SHADES[0]
+        return f"{shade} {region.score:+.2f}{'*' if region is found.highest else ' '}"
+
+    # Where they lie in the image; darker is higher, a star marks the highest.
+    for _, row in groupby(found.heat_map, key=lambda region: region.box[1]):
+        yield [f"           {'  '.join(map(cell, row)).rstrip()}"]
 
 
 def rarity(found: Regions) -> str:
@@ -314,33 +317,19 @@ def rarity(found: Regions) -> str:
     )
 
 
-def _grid(found: Regions) -> Iterator[str]:
-    """The crops where they lie in the image; darker is higher, a star marks the highest."""
-    for _, row in groupby(found.heat_map, key=lambda region: region.box[1]):
-        yield "  ".join(_cell(region, found) for region in row).rstrip()
-
-
-def _cell(region: Region, found: Regions) -> str:
-    scores = [other.score for other in found.heat_map]
-    low, spread = min(scores), max(scores) - min(scores)
-    shade = _SHADES[min(int(4 * (region.score - low) / spread), 3)] if spread else _SHADES[0]
-    return f"{shade} {region.score:+.2f}{'*' if region is found.highest else ' '}"
-
-
 def provenance_lines(found: Provenance | None, *, most: int = 4) -> Iterator[Line]:
     """What the file says of itself, which nothing above rests on."""
     if found is None:
         return
-    said = [f"{claim.says} ({_where(claim)})" for claim in found.claims[:most]]
+    said = [
+        f"{claim.says} ({_LANES[claim.kind]}{f'; {claim.detail}' if claim.detail else ''})"
+        for claim in found.claims[:most]
+    ]
     if len(found.claims) > most:
         said.append(f"and {len(found.claims) - most} more")
     said += [f"damaged: {what}" for what in found.damaged[:most]]
     for text in said or ["none found; most images on the web carry none"]:
         yield [f"  provenance  {text}"]
-
-
-def _where(claim: Claim) -> str:
-    return "; ".join([_LANES[claim.kind], *([claim.detail] if claim.detail else [])])
 
 
 # ---------------------------------------------------------------- what an addition changes
@@ -363,7 +352,10 @@ def regression_lines(report: Regression, *, budget: float) -> list[str]:
     pairs.append(("  most like the new", report.nearest, coming.nearest))
     for name, now, then in pairs:
         shares = [f"{100 * count / now.n:.1f} %" for count in (now.before, now.after, then.after)]
-        moves = [_move(change) for change in ((now, then) if report.coming else (now,))]
+        moves = [
+            f"{change.points:+.1f} ({change.interval[0]:+.1f}…{change.interval[1]:+.1f})"
+            for change in ((now, then) if report.coming else (now,))
+        ]
         rows.append(f"{_columns(name, shares, report)}  {'; '.join(moves)}")
     thresholds = "after: at the threshold as it was" + "; recalibrated: at that to come" * bool(report.coming)
     return [
@@ -387,11 +379,6 @@ def _named(
             yield f"  {name_of(change.name)}", change, coming
 
 
-def _move(change: Change) -> str:
-    low, high = change.interval
-    return f"{change.points:+.1f} ({low:+.1f}…{high:+.1f})"
-
-
 # ---------------------------------------------------------------- many
 
 
@@ -412,18 +399,15 @@ def summary(
     parts += [could_not] * bool(n_failed)
     lines = [f"{number(judged, 'image')}: {', '.join(parts)}; {rate:,.1f} images/s"]
     if fpr is None:
-        return [
-            *lines,
-            "Scores are uncalibrated: how many photographs score this high by chance is not known.",
-        ]
-    if fdr is not None:
-        return [
-            *lines,
+        lines.append("Scores are uncalibrated: how many photographs score this high by chance is not known.")
+    elif fdr is not None:
+        lines.append(
             f"Of those called fake-like, about {100 * fdr:.3g} % or fewer are photographs, if photographs "
-            "here are like those of the calibration.",
-        ]
-    return [
-        *lines,
-        f"If all {judged:,} were photographs like those of the calibration, about {round(fpr * judged):,} "
-        "would be called fake-like.",
-    ]
+            "here are like those of the calibration."
+        )
+    else:
+        lines.append(
+            f"If all {judged:,} were photographs like those of the calibration, about "
+            f"{round(fpr * judged):,} would be called fake-like."
+        )
+    return lines

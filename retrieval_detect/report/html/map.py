@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from retrieval_detect.report.html import strings as t
@@ -36,29 +35,34 @@ def map_view(
     where ``Atlas.place_among`` puts them.
     """
     labels: list[Label] = ["fake" if fake else "real" for fake in atlas.fake]
-    names = [
-        str(g if fake else s) for fake, g, s in zip(atlas.fake, atlas.generators, atlas.sources, strict=True)
+    made_by = zip(atlas.fake, atlas.generators, atlas.sources, strict=True)
+    names = [name_of(str(generator if fake else source)) for fake, generator, source in made_by]
+    # Coloured by its name if names of its label are told apart, else by its label.
+    named = {"fake": colour == "generator", "real": colour == "source"}
+    groups = [
+        (label, name if named[label] else t.MAP_LABELS[label])
+        for label, name in zip(labels, names, strict=True)
     ]
-    groups = [_group(label, name, colour) for label, name in zip(labels, names, strict=True)]
     kinds = _kinds(groups)
     number = {group: i for i, group in enumerate(kinds)}
     dots = tuple(
         Dot(
-            round(float(x), 4),
-            round(1 - float(y), 4),
-            number[group if group in number else (label, _REST)],
-            label,
-            t.DOT.format(label=label, name=name_of(name), row_id=row_id),
+            *flipped((float(x), float(y))),
+            number[group if group in number else (group[0], _REST)],
+            group[0],
+            t.DOT.format(label=group[0], name=name, row_id=row_id),
         )
-        for (x, y), group, label, name, row_id in zip(
-            atlas.places, groups, labels, names, atlas.row_ids, strict=True
-        )
+        for (x, y), group, name, row_id in zip(atlas.places, groups, names, atlas.row_ids, strict=True)
     )
+    shown = (t.MAP_ALL if len(dots) == atlas.total else t.MAP_DRAWN).format(n=len(dots))
+    notes = [t.MAP_NOTE.format(method=t.MAP_METHODS[atlas.method], shown=shown, of=f"{atlas.total:,}")]
+    if place is not None or with_queries:
+        notes.append(t.MAP_BY_FIT if place is not None and atlas.placer else t.MAP_BY_NEIGHBOURS)
     return MapView(
         t.MAP_TITLE.format(index=index),
         tuple(kinds.values()),
         dots,
-        (_note(atlas), *_placing(atlas, place=place, with_queries=with_queries)),
+        tuple(notes),
         None if place is None else flipped(place),
     )
 
@@ -66,12 +70,6 @@ def map_view(
 def flipped(place: tuple[float, float]) -> tuple[float, float]:
     """A place of an ``Atlas`` as one of a ``MapView``, which counts from above."""
     return round(place[0], 4), round(1 - place[1], 4)
-
-
-def _group(label: Label, name: str, colour: Colouring) -> tuple[Label, str]:
-    """What a reference is coloured by: its name if names of its label are told apart, else its label."""
-    named = colour == ("generator" if label == "fake" else "source")
-    return label, name_of(name) if named else t.MAP_LABELS[label]
 
 
 def _kinds(groups: list[tuple[Label, str]]) -> dict[tuple[Label, str], Kind]:
@@ -88,16 +86,3 @@ def _kinds(groups: list[tuple[Label, str]]) -> dict[tuple[Label, str], Kind]:
         if rest := sum(n for _, n in counts[len(own) :]):
             kinds[label, _REST] = Kind(t.MAP_REST, label, rest, f"{label}-rest")
     return kinds
-
-
-def _note(atlas: Atlas) -> str:
-    drawn = t.MAP_ALL if len(atlas.row_ids) == atlas.total else t.MAP_DRAWN
-    shown = drawn.format(n=len(atlas.row_ids))
-    return t.MAP_NOTE.format(method=t.MAP_METHODS[atlas.method], shown=shown, of=f"{atlas.total:,}")
-
-
-def _placing(atlas: Atlas, *, place: tuple[float, float] | None, with_queries: bool) -> Iterator[str]:
-    if place is not None:
-        yield t.MAP_BY_FIT if atlas.placer else t.MAP_BY_NEIGHBOURS
-    elif with_queries:
-        yield t.MAP_BY_NEIGHBOURS

@@ -15,7 +15,7 @@ from retrieval_detect.images.thumbnails import encoded as small
 from retrieval_detect.report.heatmap import heat_map
 from retrieval_detect.report.html import strings as t
 from retrieval_detect.report.html.records import Picture
-from retrieval_detect.report.words import name_of
+from retrieval_detect.report.words import origin
 from retrieval_detect.store.originals import stored_thumbnail
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ class Pictures:
         return self._made[evidence.row_id]
 
     def _reference(self, evidence: Evidence) -> Picture:
-        name = name_of(evidence.generator if evidence.label == "fake" else evidence.source)
-        alt = t.ALT_REFERENCE.format(label=evidence.label, row_id=evidence.row_id, name=name)
+        alt = t.ALT_REFERENCE.format(label=evidence.label, row_id=evidence.row_id, name=origin(evidence))
         if not self._show:
             return Picture("", alt, t.NOT_SHOWN)
         identity = bytes.fromhex(evidence.content_id)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from retrieval_detect.types import Label
-    from retrieval_detect.verdicts import VerdictName
+    from retrieval_detect.verdicts import Evidence, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +37,10 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceView:
-    """One reference beside the image. ``name`` : its generator or source, in words."""
+    """One reference beside the image. ``subject`` : empty where it is not recorded."""
 
-    rank: int
-    row_id: int
-    label: Label
-    similarity: float
-    name: str
+    evidence: Evidence
     subject: str
-    file: str
-    added: str
     picture: Picture
 
 
@@ -83,45 +76,6 @@ class Distribution:
     at: float
     histograms: tuple[Histogram, ...]
     sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class ViewRow:
-    """One re-encoding. ``start``, ``width`` : its bar on a scale that all share, 0…1, zero at ½."""
-
-    name: str
-    verdict: VerdictName
-    words: str
-    agrees: bool
-    score: float
-    start: float
-    width: float
-
-
-@dataclass(frozen=True, slots=True)
-class StabilityView:
-    """What re-encodings do to the verdict."""
-
-    sentence: str
-    rows: tuple[ViewRow, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RegionsView:
-    """The crops' scores, laid over the image, and in words. ``crops`` : place and score of each."""
-
-    sentences: tuple[str, ...]
-    picture: Picture
-    crops: tuple[Fact, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class InfluenceRow:
-    """``without`` : who is left out; ``score`` and ``change`` in words."""
-
-    without: str
-    score: str
-    change: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,42 +116,31 @@ class MapView:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceView:
-    """Everything a page shows of one verdict, in the order it is shown. All text is plain, none is markup.
+    """Everything a page shows of one verdict. All text is plain, none is markup.
 
-    ``name`` : the image's, as it was given; ``anchor`` : letters and digits, the same for the same bytes.
-    ``verdict`` : for filters and colours; ``headline`` : what people read. ``real``, ``fake`` : the nearest
-    references of each bank. ``distribution`` and what was not asked for are ``None``. ``alarm_rate`` : the
-    share of photographs that may be called fake-like, 0…1, where the image was judged by one. ``place`` : on
-    the map of the banks.
+    ``name`` : the image's, as it was given; ``judged`` : for what templates take from it as it is.
+    ``headline`` : what people read. ``real``, ``fake`` : the nearest references of each bank.
+    ``alarm_rate`` : the share of photographs that may be called fake-like, 0…1, where the image was judged
+    by one. ``place`` : on the map of the banks.
     """
 
     name: str
-    anchor: str
+    judged: Verdict
     picture: Picture
     facts: tuple[Fact, ...]
     provenance: tuple[Fact, ...]
     provenance_note: str
-    verdict: VerdictName
     headline: str
     strength: str
     sentences: tuple[str, ...]
-    warnings: tuple[str, ...]
     real: tuple[ReferenceView, ...]
     fake: tuple[ReferenceView, ...]
     subjects: str
-    same_image: tuple[str, ...]
     votes: tuple[Bar, ...]
-    votes_sentence: str
     attribution: tuple[Bar, ...]
-    attribution_sentence: str
-    nearest_fakes: str
-    score: float
     distribution: Distribution | None
-    stability: StabilityView | None
-    regions: RegionsView | None
-    influence: tuple[InfluenceRow, ...] | None
+    heat: Picture | None
     reproduce: tuple[Fact, ...]
     command: str
-    limits: Sequence[str]
     alarm_rate: float | None = None
     place: tuple[float, float] | None = None

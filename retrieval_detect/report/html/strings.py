@@ -43,12 +43,11 @@ FILE, SIZE, FORMAT, BYTES, SHA256 = "file", "size", "format", "file size", "SHA-
 PIXELS = "{width:,} × {height:,} pixels"
 NUMBER_OF_BYTES = "{n:,} bytes"
 SIMILARITY = "similarity"
-GENERATOR, SOURCE, ADDED, SUBJECT, ROW = "generator", "source", "added", "subject", "row"
+ADDED, SUBJECT, ROW = "added", "subject", "row"
 SCORE, CHANGE, WITHOUT = "score", "change", "without"
 COPY, JUDGED = "copy", "judged"
 WHERE, PICTURE = "where", "picture"
-LABELS = {"fake": "fake bank", "real": "real bank"}
-REFERENCE_OF = {"fake": GENERATOR, "real": SOURCE}
+REFERENCE_OF = {"fake": "generator", "real": "source"}
 MARKS = {"fake-like": "▲", "real-like": "▼", "uncertain": "◆", "unknown": "?"}
 SHORT = {
     "fake-like": "closer to the fake bank",
@@ -112,11 +111,10 @@ SAME_SUBJECT = "Of the {of} shown whose subject is recorded, {n} show the same: 
 NO_SUBJECTS = "The subjects of these references are not recorded."
 VOTES_NOTE = (
     "{fake} of the {of} nearest references are fake, while fakes are {share:.0f} % of all references. The"
-    " nearest fake has similarity {nearest_fake:.3f}, the nearest photograph {nearest_real:.3f}."
+    " nearest fake has similarity {nearest[fake]:.3f}, the nearest photograph {nearest[real]:.3f}."
 )
 VOTES_FAKE, VOTES_ALL = "among the nearest", "among all references"
 VOTES_TEXT = "{share:.0f} % fake"
-ATTRIBUTION_NOTE = "{names}; {absence}."
 ATTRIBUTION_BAR = "{n} of the nearest, {share:.0f} % of the weight"
 ATTRIBUTION_BAR_OF_HEAD = "{n} of the nearest, {share:.0f} % by {head}"
 ATTRIBUTION_FIT = "; {p:.0f} % of its known images lie as far out"
@@ -137,8 +135,8 @@ REGIONS_NOTE = (
     "Parts were judged one by one. Red with stripes is closer to parts of fakes, blue to parts of "
     "photographs, the deeper the further; the frame marks the highest."
 )
-REGIONS_HIGHEST = "{n}; the {pool} is {score:+.2f}. The highest part: {width}×{height} pixels at {x}, {y}."
-CROP = "{width}×{height} at {x}, {y}"
+REGIONS_HIGHEST = "{n}; the {pool} is {score:+.2f}. The highest part: {2}×{3} pixels at {0}, {1}."
+CROP = "{2}×{3} at {0}, {1}"
 INFLUENCE_NOTE = (
     "What the score would be if these had not been among the references. A change of the score, no cause."
 )

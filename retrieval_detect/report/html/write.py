@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.files import write_bytes
+from retrieval_detect.report import words
 from retrieval_detect.report.html import strings as t
-from retrieval_detect.report.html.view import signed
-from retrieval_detect.report.words import number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from retrieval_detect.report.html.records import EvidenceView, MapView, Picture
+    from retrieval_detect.report.html.records import EvidenceView, MapView
     from retrieval_detect.types import Failure
 
 _TEMPLATES = files("retrieval_detect.report.html").joinpath("templates")
@@ -36,7 +35,7 @@ def evidence_fragment(view: EvidenceView, *, bank_map: MapView | None = None, bl
     ``blind`` : the verdict comes last and must be opened.
     """
     part: Any = _environment().get_template("evidence.html").module
-    return str(part.article(view, view.anchor, None, bank_map, blind, False))
+    return str(part.article(view, f"image-{view.judged.sha256[:12]}", None, bank_map, blind, False))
 
 
 def map_fragment(bank_map: MapView) -> str:
@@ -60,59 +59,66 @@ def write_html(
     before the verdicts, which must be opened.
     """
     several = len(views) != 1 or bool(failures)
-    one = None if several else t.TITLE_ONE.format(name=_last_part(views[0].name))
-    sprites = _shared(views) if several else {}
-    page = _page(
+    if several:
+        usual = t.TITLE_MANY.format(n=len(views))
+        pictures = [view.picture for view in views]
+        pictures += [r.picture for view in views for r in (*view.real, *view.fake)]
+        shared = {picture.key: picture for picture in pictures if picture.data and picture.key}
+    else:  # a heading has no room for folders; they stand among the facts
+        name = views[0].name
+        usual, shared = t.TITLE_ONE.format(name=name.rstrip("/").rpartition("/")[2] or name), {}
+    _write(
+        path,
         "report.html",
-        title or one or t.TITLE_MANY.format(n=len(views)),
+        title or usual,
         script=SCRIPT if several else "",
         views=views,
-        sprites=sprites.values(),
-        shared=sprites,
+        shared=shared,
         several=several,
         summary=list(_summary(views)),
-        verdicts=[name for name in t.SHORT if any(view.verdict == name for view in views)],
+        verdicts=[name for name in t.SHORT if any(view.judged.verdict == name for view in views)],
         generators=sorted({view.attribution[0].name for view in views if view.attribution}),
         places=[(v.name, v.place, f"image-{n}") for n, v in enumerate(views, start=1) if v.place],
         failures=failures,
         bank_map=bank_map,
         blind=blind,
     )
-    write_bytes(path, page.encode("utf-8", "replace"))
 
 
 def write_map(path: Path, bank_map: MapView) -> None:
     """Write one self-contained page with the map of the banks, all or nothing."""
-    page = _page("map.html", bank_map.title, bank_map=bank_map)
+    _write(path, "map.html", bank_map.title, bank_map=bank_map)
+
+
+def _write(path: Path, template: str, title: str, *, script: str = "", **shown: Any) -> None:
+    rules = (
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src {_digest(STYLE)}",
+        f"script-src {_digest(script)}" if script else "script-src 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    )
+    made = _environment().get_template(template)
+    page = made.render(title=title, policy="; ".join(rules), style=STYLE, script=script, **shown)
     write_bytes(path, page.encode("utf-8", "replace"))
-
-
-def _last_part(name: str) -> str:
-    """A heading has no room for folders; they stand among the facts."""
-    return name.rstrip("/").rpartition("/")[2] or name
-
-
-def _page(template: str, title: str, *, script: str = "", **shown: Any) -> str:
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src {_digest(STYLE)}",
-            f"script-src {_digest(script)}" if script else "script-src 'none'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
-    return (
-        _environment()
-        .get_template(template)
-        .render(title=title, policy=policy, style=STYLE, script=script, **shown)
-    )
 
 
 def _digest(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def _summary(views: Sequence[EvidenceView]) -> Iterator[str]:
+    counts: Counter[str] = Counter(view.judged.verdict for view in views)
+    named = ", ".join(f"{counts[name]:,} {said}" for name, said in t.SHORT.items() if counts[name])
+    yield t.OVERVIEW_NOTE.format(judged=words.number(len(views), "image"), counts=named)
+    rates = {view.alarm_rate for view in views}
+    if len(rates) == 1 and (rate := rates.pop()) is not None:
+        yield t.OVERVIEW_ALARMS.format(n=round(rate * len(views)), of=len(views))
+
+
+# ---------------------------------------------------------------- what templates know
 
 
 @cache
@@ -126,8 +132,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals["t"] = t
-    made.filters |= {"steps": _steps, "signed": signed}
+    made.globals |= {"t": t, "words": words}
+    made.filters |= {"steps": _steps, "signed": _signed, "view_name": _view_name}
     return made
 
 
@@ -138,20 +144,12 @@ def _steps(heights: Sequence[float], *, width: int, base: int, height: int) -> s
     return f"M0 {base}{''.join(tops)}V{base}Z"
 
 
-def _shared(views: Sequence[EvidenceView]) -> dict[str, Picture]:
-    """Every picture once, by key."""
-    found = (
-        picture
-        for view in views
-        for picture in (view.picture, *(r.picture for r in (*view.real, *view.fake)))
-    )
-    return {picture.key: picture for picture in found if picture.data and picture.key}
+def _signed(value: float) -> str:
+    """``+1.45``; what rounds to zero has no sign."""
+    return f"{value:+.2f}" if round(value, 2) else "0.00"
 
 
-def _summary(views: Sequence[EvidenceView]) -> Iterator[str]:
-    counts: Counter[str] = Counter(view.verdict for view in views)
-    named = ", ".join(f"{counts[name]:,} {words}" for name, words in t.SHORT.items() if counts[name])
-    yield t.OVERVIEW_NOTE.format(judged=number(len(views), "image"), counts=named)
-    rates = {view.alarm_rate for view in views}
-    if len(rates) == 1 and (rate := rates.pop()) is not None:
-        yield t.OVERVIEW_ALARMS.format(n=round(rate * len(views)), of=len(views))
+def _view_name(view: str) -> str:
+    """``JPEG, quality 72`` for ``jpeg-72``."""
+    kind, *numbers = view.split("-")
+    return t.VIEW_NAMES.get(kind, view).format(*numbers)
