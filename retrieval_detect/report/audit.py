@@ -150,19 +150,16 @@ def _shortcut_lines(found: Audit) -> Iterator[str]:
     for shortcut in found.shortcuts:
         known, unseen = shortcut.known, shortcut.unseen
         apart = f"{unseen.value:.2f}  {_ends(unseen)}" if unseen else "-"
+        mark = "" if shortcut.level == "usable" else VERDICTS[shortcut.level]
+        if shortcut.unclear:
+            mark = "too few images to tell"
         head = f"  {_TOLD_BY[shortcut.kind]:<26}{known.value:>5.2f}  {_ends(known):<11}  {apart:<20}"
-        yield f"{head}  {_mark(shortcut)}".rstrip()
+        yield f"{head}  {mark}".rstrip()
         if alone := [f"{name} {value:.2f}" for name, value in shortcut.strongest if value > _TELLS]:
             yield f"    alone: {', '.join(alone)}"
     for kind, why in found.skipped.items():
         if why != "categories":
             yield from _wrapped(f"{_TOLD_BY[kind]}: not audited, {_WHY[why]}")
-
-
-def _mark(shortcut: Shortcut) -> str:
-    if shortcut.unclear:
-        return "too few images to tell"
-    return "" if shortcut.level == "usable" else VERDICTS[shortcut.level]
 
 
 def _ends(interval: Interval) -> str:
@@ -181,27 +178,19 @@ def _other_facts(found: Audit) -> Iterator[str]:
         yield (
             f"{n:,} {label} of {number(len(names), noun)}; most of {name_of(most)}, {100 * count / n:.0f} %"
         )
-    yield from _repeats(found)
-    if found.leak:
-        yield _leak_words(found.leak)
-
-
-def _repeats(found: Audit) -> Iterator[str]:
-    within, across = found.duplicates.within, found.duplicates.across
+    twice, leak = found.duplicates, found.leak
     yield (
-        f"near-duplicates: {within['real']:,} photographs and {within['fake']:,} fakes beyond the first of "
-        f"their group; {number(across, 'group')} under both labels"
+        f"near-duplicates: {twice.within['real']:,} photographs and {twice.within['fake']:,} fakes beyond "
+        f"the first of their group; {number(twice.across, 'group')} under both labels"
     )
-    if found.duplicates.pairs:
-        yield f"{number(found.duplicates.pairs, 'pair')} of a photograph and a fake of one subject are stated"
-
-
-def _leak_words(leak: Leak) -> str:
-    sure = f" ({leak.unconfirmed:,} by the perceptual hash alone)" if leak.unconfirmed else ""
-    return (
-        f"of {number(leak.test, 'test image')} {leak.exact:,} are among these, and {leak.near:,} more nearly "
-        f"so{sure}"
-    )
+    if twice.pairs:
+        yield f"{number(twice.pairs, 'pair')} of a photograph and a fake of one subject are stated"
+    if leak:
+        sure = f" ({leak.unconfirmed:,} by the perceptual hash alone)" if leak.unconfirmed else ""
+        yield (
+            f"of {number(leak.test, 'test image')} {leak.exact:,} are among these, and {leak.near:,} more "
+            f"nearly so{sure}"
+        )
 
 
 def _advice(found: Audit) -> Iterator[str]:

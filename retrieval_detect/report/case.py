@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 from retrieval_detect.errors import CaseDamaged, IndexLocked, UsageError
 from retrieval_detect.files import sha256_bytes, sync_folder
@@ -61,9 +61,14 @@ class Case:
         if not path.exists():
             raise UsageError(f"{self.folder} is no case: it has no {LOG}", hint="rd query IMAGE --case DIR")
         digest, entries = START, []
-        for number, line in enumerate(_whole_lines(path.read_bytes()), start=1):
-            entry = _parsed(line)
-            if entry is None or (entry.get("number"), entry.get("previous")) != (number, digest):
+        # Lines that end: what a writer killed while writing left behind was never an entry.
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            told = isinstance(entry, dict) and (entry.get("number"), entry.get("previous"))
+            if told != (number, digest):
                 raise CaseDamaged(
                     f"line {number} of {path} is not the one that was written after line {number - 1}",
                     hint="Lines were changed, removed or put in. Compare with a copy kept elsewhere.",
@@ -82,17 +87,28 @@ class Case:
         with self._locked():
             number, digest = self._end()
             at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            entry = {
-                "schema": SCHEMA,
-                "number": number,
-                "at": at,
-                **facts,
-                "previous": digest,
-            }
+            entry = {"schema": SCHEMA, "number": number, "at": at, **facts, "previous": digest}
             line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode()
+            self._write(line + b"\n")
             digest = sha256_bytes(line)
-            self._followed = (_append(self.folder / LOG, line + b"\n"), number, digest)
+            self._followed = _version(self.folder / LOG), number, digest
             return digest
+
+    def _write(self, line: bytes) -> None:
+        """Durably, behind the last whole line."""
+        path = self.folder / LOG
+        new = not path.exists()
+        with path.open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            if size and file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync_folder(path.parent)
 
     def _end(self) -> tuple[int, str]:
         """Number of the next entry, and digest of the last; a log that only we wrote to is not read again."""
@@ -113,42 +129,6 @@ class Case:
             raise IndexLocked(f"another rd is writing to case {self.folder}", hint="Try again.") from None
 
 
-def _whole_lines(data: bytes) -> list[bytes]:
-    """Lines that end; what a writer killed while writing left behind was never an entry."""
-    return data.split(b"\n")[:-1]
-
-
-def _parsed(line: bytes) -> Entry | None:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
-
-
-def _drop_torn_line(file: BinaryIO) -> None:
-    size = file.seek(0, os.SEEK_END)
-    if not size:
-        return
-    file.seek(size - 1)
-    if file.read(1) != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-
-
 def _version(path: Path) -> _Version:
     info = path.stat()
     return info.st_size, info.st_mtime_ns
-
-
-def _append(path: Path, data: bytes) -> _Version:
-    """Write behind the last whole line."""
-    new = not path.exists()
-    with path.open("ab+") as file:
-        _drop_torn_line(file)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    if new:
-        sync_folder(path.parent)
-    return _version(path)

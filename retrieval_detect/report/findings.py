@@ -10,9 +10,8 @@ from retrieval_detect.report.json import failure_json
 from retrieval_detect.report.words import name_of, number
 
 if TYPE_CHECKING:
-    from retrieval_detect.review.disagreements import Check, Delivery, Spread
+    from retrieval_detect.review.disagreements import Check
     from retrieval_detect.review.unknown import Candidate, Discovery
-    from retrieval_detect.verdicts import Verdict
 
 NO_PROOF = "Disagreeing is no proof of a wrong label: a photograph of a drawing disagrees too. Look first."
 NO_EVIDENCE = (
@@ -44,29 +43,24 @@ def check_json(check: Check) -> dict[str, Any]:
 
 def check_lines(check: Check) -> list[str]:
     """How many disagree, how many would anyway, and which deliveries stand out."""
-    lines = [_spread(spread) for spread in check.spreads]
-    lines += [_delivery(delivery) for delivery in check.deliveries]
+    lines = []
+    for spread in check.spreads:
+        asked = number(spread.asked, f"{spread.label} reference")
+        anyway = (
+            f"; {spread.as_far:,} score as far to the other side as the least of these, and about "
+            f"{spread.expected:,} would be expected to anyway"
+        )
+        lines.append(
+            f"{spread.disagree:,} of {asked} disagree with their neighbours{anyway * bool(spread.disagree)}"
+        )
+    for found in check.deliveries:
+        lines.append(
+            f"{found.kind} {found.name}, {found.label}: {found.disagree:,} of {found.n:,} disagree, "
+            f"{found.disagree_elsewhere:,} of {found.n_elsewhere:,} elsewhere (p {found.p:.2g})"
+        )
     if check.alone:
         lines.append(f"{number(check.alone, 'reference')} could not be asked: all of a bank is of one group")
     return lines
-
-
-def _spread(spread: Spread) -> str:
-    head = f"{spread.disagree:,} of {number(spread.asked, f'{spread.label} reference')} disagree"
-    if not spread.disagree:
-        return f"{head} with their neighbours"
-    return (
-        f"{head} with their neighbours; {spread.as_far:,} score as far to the other side as the least of "
-        f"these, and about {spread.expected:,} would be expected to anyway"
-    )
-
-
-def _delivery(delivery: Delivery) -> str:
-    return (
-        f"{delivery.kind} {delivery.name}, {delivery.label}: {delivery.disagree:,} of {delivery.n:,} "
-        f"disagree, {delivery.disagree_elsewhere:,} of {delivery.n_elsewhere:,} elsewhere "
-        f"(p {delivery.p:.2g})"
-    )
 
 
 # ---------------------------------------------------------------- discover
@@ -77,41 +71,40 @@ def listing(discovery: Discovery) -> list[dict[str, Any]]:
     gathered = [(v, c.number, rank) for c in discovery.candidates for rank, v in enumerate(c.images, start=1)]
     inside = {id(verdict) for verdict, _, _ in gathered}
     apart = [(verdict, None, None) for verdict in discovery.unknown if id(verdict) not in inside]
-    return [_listed(verdict, cluster, rank) for verdict, cluster, rank in (*gathered, *apart)]
-
-
-def _listed(verdict: Verdict, cluster: int | None, rank: int | None) -> dict[str, Any]:
-    return {
-        "input": verdict.input,
-        "cluster": cluster,
-        "rank": rank,
-        "verdict": verdict.verdict,
-        "score": round(verdict.score, 6),
-        "sha256": verdict.sha256,
-    }
+    return [
+        {
+            "input": verdict.input,
+            "cluster": cluster,
+            "rank": rank,
+            "verdict": verdict.verdict,
+            "score": round(verdict.score, 6),
+            "sha256": verdict.sha256,
+        }
+        for verdict, cluster, rank in (*gathered, *apart)
+    ]
 
 
 def discovery_json(discovery: Discovery) -> dict[str, Any]:
     """All that was found, in plain JSON types."""
+    candidates = [
+        {
+            "cluster": candidate.number,
+            "size": len(candidate.images),
+            "similarity": round(candidate.similarity, 6),
+            "known": [
+                asdict(known) | {"share": round(known.share, 4), "similarity": round(known.similarity, 6)}
+                for known in candidate.known
+            ],
+            "images": [verdict.input for verdict in candidate.images],
+        }
+        for candidate in discovery.candidates
+    ]
     return {
         "counts": dict(discovery.counts),
         "clustered": len(discovery.unknown),
-        "candidates": [_candidate_json(candidate) for candidate in discovery.candidates],
+        "candidates": candidates,
         "failures": [failure_json(failure) for failure in discovery.failures],
         "note": NO_EVIDENCE,
-    }
-
-
-def _candidate_json(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "cluster": candidate.number,
-        "size": len(candidate.images),
-        "similarity": round(candidate.similarity, 6),
-        "known": [
-            asdict(k) | {"share": round(k.share, 4), "similarity": round(k.similarity, 6)}
-            for k in candidate.known
-        ],
-        "images": [verdict.input for verdict in candidate.images],
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
-    from retrieval_detect.types import Float32, UInt8
+    from retrieval_detect.types import UInt8
     from retrieval_detect.verdicts import Regions
 
 _FAKE, _REAL = np.array([[220, 30, 30], [30, 90, 220]], np.float32)
@@ -21,11 +21,23 @@ _STRIPES = 40
 def heat_map(rgb: UInt8, found: Regions) -> Image.Image:
     """Red with stripes where crops are closer to the crops of fakes, blue where to those of photographs.
 
-    ``rgb`` : uint8 (height, width, 3), the upright image that was judged. What no crop covers keeps its
-    colours, the deepest colour is the largest score in size, and the highest crop is framed.
+    ``rgb`` : uint8 (height, width, 3), the upright image that was judged. Each pixel has the mean score of
+    the crops over it; what no crop covers keeps its colours, the deepest colour is the largest score in
+    size, and the highest crop is framed.
     """
-    heat = _heat(found, rgb.shape[0], rgb.shape[1])
-    opacity = (_OPACITY * np.abs(heat) * np.where(heat > 0, _stripes(heat.shape), 1))[:, :, None]
+    size = rgb.shape[:2]
+    total, covered = np.zeros((2, *size), np.float32)
+    for region in found.heat_map:
+        x, y, width, height = region.box
+        total[y : y + height, x : x + width] += region.score
+        covered[y : y + height, x : x + width] += 1
+    heat = total / np.maximum(covered, 1)
+    heat = (heat / max(np.abs(heat).max(), 1e-9)).astype(np.float32)
+    # Slanting stripes that leave half of each pair paler.
+    pair = max(2, 2 * max(size) // _STRIPES)
+    slant = np.arange(size[0])[:, None] + np.arange(size[1])
+    stripes = np.where(slant % pair < pair // 2, 1, 0.6).astype(np.float32)
+    opacity = (_OPACITY * np.abs(heat) * np.where(heat > 0, stripes, 1))[:, :, None]
     colour = np.where(heat[:, :, None] > 0, _FAKE, _REAL)
     image = Image.fromarray(np.rint(rgb * (1 - opacity) + colour * opacity).astype(np.uint8))
     x, y, width, height = found.highest.box
@@ -40,23 +52,3 @@ def heat_map_png(rgb: UInt8, found: Regions) -> bytes:
     file = io.BytesIO()
     heat_map(rgb, found).save(file, "PNG")
     return file.getvalue()
-
-
-def _stripes(shape: tuple[int, ...]) -> Float32:
-    """Slanting stripes that leave half of each pair paler, float32 (height, width)."""
-    height, width = shape
-    pair = max(2, 2 * max(shape) // _STRIPES)
-    slant = np.arange(height)[:, None] + np.arange(width)
-    return np.where(slant % pair < pair // 2, 1, 0.6).astype(np.float32)
-
-
-def _heat(found: Regions, height: int, width: int) -> Float32:
-    """Mean score of the crops over each pixel, float32 (height, width), scaled to -1…1; 0 where none is."""
-    total, covered = np.zeros((2, height, width), np.float32)
-    for region in found.heat_map:
-        x, y, w, h = region.box
-        total[y : y + h, x : x + w] += region.score
-        covered[y : y + h, x : x + w] += 1
-    heat = total / np.maximum(covered, 1)
-    scaled: Float32 = (heat / max(np.abs(heat).max(), 1e-9)).astype(np.float32)
-    return scaled

@@ -3,77 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from retrieval_detect.types import Failure, Provenance
-    from retrieval_detect.verdicts import Regions, Stability, Verdict
+    from retrieval_detect.types import Failure
+    from retrieval_detect.verdicts import Verdict
 
 SCHEMA = 1
+_DIGITS: Mapping[str, int] = {
+    **dict.fromkeys(("score", "similarity", "nearest", "p_values", "p", "p_max", "probability", "change"), 6),
+    **dict.fromkeys(("share", "bank_share_fake", "log10_lr", "elapsed_s"), 4),
+}
+"""After the point, by the name of the field or of what it stands in; what is in neither is kept as it is."""
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """Plain JSON types. Scores: positive = fake; similarities are cosines; times in seconds."""
-    data = asdict(verdict)
+    data = _plain(asdict(verdict))
     del data["by_bank"]
-    return {
-        "schema": SCHEMA,
-        **data,
-        "score": round(verdict.score, 6),
-        "votes": data["votes"] | {"bank_share_fake": round(verdict.votes.bank_share_fake, 4)},
-        "nearest": {label: round(similarity, 6) for label, similarity in verdict.nearest.items()},
-        "attribution": [
-            a | {"share": round(a["share"], 4), "p": _short(a["p"])} for a in data["attribution"]
-        ],
-        "evidence": [_evidence(e) for e in data["evidence"]],
-        "same_image": [_evidence(e) for e in data["same_image"]],
-        "p_values": _rounded(verdict.p_values),
-        "log10_lr": None if verdict.log10_lr is None else round(verdict.log10_lr, 4),
-        "probability": None if verdict.probability is None else round(verdict.probability, 6),
-        "fdr": verdict.fdr,
-        "stability": None if verdict.stability is None else _stability(verdict.stability),
-        "regions": None if verdict.regions is None else _regions(verdict.regions),
-        "influence": None
-        if verdict.influence is None
-        else [asdict(i) | {"score": _short(i.score), "change": _short(i.change)} for i in verdict.influence],
-        "provenance": {} if verdict.provenance is None else _provenance(verdict.provenance),
-        "warnings": list(verdict.warnings),
-        "elapsed_s": round(verdict.elapsed_s, 4),
-    }
+    return {"schema": SCHEMA, **data, "provenance": data["provenance"] or {}}
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
-
-
-def _provenance(found: Provenance) -> dict[str, Any]:
-    claims = [asdict(claim) for claim in found.claims]
-    return asdict(found) | {"claims": claims, "damaged": list(found.damaged)}
-
-
-def _stability(found: Stability) -> dict[str, Any]:
-    views = [asdict(view) | {"score": round(view.score, 6)} for view in found.views]
-    return asdict(found) | {"views": views}
-
-
-def _regions(found: Regions) -> dict[str, Any]:
-    return asdict(found) | {
-        "score": round(found.score, 6),
-        "p_max": _short(found.p_max),
-        "heat_map": [{"box": list(r.box), "score": round(r.score, 6)} for r in found.heat_map],
-    }
-
-
-def _rounded(values: Mapping[str, float] | None) -> dict[str, float] | None:
-    return None if values is None else {name: round(value, 6) for name, value in values.items()}
-
-
-def _evidence(data: dict[str, Any]) -> dict[str, Any]:
-    return data | {"similarity": round(data["similarity"], 6)}
+def _plain(value: Any, digits: int | None = None) -> Any:
+    """Mappings, lists, texts and numbers alone, each number with its digits."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner, _DIGITS.get(name, digits)) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, digits) for inner in value]
+    return round(value, digits) if digits is not None and isinstance(value, float) else value
 
 
 def failure_json(failure: Failure) -> dict[str, Any]:

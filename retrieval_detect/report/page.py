@@ -72,25 +72,19 @@ def _page(title: str, about: Mapping[str, Any], body: str) -> str:
 
 
 def _body(result: Result) -> str:
-    parts = [
-        "".join(map(figure, charts(result))),
-        f'<div class="scroll" role="region" aria-label="{escape(result.title)}" tabindex="0">'
-        f"{_table(result)}</div>",
-        *(f"<p>{escape(line)}</p>" for line in result.lines),
-    ]
-    return "".join(parts)
-
-
-def _table(result: Result) -> str:
+    title = escape(result.title)
+    figures = "".join(map(figure, charts(result)))
     names = "".join(f'<th scope="col">{escape(heading(column))}</th>' for column in result.columns)
-    rows = "".join(f"<tr>{_row(result.columns, row)}</tr>" for row in result.rows)
-    caption = f"<caption>{escape(result.title)}</caption>"
-    return f"<table>{caption}<thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _row(columns: Sequence[str], row: Mapping[str, Any]) -> str:
-    first, *others = (escape(cell(row.get(column))) for column in columns)
-    return f'<th scope="row">{first}</th>' + "".join(f"<td>{text}</td>" for text in others)
+    rows = []
+    for row in result.rows:
+        first, *others = (escape(cell(row.get(column))) for column in result.columns)
+        cells = "".join(f"<td>{text}</td>" for text in others)
+        rows.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
+    head = f"<caption>{title}</caption><thead><tr>{names}</tr></thead>"
+    table = f"<table>{head}<tbody>{''.join(rows)}</tbody></table>"
+    lines = "".join(f"<p>{escape(line)}</p>" for line in result.lines)
+    scroll = f'<div class="scroll" role="region" aria-label="{title}" tabindex="0">{table}</div>'
+    return f"{figures}{scroll}{lines}"
 
 
 # ---------------------------------------------------------------- which curves
@@ -198,37 +192,29 @@ def _drawing(drawn: Chart, attributes: str = "") -> str:
     def path(points: Sequence[tuple[float, float]]) -> str:
         return " ".join(f"{x},{y}" for x, y in (place(*point) for point in points))
 
-    parts = [_axis(place(low, y), place(high, y), f"{y:g}") for y in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    parts = []
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        (left, y), (right, _) = place(low, share), place(high, share)
+        parts.append(f'<line x1="{left}" y1="{y}" x2="{right}" y2="{y}" stroke="#8886"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{share:g}</text>')
     marks: dict[float, object] = dict(enumerate(ticks)) if ticks else {low: f"{low:g}", high: f"{high:g}"}
     parts += [_text(place(x, 0.0), str(mark), below=15) for x, mark in marks.items() if low <= x <= high]
     parts.append(_text((_WIDTH / 2, place(low, 0.0)[1]), x_name, below=32))
     for i, (name, points) in enumerate(series.items()):
+        colour, dashes = _STROKES[i % len(_STROKES)]
+        stroke = f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes or "none"}"'
         if ends := bands.get(name):
             around = [*((x, above) for x, _, above in ends), *((x, below) for x, below, _ in reversed(ends))]
-            filled = f'fill="{_STROKES[i % len(_STROKES)][0]}" fill-opacity=".12" stroke="none"'
+            filled = f'fill="{colour}" fill-opacity=".12" stroke="none"'
             parts.append(f'<polygon points="{path(around)}" {filled}/>')
-        parts.append(f'<polyline points="{path(points)}" fill="none" {_stroke(i)}/>')
-        parts.append(_legend(i, name))
+        parts.append(f'<polyline points="{path(points)}" fill="none" {stroke}/>')
+        y = 10 + _LEGEND * i
+        parts.append(f'<line x1="{_MARGIN}" y1="{y - 4}" x2="{_MARGIN + 30}" y2="{y - 4}" {stroke}/>')
+        parts.append(f'<text x="{_MARGIN + 36}" y="{y}">{escape(name)}</text>')
     height = top + _HEIGHT - 2 * _MARGIN + 50
     box = f'viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" font-family="sans-serif"'
     label = f'role="img" aria-label="{escape(title)}"'
     return f'<svg {attributes} {box} {label} fill="currentColor" font-size="11">{"".join(parts)}</svg>'
-
-
-def _stroke(i: int) -> str:
-    colour, dashes = _STROKES[i % len(_STROKES)]
-    return f'stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes or "none"}"'
-
-
-def _legend(i: int, name: str) -> str:
-    y = 10 + _LEGEND * i
-    line = f'<line x1="{_MARGIN}" y1="{y - 4}" x2="{_MARGIN + 30}" y2="{y - 4}" {_stroke(i)}/>'
-    return line + f'<text x="{_MARGIN + 36}" y="{y}">{escape(name)}</text>'
-
-
-def _axis(start: tuple[float, float], end: tuple[float, float], mark: str) -> str:
-    line = f'<line x1="{start[0]}" y1="{start[1]}" x2="{end[0]}" y2="{end[1]}" stroke="#8886"/>'
-    return line + f'<text x="{start[0] - 6}" y="{start[1] + 4}" text-anchor="end">{mark}</text>'
 
 
 def _text(place: tuple[float, float], text: str, *, below: int) -> str:

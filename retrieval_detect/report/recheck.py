@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SCORE_TOLERANCE = 1e-3
 """How far a score may move between engines and versions before it is mentioned."""
-_MOVES = ("score", "log10_lr", "probability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,45 +81,31 @@ def recheck(
         return Detector(kept_snapshot(folder, generation), weights=weights, offline=offline)
 
     for entry in entries:
-        finding = Finding(entry["number"], entry["verdict"]["input"], entry["verdict"]["verdict"])
-        finding = _with_report(finding, entry)
+        intact, notes = _report(entry.get("report"))
+        then = entry["verdict"]
+        finding = Finding(entry["number"], then["input"], then["verdict"], report_intact=intact, notes=notes)
         try:
-            yield _asked_again(finding, entry, _image(entry, moved), detector, index)
+            yield _asked_again(finding, entry, _image(entry["image"], moved), detector, index)
         except (RdError, OSError) as error:
             message = error.message if isinstance(error, RdError) else str(error)
-            yield replace(finding, notes=(*finding.notes, message))
+            yield replace(finding, notes=(*notes, message))
 
 
-def _asked_again(
-    finding: Finding, entry: Entry, data: bytes, detector: Callable[[Path, int], Detector], named: Path | None
-) -> Finding:
-    index, then = entry["index"], entry["verdict"]
-    folder, generation = named or Path(index["path"]), index["generation"]
-    if not is_index(folder):
-        raise RdError(f"there is no index at {folder} (--index NAME|PATH names it elsewhere)")
-    manifest = manifest_path(folder, generation)
-    ours = manifest.exists() and sha256_file(manifest) == index["manifest_sha256"]
-    if named and not ours:
-        raise RdError(f"{folder} is not the index that judged: its generation {generation} is another")
-    again = detector(folder, generation).query(data, **_question(entry))
-    notes = [*finding.notes, *_differences(then, verdict_json(again))]
-    if not ours:
-        notes.append(f"generation {generation} of {folder} is not the one that judged")
-    stands = ours and again.verdict == then["verdict"]
-    return replace(finding, stands=stands, notes=tuple(notes), again=again)
+def _report(report: Mapping[str, str] | None) -> tuple[bool | None, tuple[str, ...]]:
+    """Whether the report is what was written, and what is to be said of it."""
+    if not report:
+        return None, ()
+    path = Path(report["path"])
+    if not path.exists():
+        return None, (f"report {path} is not there any more",)
+    if sha256_file(path) != report["sha256"]:
+        return False, (f"report {path} is not what was written",)
+    return True, ()
 
 
-def _question(entry: Entry) -> dict[str, Any]:
-    if entry["asked"].get("fdr"):
-        raise RdError("it was judged as one of a batch (--fpr fdr=SHARE), and cannot be asked alone")
-    known = {field.name for field in fields(Question)}
-    return {name: value for name, value in entry["asked"].items() if name in known}
-
-
-def _image(entry: Entry, moved: Mapping[str, Path]) -> bytes:
-    wanted = entry["image"]["sha256"]
-    path = moved.get(wanted, entry["image"]["path"])
-    (item,) = stored_items([(str(path), bytes.fromhex(wanted))])
+def _image(image: Mapping[str, str], moved: Mapping[str, Path]) -> bytes:
+    path = moved.get(image["sha256"], image["path"])
+    (item,) = stored_items([(str(path), bytes.fromhex(image["sha256"]))])
     try:
         return item.read()
     except ImageError as error:
@@ -129,32 +114,39 @@ def _image(entry: Entry, moved: Mapping[str, Path]) -> bytes:
         raise RdError(f"{path} is not there any more (--image FILE names it elsewhere)") from None
 
 
+def _asked_again(
+    finding: Finding, entry: Entry, data: bytes, detector: Callable[[Path, int], Detector], named: Path | None
+) -> Finding:
+    index, then, asked = entry["index"], entry["verdict"], entry["asked"]
+    folder, generation = named or Path(index["path"]), index["generation"]
+    if not is_index(folder):
+        raise RdError(f"there is no index at {folder} (--index NAME|PATH names it elsewhere)")
+    manifest = manifest_path(folder, generation)
+    ours = manifest.exists() and sha256_file(manifest) == index["manifest_sha256"]
+    if named and not ours:
+        raise RdError(f"{folder} is not the index that judged: its generation {generation} is another")
+    if asked.get("fdr"):
+        raise RdError("it was judged as one of a batch (--fpr fdr=SHARE), and cannot be asked alone")
+    known = {field.name for field in fields(Question)}
+    question = {name: value for name, value in asked.items() if name in known}
+    again = detector(folder, generation).query(data, **question)
+    notes = [*finding.notes, *_differences(then, verdict_json(again))]
+    if not ours:
+        notes.append(f"generation {generation} of {folder} is not the one that judged")
+    stands = ours and again.verdict == then["verdict"]
+    return replace(finding, stands=stands, notes=tuple(notes), again=again)
+
+
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    if then["verdict"] != now["verdict"]:
-        yield f"verdict {then['verdict']} then, {now['verdict']} now"
-    for name in _MOVES:
+    def moved(name: str) -> bool:
         before, after = then[name], now[name]
-        if (before is None) != (after is None) or (
-            before is not None and abs(before - after) > SCORE_TOLERANCE
-        ):
-            yield f"{name} {before} then, {after} now"
-    if then["engine"] != now["engine"]:
-        yield f"engine {then['engine']} then, {now['engine']} now"
-    if _row_ids(then) != _row_ids(now):
+        if name in ("verdict", "engine") or before is None or after is None:
+            return bool(before != after)
+        return bool(abs(before - after) > SCORE_TOLERANCE)
+
+    for name in ("verdict", "score", "log10_lr", "probability", "engine"):
+        if moved(name):
+            yield f"{name} {then[name]} then, {now[name]} now"
+    before, after = ([reference["row_id"] for reference in verdict["evidence"]] for verdict in (then, now))
+    if before != after:
         yield "other references are nearest now"
-
-
-def _row_ids(verdict: Mapping[str, Any]) -> list[int]:
-    return [reference["row_id"] for reference in verdict["evidence"]]
-
-
-def _with_report(finding: Finding, entry: Entry) -> Finding:
-    report = entry.get("report")
-    if not report:
-        return finding
-    path = Path(report["path"])
-    if not path.exists():
-        return replace(finding, notes=(f"report {path} is not there any more",))
-    if sha256_file(path) != report["sha256"]:
-        return replace(finding, report_intact=False, notes=(f"report {path} is not what was written",))
-    return replace(finding, report_intact=True)
