@@ -1,7 +1,8 @@
 """Images of a set as vectors and as pixel statistics: computed once, kept on disk, by content.
 
 Vectors lie in the exchange format (``rd embed`` writes it too), a folder for each encoder, set of layers and
-chain of changes; a run that is interrupted loses at most one file of ``_AT_ONCE`` images.
+chain of changes; a layer is found in every set that holds it. An interrupted run loses at most one file
+of ``_AT_ONCE`` images.
 """
 
 from __future__ import annotations
@@ -67,15 +68,25 @@ def content_ids(items: Sequence[ImageItem], *, progress: Progress = quiet) -> li
 
 
 class Cache:
-    """What is known of images, by content id. ``encoder`` is asked for only if something is missing."""
+    """What is known of images, by content id. ``encoder`` is asked for only if something is missing.
+
+    ``layers`` : those that are given. ``kept`` : those that are embedded and kept, the same if empty.
+    """
 
     def __init__(
-        self, folder: Path, spec: EncoderSpec, encoder: Callable[[], Encoder], layers: Sequence[str]
+        self,
+        folder: Path,
+        spec: EncoderSpec,
+        encoder: Callable[[], Encoder],
+        layers: Sequence[str],
+        *,
+        kept: Sequence[str] = (),
     ) -> None:
         self._folder = folder
         self._spec = spec
         self._encoder = encoder
         self._layers = tuple(layers)
+        self._kept = tuple(kept) or self._layers
 
     # ------------------------------------------------------------ vectors
 
@@ -86,17 +97,17 @@ class Cache:
 
         ``items`` : content id → where the image is, each once.
         """
-        folder = self._place(chain)
-        known = self._stored(folder, set(items))
+        known = self._stored(chain, set(items))
         progress(len(known))
         missing = [identity for identity in items if identity not in known]
         failures: list[Failure] = []
         if missing:
+            folder = self._of_encoder / sha256_bytes("\0".join(self._kept).encode())[:8] / _named(chain)
             folder.mkdir(parents=True, exist_ok=True)
             results = embed_views(
                 (items[identity] for identity in missing),
                 self._encoder(),
-                layers=self._layers,
+                layers=self._kept,
                 views=lambda identity, _w, _h: ["+".join(with_numbers(chain, identity)) or ORIGINAL_VIEW],
             )
             for batch in _batches(chained.from_iterable(results)):
@@ -106,9 +117,9 @@ class Cache:
                 progress(len(batch))
         return {identity: row for identity, row in known.items() if identity in items}, failures
 
-    def _place(self, chain: Chain) -> Path:
-        layers = sha256_bytes("\0".join(self._layers).encode())[:8]
-        return self._folder / self._spec.fingerprint[:16] / layers / ("+".join(chain) or "original")
+    @property
+    def _of_encoder(self) -> Path:
+        return self._folder / self._spec.fingerprint[:16]
 
     def _keep(self, folder: Path, good: Sequence[Embedded]) -> dict[bytes, Row]:
         """Write, and read back: so that a second run sees the very numbers of the first."""
@@ -116,17 +127,20 @@ class Cache:
             return {}
         name = sha256_bytes(b"".join(row.content_id for row in good))[:16]
         path = folder / f"{name}.parquet"
-        write_embeddings(path, good, spec=self._spec, layers=self._layers)
+        write_embeddings(path, good, spec=self._spec, layers=self._kept)
         return dict(self._read(path))
 
-    def _stored(self, folder: Path, wanted: set[bytes]) -> dict[bytes, Row]:
+    def _stored(self, chain: Chain, wanted: set[bytes]) -> dict[bytes, Row]:
         found: dict[bytes, Row] = {}
-        for path in sorted(folder.glob("*.parquet")):
-            found |= {identity: row for identity, row in self._read(path) if identity in wanted}
+        for path in sorted(self._of_encoder.glob(f"*/{_named(chain)}/*.parquet")):
+            if not wanted <= found.keys():
+                found |= {identity: row for identity, row in self._read(path) if identity in wanted}
         return found
 
     def _read(self, path: Path) -> Iterator[tuple[bytes, Row]]:
         file = EmbeddingsFile(path)
+        if not set(self._layers) <= file.layers:
+            return
         file.require(self._spec, self._layers)
         for rows in file.rows(range(len(file.row_groups)), self._layers, at_once=4096):
             sizes = zip(rows.phash.tolist(), rows.width.tolist(), rows.height.tolist(), strict=True)
@@ -141,7 +155,7 @@ class Cache:
         self, items: Mapping[bytes, ImageItem], chain: Chain = (), *, progress: Progress = quiet
     ) -> dict[bytes, Float32]:
         """``pixels.statistics`` of the images that can be read, by content id: float32 (18,) each."""
-        folder = self._folder / "pixels" / ("+".join(chain) or "original")
+        folder = self._folder / "pixels" / _named(chain)
         known: dict[bytes, Float32] = {}
         for path in sorted(folder.glob("*.npz")):
             known |= {i: x for i, x in _read_statistics(path) if i in items}
@@ -156,6 +170,10 @@ class Cache:
                 known |= found
                 progress(len(batch))
         return known
+
+
+def _named(chain: Chain) -> str:
+    return "+".join(chain) or "original"
 
 
 def _batches(values: Iterator[T]) -> Iterator[list[T]]:

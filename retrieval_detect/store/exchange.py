@@ -122,6 +122,12 @@ class EmbeddingsFile:
                 f"{path} does not say which encoder its vectors are of", hint="Write it with: rd embed"
             ) from error
 
+    @property
+    def layers(self) -> frozenset[str]:
+        """Layers whose vectors it holds."""
+        names = self._schema.names
+        return frozenset(name for name in names if norm_column(name) in names)
+
     def require(self, spec: EncoderSpec, layers: Sequence[str]) -> None:
         """Raise what is wrong unless it holds vectors of ``layers`` by this encoder.
 

@@ -385,6 +385,12 @@ def test_repeated_images_are_embedded_once_and_kept(tmp_path, monkeypatch):
     changed, _ = cache.rows(items, ("jpeg-30",))
     assert sum(calls) == 10
     assert any(not np.allclose(changed[i].vectors["proj"], rows[i].vectors["proj"]) for i in rows)
+    both = tuple(TinyEncoder().spec.layers)
+    kept, _ = Cache(tmp_path / "all", TinyEncoder().spec, TinyEncoder, ("proj",), kept=both).rows(items)
+    assert sum(calls) == 15 and set(kept[found[0]].vectors) == {"proj"}
+    for layers in (both, ("proj",), both[-1:]):  # found in the set that holds them all
+        read, _ = Cache(tmp_path / "all", TinyEncoder().spec, TinyEncoder, layers).rows(items)
+        assert sum(calls) == 15 and set(read[found[0]].vectors) == set(layers)
     once = cache.statistics(items)
     assert len(once) == 5 and np.array_equal(once[found[0]], cache.statistics(items)[found[0]])
 
