@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench._nested import nearest
 from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.layers import LayersHead
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.heads.svm import SvmHead
 from retrieval_detect.projections.registry import KINDS, fit_projection
-from retrieval_detect.scoring.neighbours import NearestImages
-from retrieval_detect.scoring.vote import vote
-from retrieval_detect.scoring.weights import reference_weights
+from retrieval_detect.scoring.vote import DEFAULT_K, vote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,34 +66,49 @@ class HeadEntry:
 Entry = VoteEntry | HeadEntry
 
 
-def entries() -> list[Entry]:
-    """Everything in the table."""
-    return [*_BARE, *_votes(), *_heads()]
+def entries(blocks: Sequence[str]) -> list[Entry]:
+    """Everything in the table, for an encoder whose network has these blocks beside ``proj``."""
+    return [*_BARE, *_votes(*_read(blocks)), *_heads(blocks)]
 
 
+def layers_of(blocks: Sequence[str]) -> tuple[str, ...]:
+    """The layers that these read."""
+    return (*dict.fromkeys([*_read(blocks), *_late(blocks)]), "proj")
+
+
+def _read(blocks: Sequence[str]) -> tuple[str, str]:
+    """A block three quarters up, and the last."""
+    return blocks[round(0.75 * len(blocks)) - 1], blocks[-1]
+
+
+def _late(blocks: Sequence[str]) -> Sequence[str]:
+    """The last two fifths and what lies before them, as ``layers`` reads them."""
+    return blocks[round(0.6 * len(blocks)) - 1 :]
+
+
+_ONE = ("proj",)
 _BARE: tuple[Entry, ...] = (
-    VoteEntry("k-NN, last layer, k=5", ("proj",), "identity", "mean", 5, eligible=False),
-    VoteEntry("majority, last layer, k=9", ("proj",), "identity", "majority", 9, eligible=False),
-    VoteEntry("density, last layer, T=0.1", ("proj",), "identity", temperature=0.1, eligible=False),
+    VoteEntry("k-NN, last layer, k=5", _ONE, "identity", "mean", 5, eligible=False),
+    VoteEntry("majority, last layer, k=9", _ONE, "identity", "majority", 9, eligible=False),
+    VoteEntry("density, last layer, T=0.1", _ONE, "identity", temperature=0.1, eligible=False),
 )
-_ONE, _TWO = ("proj",), ("block05", "proj")
-_THREE = ("block04", *_TWO)
 _GRID = {"0.2": (0.1, 0.2), "0.5": (0.05, 0.1, 0.2), "0.8": (0.1, 0.2)}
 
 
-def _votes() -> Iterator[Entry]:
-    for layers in (_ONE, ("block05",), _TWO, _THREE):
+def _votes(earlier: str, last: str) -> Iterator[Entry]:
+    two, three = (last, "proj"), (earlier, last, "proj")
+    for layers in (_ONE, (last,), two, three):
         for g, temperatures in _GRID.items():
             yield from (_density("whiten", layers, t, shrinkage=g) for t in temperatures)
-    for layers in (_ONE, _TWO):
+    for layers in (_ONE, two):
         yield _density("whiten", layers, 0.1, k=ALL_ROWS, shrinkage="0.5")
         yield _density("whiten", layers, None, shrinkage="0.5")
         yield from (_density("nullspace", layers, t) for t in (0.1, 0.2))
         yield _density("nullspace", layers, 0.1, directions=32)
         yield _density("nullspace", layers, 0.1, directions=32, trusted=5)
         yield from (_density("lda", layers, t) for t in (0.1, 0.2))
-    yield from (_density("identity", layers, t) for layers in (_ONE, ("block05",)) for t in (0.05, 0.2))
-    yield from (_density("concat", layers, t) for layers in (_TWO, _THREE) for t in (0.05, 0.1))
+    yield from (_density("identity", layers, t) for layers in (_ONE, (last,)) for t in (0.05, 0.2))
+    yield from (_density("concat", layers, t) for layers in (two, three) for t in (0.05, 0.1))
     yield _density("nca", _ONE, 0.1)
     yield from (_density("mask", _ONE, t) for t in (0.1, 0.2))
 
@@ -113,7 +127,7 @@ def _density(
     return VoteEntry(name, layers, kind, k=k, temperature=temperature, options=options)
 
 
-def _heads() -> Iterator[Entry]:
+def _heads(blocks: Sequence[str]) -> Iterator[Entry]:
     yield HeadEntry("logistic regression (linear)", LinearHead)
     yield HeadEntry(
         "logistic regression, standardised, unbalanced", lambda: LinearHead(balanced=False), eligible=False
@@ -123,7 +137,7 @@ def _heads() -> Iterator[Entry]:
     yield HeadEntry("prototype, gaussian", PrototypeHead)
     yield HeadEntry("prototype, gaussian, shrinkage=0.5", lambda: PrototypeHead(shrinkage=0.5))
     yield HeadEntry("prototype, vMF", lambda: PrototypeHead(family="vmf"))
-    rine = {"layers_read": "block03,block04,block05,proj", "epochs": 5, "width": 256}
+    rine = {"layers_read": ",".join([*_late(blocks), "proj"]), "epochs": 5, "width": 256}
     yield HeadEntry("layers (RINE)", lambda: LayersHead(**rine), inner=False)
 
 
@@ -147,13 +161,13 @@ class Contest:
             return self._head(entry, references, asked)
         z = self._projected(entry, references)
         fake = self._world.rows.fake
-        sides = [self._side(entry, z, references & (fake == label), asked) for label in (True, False)]
-        k = self._k(entry, sides)
+        wanted = entry.k or DEFAULT_K["density"]
+        sides = [
+            nearest(self._world, z, references & (fake == label), asked, wanted=wanted)
+            for label in (True, False)
+        ]
+        k = max(side.n_bank for side in sides) if entry.k == ALL_ROWS else entry.k
         return vote(*sides, method=entry.method, k=k, temperature=entry.temperature).scores
-
-    @staticmethod
-    def _k(entry: VoteEntry, sides: Sequence[NearestImages]) -> int | None:
-        return max(side.n_bank for side in sides) if entry.k == ALL_ROWS else entry.k
 
     def _projected(self, entry: VoteEntry, references: Mask) -> Float32:
         rows, fitting = self._world.rows, KINDS[entry.kind](**entry.options)
@@ -172,24 +186,6 @@ class Contest:
             return fit_projection(entry.kind, self._world.rows.take(chosen), **how)
         except UsageError:  # lda, of a generator with one image: an index keeps what it has
             return fit_projection(entry.kind, self._world.rows.take(self._fold.known), **how)
-
-    def _side(self, entry: VoteEntry, z: Float32, bank: Mask, asked: Mask) -> NearestImages:
-        rows = self._world.rows.take(bank)
-        similarities = z[asked] @ z[bank].T
-        weights = reference_weights(rows.names, rows.row_ids, groups=rows.groups)
-        wanted = min(len(rows), entry.k or 200)
-        near = np.argpartition(-similarities, wanted - 1, axis=1)[:, :wanted]
-        found = np.take_along_axis(similarities, near, 1)
-        order = np.lexsort((rows.row_ids[near], -found), axis=-1)
-        near = np.take_along_axis(near, order, 1)
-        return NearestImages(
-            np.take_along_axis(found, order, 1).astype(np.float64),
-            weights[near],
-            np.zeros_like(near),
-            rows.row_ids[near],
-            np.full(len(near), wanted),
-            len(rows),
-        )
 
     def _head(self, entry: HeadEntry, references: Mask, asked: Mask) -> Scores:
         rows = self._world.rows

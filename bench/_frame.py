@@ -13,6 +13,7 @@ from typing import Any
 
 from bench import _numbers
 from bench._machine import ROOT, machine, versions
+from retrieval_detect.encoders.registry import OFFLINE_ENCODER
 
 RESULTS = ROOT / "bench" / "results"
 
@@ -58,21 +59,33 @@ def carry_out(
 ) -> None:
     """Measure, write the JSON, print the tables; or show those of an earlier result (``--render``).
 
-    What was only tried (``--quick``) is written where ``--out`` says, or not at all. ``indent`` : of the
-    JSON; ``None`` : long lists, a record a line.
+    What was only tried (``--quick``, ``--images``) is written where ``--out`` says, or not at all.
+    ``indent`` : of the JSON; ``None`` : long lists, a record a line.
     """
     if options.render:
         show(options.render, options.command, tables)
         return
     result = measure()
     out = options.out
-    if out is None and not getattr(options, "quick", False):
+    if out is None and not tried(options):
         out = RESULTS / f"{name}-{result['date'][:10]}.json"
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(_text(result, indent) + "\n", encoding="utf-8")
         say(f"written: {out}")
     print(tables(result))
+
+
+def tried(options: argparse.Namespace) -> bool:
+    """Whether a run only tries the code: on a few images, or a little of each part."""
+    return any(getattr(options, name, None) for name in ("quick", "images"))
+
+
+def command_of(module: str, options: argparse.Namespace) -> str:
+    """The command of a run as a result names it."""
+    named = "".join(f" --encoder {name}" for name in options.encoders or ())
+    few = f" --images {options.images}" if options.images else ""
+    return f"python -m bench.{module}{named}{few}"
 
 
 def show(result: Path, command: str, tables: Callable[[dict[str, Any]], str]) -> None:
@@ -93,6 +106,29 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str
     """A head and its rows as Markdown."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+def by_encoder(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What was found with each encoder; the older results are of one."""
+    return list(result.get("encoders", [result]))
+
+
+def told(found: Sequence[Mapping[str, Any]]) -> str:
+    """Encoders as the head of a table names them."""
+    names = [one["encoder"] for one in found]
+    plain = [f"`{name}`, no CLIP" if name == OFFLINE_ENCODER else f"`{name}`" for name in names]
+    return f"Encoder {plain[0]}" if len(plain) == 1 else f"Encoders {'; '.join(plain)}"
+
+
+def beside(
+    found: Sequence[Mapping[str, Any]], rows_of: Callable[[Mapping[str, Any]], Iterable[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The rows of all encoders as one table, which names them where there are several."""
+    return [
+        ({"encoder": f"`{one['encoder']}`"} if len(found) > 1 else {}) | row
+        for one in found
+        for row in rows_of(one)
+    ]
 
 
 def origin(result: Mapping[str, Any]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench._frame import markdown_table
 from bench._timing import rounds_of
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.store import Store
@@ -40,6 +41,29 @@ def growth(work: Path, *, sizes: Sequence[int], rounds: int, say: Callable[[str]
         "vectors_of_one_addition_bytes": ADDED * _D * 2,
         "by_references_before": {str(size): i.cost() for size, i in zip(sizes, indexes, strict=True)},
     }
+
+
+def growth_table(growth: Mapping[str, Any]) -> Iterator[str]:
+    """What an addition took, by size of the index, as Markdown."""
+    yield (
+        f"{growth['added_at_once']} made-up references of {growth['dimensions']} dimensions at a time, from "
+        "vectors in memory to the committed generation. Their vectors alone are "
+        f"{growth['vectors_of_one_addition_bytes'] / 1024:.0f} KiB, written twice: staged, then committed.\n"
+    )
+    rows = []
+    for size, cost in growth["by_references_before"].items():
+        time = _spread(cost["stage_and_commit_s"], "median", 1e3, "ms")
+        written = cost["written_bytes"]
+        volume = _spread(written, "mean", 1 / 1024, "KiB") if written else "not counted here"
+        rows.append([f"{int(size):,}", time, volume, str(cost["shards_afterwards"])])
+    yield markdown_table(
+        ["references before", "time, median", "bytes written, mean", "shards afterwards"], rows
+    )
+
+
+def _spread(rounds: Mapping[str, float], middle: str, scale: float, unit: str) -> str:
+    value, low, high = (rounds[name] * scale for name in (middle, "min", "max"))
+    return f"{value:.0f} {unit} ({low:.0f} to {high:.0f})"
 
 
 class _Growing:

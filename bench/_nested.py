@@ -7,18 +7,26 @@ with the families and sources that are left, and choices are made by those inner
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval_detect.scoring.neighbours import NearestImages
+from retrieval_detect.scoring.weights import reference_weights
+from retrieval_detect.store.training import load_training_set
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bench._data import Embeddings
+    from retrieval_detect.types import Float32, Split
     from retrieval_detect.vectors import Rows
 
     Mask = NDArray[np.bool_]
 
+SPLITS: tuple[Split, Split] = ("bank", "calib")
 OUTER_N, INNER_N = (0, 5, 20, 50), (0, 5, 20)
 SEEDS = (0, 1, 2)
 FAMILIES = {"sd1_diffusiondb": "latent diffusion", "latent_diffusion": "latent diffusion"}
@@ -41,6 +49,17 @@ class World:
     def __post_init__(self) -> None:
         if len({len(self.rows), len(self.place), len(self.calib)}) != 1:
             raise ValueError("one place and one split an image")
+
+    @classmethod
+    def of(cls, found: Embeddings, work: Path) -> World:
+        """All images, with groups and splits as an index of them has them."""
+        snapshot = found.index(work / "all", found.samples).snapshot()
+        bank, aside = (load_training_set(snapshot, found.layers, split=split) for split in SPLITS)
+        rows = bank.followed_by(aside)
+        places = {str(sample.path): sample.place for sample in found.samples}
+        stored = snapshot.take(rows.row_ids.tolist(), ["uri"])
+        place = np.array([places[row["uri"]] for row in stored])
+        return cls(rows, place, np.arange(len(rows)) >= len(bank))
 
     @property
     def families(self) -> NDArray[np.str_]:
@@ -124,15 +143,24 @@ def _fold(world: World, inside: Mask, held: tuple[str, str, int], *, asked: int)
     )
 
 
-def merged(bank: Rows, calib: Rows) -> tuple[Rows, Mask]:
-    """Both splits as one set of rows, and which of them are set aside."""
-    both = replace(
-        bank,
-        vectors={k: np.concatenate([bank.vectors[k], calib.vectors[k]]) for k in bank.vectors},
-        norms={k: np.concatenate([bank.norms[k], calib.norms[k]]) for k in bank.norms},
-        **{
-            name: np.concatenate([getattr(bank, name), getattr(calib, name)])
-            for name in ("fake", "names", "groups", "row_ids", "batches", "categories")
-        },
+def nearest(world: World, z: Float32, bank: Mask, asked: Mask, *, wanted: int | None = None) -> NearestImages:
+    """The ``wanted`` rows of a bank (all of them if not given) in the order of each query.
+
+    ``z`` : float32 (n, d), unit norm, the whole world as banks would hold it. Equal ones go by row id.
+    """
+    rows = world.rows.take(bank)
+    weights = reference_weights(rows.names, rows.row_ids, groups=rows.groups)
+    similarities = z[asked] @ z[bank].T
+    wanted = min(len(rows), wanted or len(rows))
+    near = np.argpartition(-similarities, wanted - 1, axis=1)[:, :wanted]
+    found = np.take_along_axis(similarities, near, 1)
+    order = np.lexsort((rows.row_ids[near], -found), axis=-1)
+    near = np.take_along_axis(near, order, 1)
+    return NearestImages(
+        np.take_along_axis(found, order, 1).astype(np.float64),
+        weights[near],
+        np.zeros_like(near),
+        rows.row_ids[near],
+        np.full(len(near), wanted),
+        len(rows),
     )
-    return both, np.arange(len(both)) >= len(bank)

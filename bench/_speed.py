@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench._bare import CPU_BATCH, GPU_BATCH, Bare
-from bench._data import Sample, lay_out
-from bench._index import teach
+from bench._data import Embeddings, Sample, lay_out, teach
 from bench._timing import rounds_of, took
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders import pipeline
@@ -36,18 +35,16 @@ _WARM_QUERIES = 100
 _RD = ("-m", "retrieval_detect")
 
 
-def speed(
-    samples: Sequence[Sample], encoder: Encoder, work: Path, *, say: Callable[[str], None]
-) -> dict[str, Any]:
+def speed(given: Embeddings, work: Path, *, say: Callable[[str], None]) -> dict[str, Any]:
     """All figures, from one index of four fifths of the images."""
-    references = [sample for sample in samples if not sample.held]
-    queries = [sample for sample in samples if sample.held]
-    bare = Bare()
+    references = [sample for sample in given.samples if not sample.held]
+    queries = [sample for sample in given.samples if sample.held]
+    bare = Bare(given.encoder.spec.name)
     _same_network(bare, queries[:8])
     say("build against the bare loop, in this process")
-    rates = _rates(references, encoder, bare, work)
+    rates = _rates(references, given.encoder, bare, work)
     say("build as a command")
-    commands = _Commands(references, work)
+    commands = _Commands(references, given.encoder.spec.name, work)
     built = commands.build()
     say("building again with nothing new, adding, asking")
     return {
@@ -56,7 +53,7 @@ def speed(
         "index": commands.size(),
         "nothing_new": _in_turns({"build_index_again_s": commands.building}),
         "adding": commands.adding(_lesson(queries)),
-        "query": commands.asking(queries[0]) | _warm(commands.folder, queries, encoder, bare),
+        "query": commands.asking(queries[0]) | _warm(commands.folder, queries, given.encoder, bare),
         "start": _starting(),
     }
 
@@ -131,18 +128,19 @@ def _warm(folder: Path, queries: Sequence[Sample], encoder: Encoder, bare: Bare)
 class _Commands:
     """The commands on one index, timed whole: Python's start, imports, weights and all."""
 
-    def __init__(self, references: Sequence[Sample], work: Path) -> None:
+    def __init__(self, references: Sequence[Sample], encoder: str, work: Path) -> None:
         self._work = work
+        self._bare = ("-m", "bench._bare", "--encoder", encoder)
         self._references = references
         self._images = lay_out(references, work / "references")
         self.folder = work / "index"
         self.building = (
-            *(*_RD, "build-index", "--index", str(self.folder), "--encoder", "efficientnet-lite0"),
+            *(*_RD, "build-index", "--index", str(self.folder), "--encoder", encoder),
             *("--real", str(self._images / "real"), "--fake", str(self._images / "fake")),
         )
 
     def build(self) -> dict[str, Any]:
-        bare = took("-m", "bench._bare", str(self._images))
+        bare = took(*self._bare, str(self._images))
         built = took(*self.building)
         return {
             "images": len(self._references),
@@ -171,7 +169,7 @@ class _Commands:
         for turn in range(_FAST_ROUNDS):
             index = _copied(self.folder, self._work / f"taught-{turn}")
             add = ("bank", "add", str(images), "--label", "fake", "--generator", "new", "--index", str(index))
-            bare.append(took("-m", "bench._bare", str(images)).elapsed_s)
+            bare.append(took(*self._bare, str(images)).elapsed_s)
             whole.append(took(*_RD, *add).elapsed_s)
             shutil.rmtree(index)
             index = _copied(self.folder, self._work / f"committed-{turn}")
@@ -188,7 +186,7 @@ class _Commands:
         return _in_turns(
             {
                 "cold_query_s": (*_RD, "query", str(query.path), "--index", str(self.folder)),
-                "cold_bare_script_s": ("-m", "bench._bare", str(query.path)),
+                "cold_bare_script_s": (*self._bare, str(query.path)),
             }
         )
 
@@ -224,3 +222,67 @@ def _after_embedding(index: Path, lesson: Sequence[Sample]) -> float:
     teach(Store(index), lesson)
     Detector.load(index).open_banks()
     return time.perf_counter() - started
+
+
+# ---------------------------------------------------------------- words
+
+
+def speed_rows(speed: Mapping[str, Any]) -> list[list[str]]:
+    """What was measured, what rd took, and what stands beside it."""
+    rates, build, size = speed["in_process"], speed["build_command"], speed["index"]
+    adding, query, start = speed["adding"], speed["query"], speed["start"]
+    return [
+        [
+            f"building from {rates['images']:,} images (hash, decode, embed, group, commit, banks)",
+            f"{_rate(rates['build_images_per_s'])} images/s",
+            f"bare decode + encode loop: {_rate(rates['bare_loop_images_per_s'])} images/s",
+        ],
+        [
+            "the same as a command",
+            f"{build['build_index_s']:.1f} s",
+            f"bare script: {build['bare_loop_s']:.1f} s",
+        ],
+        [
+            "peak memory of that command",
+            _mebibytes(build["build_index_peak_memory_bytes"]),
+            f"bare script: {_mebibytes(build['bare_loop_peak_memory_bytes'])}",
+        ],
+        [
+            f"index of {size['references']:,} references",
+            f"{_mebibytes(size['index_bytes'])}, {size['index_bytes_per_reference'] / 1024:.1f} KiB each",
+            f"one vector: {size['one_vector_bytes'] / 1024:.1f} KiB; "
+            f"the images: {_mebibytes(size['images_bytes'])}",
+        ],
+        ["the command again, nothing new", _seconds(speed["nothing_new"]["build_index_again_s"]), ""],
+        [
+            f"`rd bank add` of {adding['images']} images",
+            _seconds(adding["bank_add_s"]),
+            f"bare script on them: {_seconds(adding['bare_script_s'])}",
+        ],
+        ["of it, after embedding", _seconds(adding["after_embedding_s"]), ""],
+        [
+            "`rd query` of one image, cold",
+            _seconds(query["cold_query_s"]),
+            f"bare script: {_seconds(query['cold_bare_script_s'])}",
+        ],
+        [
+            "`Detector.query` of one image, warm",
+            _seconds(query["warm_query_s"]),
+            f"bare: {_seconds(query['warm_bare_s'])}",
+        ],
+        ["`rd --help`", _seconds(start["rd_help_s"]), f"Python alone: {_seconds(start['python_alone_s'])}"],
+        ["`import retrieval_detect`", _seconds(start["import_retrieval_detect_s"]), ""],
+    ]
+
+
+def _rate(rounds: Mapping[str, float]) -> str:
+    return f"{rounds['median']:.0f} ({rounds['min']:.0f} to {rounds['max']:.0f})"
+
+
+def _seconds(rounds: Mapping[str, float]) -> str:
+    value = rounds["median"]
+    return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def _mebibytes(size_bytes: float) -> str:
+    return f"{size_bytes / 2**20:,.1f} MiB" if size_bytes < 100 * 2**20 else f"{size_bytes / 2**20:,.0f} MiB"

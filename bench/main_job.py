@@ -2,76 +2,92 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from bench._accuracy import Lessons, in_distribution, unseen_generators
-from bench._data import DEFAULT_DATA, Sample, load
-from bench._frame import Clock, about, carry_out, parser_of, rounded
-from bench._growth import ROUNDS, SIZES, growth
-from bench._index import Origin
+from bench._data import Embeddings, add_data, embedded, encoders_of, workplace
+from bench._frame import Clock, about, by_encoder, carry_out, command_of, markdown_table, parser_of, rounded
+from bench._growth import ROUNDS, SIZES, growth, growth_table
 from bench._machine import commit
-from bench._speed import speed
-from bench._tables import tables
-from retrieval_detect.encoders.canaries import canary_vectors
-from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
+from bench._speed import speed, speed_rows
+from retrieval_detect.encoders.registry import load_encoder
 
-_QUICK_PER_FOLDER = 15
-_QUICK_LESSONS = Lessons(numbers=(0, 2, 5), seeds=(0, 1))
-_QUICK_SIZES, _QUICK_ROUNDS = (300, 1_000, 3_000), 4
+if TYPE_CHECKING:
+    import argparse
+
+_TRIED_SIZES, _TRIED_ROUNDS = (300, 1_000, 3_000), 4
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the tables."""
     parser = parser_of("main_job", __doc__)
+    add_data(parser)
     parser.add_argument(
-        "--data", type=Path, default=DEFAULT_DATA, help="Folder with real/SOURCE and fake/GENERATOR."
+        "--built",
+        type=int,
+        metavar="N",
+        help="Build indexes of the first N of each folder: what a slow encoder leaves time for.",
     )
-    parser.add_argument("--quick", action="store_true", help="A few images, to try it out; no number counts.")
     options = parser.parse_args(arguments)
-    carry_out("main_job", options, lambda: rounded(measure(options.data, quick=options.quick)), tables)
+    carry_out("main_job", options, lambda: rounded(measure(options)), tables)
 
 
-def measure(data: Path, *, quick: bool) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All numbers of one run, by names that carry their units."""
     clock = Clock()
-    head = about("main_job", command="python -m bench.main_job" + " --quick" * quick, git_commit=commit())
-    encoder = load_encoder(OFFLINE_ENCODER)
-    with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
-        work = Path(folder)
-        os.environ["RD_CACHE"] = str(work / "cache")
-        samples = load(data, encoder, per_folder=_QUICK_PER_FOLDER if quick else None, say=clock.say)
-        origin = Origin(encoder.spec, canary_vectors(encoder, ("proj",)))
-        clock.say("accuracy, in distribution")
-        known = in_distribution(samples, origin, work)
-        lessons = _QUICK_LESSONS if quick else Lessons()
-        unseen = unseen_generators(samples, origin, work, lessons=lessons, say=clock.say)
-        speeds = speed(samples, encoder, work, say=clock.say)
-        sizes, rounds = (_QUICK_SIZES, _QUICK_ROUNDS) if quick else (SIZES, ROUNDS)
-        grown = growth(work / "growth", sizes=sizes, rounds=rounds, say=clock.say)
-    return {
-        "benchmark": "main_job",
-        "quick": quick,
-        **head,
-        "encoder": {"name": encoder.spec.name, "engine": encoder.spec.engine, "note": encoder.spec.note},
-        "images": _census(samples),
-        "in_distribution": known,
-        "unseen_generator": unseen,
-        "speed": speeds,
-        "growth": grown,
-        "elapsed_s": clock.elapsed_s,
-    }
+    head = about("main_job", command=command_of("main_job", options), git_commit=commit())
+    images = options.images or options.built
+    given = [
+        embedded(load_encoder(name), data=options.data, images=images, say=clock.say)
+        for name in encoders_of(options)
+    ]
+    found = []
+    for own in given:
+        clock.say(f"speed with {own.encoder.spec.name}")
+        with workplace() as work:
+            found.append(_measured(own, speed(own, work, say=clock.say)))
+    sizes, rounds = (_TRIED_SIZES, _TRIED_ROUNDS) if options.images else (SIZES, ROUNDS)
+    with workplace() as work:
+        grown = growth(work, sizes=sizes, rounds=rounds, say=clock.say)
+    tried = bool(options.images)
+    return {**head, "quick": tried, "encoders": found, "growth": grown, "elapsed_s": clock.elapsed_s}
 
 
-def _census(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {"real": {}, "fake": {}}
-    for sample in samples:
-        by_name = counts[sample.facts.label]
-        by_name[sample.name] = by_name.get(sample.name, 0) + 1
-    return counts
+def _measured(given: Embeddings, found: dict[str, Any]) -> dict[str, Any]:
+    spec = given.encoder.spec
+    return {"encoder": {"name": spec.name, "engine": spec.engine, "note": spec.note}, "speed": found}
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """Every table, with headings."""
+    found = by_encoder(result)
+    rows = [speed_rows(one["speed"]) for one in found]
+    heads = ["rd"] if len(found) == 1 else [f"rd, `{one['encoder']['name']}`" for one in found]
+    cells = [[own[0][0], *(c for row in own for c in row[1:])] for own in zip(*rows, strict=True)]
+    return "\n".join(
+        [
+            *["**A trial run on a few images: none of these numbers counts.**\n"] * result["quick"],
+            _heading(result),
+            "\n### Speed and size\n",
+            markdown_table(["", *(c for head in heads for c in (head, "beside it"))], cells),
+            "\n### Adding to a growing index\n",
+            *growth_table(result["growth"]),
+        ]
+    )
+
+
+def _heading(result: Mapping[str, Any]) -> str:
+    machine, versions = result["machine"], result["versions"]
+    encoders = [one["encoder"] for one in by_encoder(result)]
+    named = ", ".join(f"`{e['name']}` ({e['note']}), {e['engine']}" for e in encoders)
+    faiss = next((f"{name} {versions[name]}" for name in versions if name.startswith("faiss")), "no FAISS")
+    device = machine["gpu"] or "no GPU"
+    return (
+        f"Encoder{'s' * (len(encoders) > 1)} {named}. {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, {device}; "
+        f"Python {versions['python']}, torch {versions['torch']}, {faiss}. "
+        f"{result['date'][:10]}, commit {(result['git_commit'] or 'unknown')[:12]}, `{result['command']}`."
+    )
 
 
 if __name__ == "__main__":

@@ -7,34 +7,42 @@ and whole banks. Embeds each image once; README.md says what the protocol is.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench._data import DEFAULT_DATA, load
-from bench._frame import Clock, about, carry_out, origin, parser_of, rounded
-from bench._index import Origin
+from bench._data import ORDER, add_data, embedded, encoders_of, workplace
+from bench._frame import (
+    Clock,
+    about,
+    beside,
+    by_encoder,
+    carry_out,
+    command_of,
+    markdown_table,
+    origin,
+    parser_of,
+    rounded,
+    told,
+)
 from bench._machine import commit
-from bench._nested import INNER_N, SEEDS, Fold, World, inner_folds, merged, outer_folds
-from bench.accuracy.incremental import ORDER
-from retrieval_detect.encoders.canaries import canary_vectors
-from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
+from bench._nested import INNER_N, SEEDS, Fold, World, inner_folds, nearest, outer_folds
+from retrieval_detect.encoders.registry import load_encoder
+from retrieval_detect.evaluate.metrics import auroc, tpr_at_fpr
 from retrieval_detect.projections.registry import fit_projection
-from retrieval_detect.scoring.metrics import auc, recall_at_fpr
-from retrieval_detect.scoring.neighbours import NearestImages
+from retrieval_detect.scoring.metrics import recall_at_fpr
 from retrieval_detect.scoring.vote import DEFAULT_K, densities
-from retrieval_detect.scoring.weights import reference_weights
-from retrieval_detect.store.training import load_training_set
 from retrieval_detect.teach.projections import DIRECTIONS
 
 if TYPE_CHECKING:
+    import argparse
+
     from numpy.typing import NDArray
+
+    from retrieval_detect.scoring.neighbours import NearestImages
 
     Scores = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -46,60 +54,44 @@ TAUGHT = 5
 """References of the next generator, and of the one held out where flags are counted."""
 SPLITS = range(4)
 EVERY, ONE = "every generator", "one generator"
+_MARKS = {EVERY: "", ONE: ", `1`"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
     parser = parser_of("share", __doc__)
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--quick", action="store_true", help="One seed, few images: tries the code.")
+    add_data(parser)
     options = parser.parse_args(arguments)
-    measured = lambda: rounded(measure(options.data, quick=options.quick))  # noqa: E731
-    carry_out("share", options, measured, table, indent=None)
+    carry_out("share", options, lambda: rounded(measure(options)), table, indent=None)
 
 
-def measure(data: Path, *, quick: bool) -> dict[str, Any]:
-    """All numbers of one run."""
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All numbers of one run; one seed and one split where it is only tried."""
     clock = Clock()
-    head = about("share", command="python -m bench.share" + " --quick" * quick, git_commit=commit())
-    world = _world(data, per_folder=60 if quick else None, clock=clock)
-    outer = list(outer_folds(world, SEEDS[:1] if quick else SEEDS))
+    head = about("share", command=command_of("share", options), git_commit=commit())
+    found = [_measured(name, options, clock) for name in encoders_of(options)]
+    return {**head, "encoders": found, "elapsed_s": clock.elapsed_s}
+
+
+def _measured(name: str, options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
+    given = embedded(load_encoder(name), (LAYER,), data=options.data, images=options.images, say=clock.say)
+    with workplace() as work:
+        world = World.of(given, work)
+    seeds, splits = (SEEDS[:1], SPLITS[:1]) if options.images else (SEEDS, SPLITS)
     inner: list[dict[str, Any]] = []
     stages: list[dict[str, Any]] = []
+    outer = list(outer_folds(world, seeds))
     for number, fold in enumerate(outer):
         clock.say(f"within fold {number + 1} of {len(outer)}")
         every = list(inner_folds(world, fold))
         one = [_with_one(world, inside, number) for inside in every]
         inner += _quality(world, every, {"fold": number, "known": EVERY})
         inner += _quality(world, one, {"fold": number, "known": ONE})
-    for seed in SPLITS[:1] if quick else SPLITS:
+    for seed in splits:
         clock.say(f"one by one, split {seed + 1}")
         for fold in _stages(world, seed):
             stages += _kept(world, fold)
-    return {
-        **head,
-        "encoder": OFFLINE_ENCODER,
-        "images": len(world.rows),
-        "inner": inner,
-        "stages": stages,
-        "elapsed_s": clock.elapsed_s,
-    }
-
-
-def _world(data: Path, *, per_folder: int | None, clock: Clock) -> World:
-    encoder = load_encoder(OFFLINE_ENCODER)
-    with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
-        os.environ["RD_CACHE"] = str(Path(folder) / "cache")
-        samples = load(data, encoder, per_folder=per_folder, say=clock.say, layers=(LAYER,))
-        origin = Origin(encoder.spec, canary_vectors(encoder, (LAYER,)))
-        snapshot = origin.create(Path(folder) / "all", samples).snapshot()
-        rows, calib = merged(
-            load_training_set(snapshot, (LAYER,), split="bank"),
-            load_training_set(snapshot, (LAYER,), split="calib"),
-        )
-        paths = [row["uri"] for row in snapshot.take(rows.row_ids.tolist(), ["uri"])]
-    places = {str(sample.path): sample.place for sample in samples}
-    return World(rows, np.array([places[path] for path in paths]), calib)
+    return {"encoder": name, "images": len(world.rows), "inner": inner, "stages": stages}
 
 
 # ---------------------------------------------------------------- what is counted
@@ -148,7 +140,7 @@ def _scores(world: World, fold: Fold, numbers: Sequence[int]) -> Iterator[tuple[
     for n in numbers:
         taught = fold.taught(n)
         z = _projected(world, taught)
-        real, found = (_nearest(world, z, taught & (fake == label), fold.queries) for label in (False, True))
+        real, found = (nearest(world, z, taught & (fake == label), fold.queries) for label in (False, True))
         for counted, score in COUNTED.items():
             for temperature in TEMPERATURES:
                 yield n, counted, temperature, score(found, real, temperature)
@@ -159,21 +151,6 @@ def _projected(world: World, known: Mask) -> NDArray[np.float32]:
     rows = world.rows.take(known)
     fitted = fit_projection("nullspace", rows, layers=(LAYER,), content="within", directions=DIRECTIONS)
     return fitted.apply(world.rows.vectors[LAYER]).astype(np.float16).astype(np.float32)
-
-
-def _nearest(world: World, z: NDArray[np.float32], bank: Mask, asked: Mask) -> NearestImages:
-    """The whole bank in the order of each query."""
-    rows = world.rows.take(bank)
-    weights = reference_weights(rows.names, rows.row_ids, groups=rows.groups)
-    similarities = z[asked] @ z[bank].T
-    order = np.argsort(-similarities, axis=1, kind="stable")
-    return NearestImages(
-        np.take_along_axis(similarities, order, 1).astype(np.float64),
-        weights[order],
-        np.zeros_like(order),
-        rows.row_ids[order],
-        np.full(len(order), len(rows)),
-    )
 
 
 # ---------------------------------------------------------------- a generator held out
@@ -193,14 +170,9 @@ def _quality(world: World, folds: Sequence[Fold], about: Mapping[str, Any]) -> I
     for fold in folds:
         fake = world.rows.fake[fold.queries]
         for n, counted, temperature, scores in _scores(world, fold, INNER_N):
-            own, photographs = scores[fake], scores[~fake]
+            flagged = (scores > 0)[~fake].mean(), (scores > 0)[fake].mean()
             found[n, counted, temperature].append(
-                (
-                    auc(own, photographs),
-                    recall_at_fpr(own, photographs, fpr=0.05),
-                    (photographs > 0).mean(),
-                    (own > 0).mean(),
-                )
+                (auroc(scores, fake), tpr_at_fpr(scores, fake, fpr=0.05), *flagged)
             )
     for (n, counted, temperature), values in found.items():
         means = zip(("auc", "recall", "flagged", "found"), np.mean(values, axis=0).tolist(), strict=True)
@@ -217,7 +189,7 @@ def _stages(world: World, seed: int) -> Iterator[Fold]:
     asked = (np.random.default_rng(seed).random(len(groups)) < 0.5)[of_row]
     bank, nobody = ~asked & ~world.calib, np.zeros(len(asked), bool)
     found = set(names[fake].tolist())
-    order = [name for name in ORDER.split(",") if name in found]
+    order = [name for name in ORDER if name in found]
     order += sorted(found - set(order))
     for number, new in enumerate(order[1:], 1):
         known = bank & (~fake | np.isin(names, order[:number]))
@@ -244,30 +216,31 @@ def _kept(world: World, fold: Fold) -> Iterator[dict[str, Any]]:
 
 def table(result: Mapping[str, Any]) -> str:
     """The result as Markdown."""
-    lines = [
-        f"Encoder `{result['encoder']}`, no CLIP, {result['images']:,} images; {origin(result)}.",
-        "",
-        "| counted | T | AUC | AUC, `1` | flagged | flagged, `1` | old generators |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    return "\n".join(lines + [_line(result, what, t) for what in COUNTED for t in TEMPERATURES])
+    found = by_encoder(result)
+    rows = beside(found, lambda one: [_row(one, what, t) for what in COUNTED for t in TEMPERATURES])
+    images = " and ".join(f"{n:,}" for n in dict.fromkeys(one["images"] for one in found))
+    head = f"{told(found)}, {images} images; {origin(result)}."
+    return f"{head}\n\n{markdown_table(list(rows[0]), [list(row.values()) for row in rows])}"
 
 
-def _line(result: Mapping[str, Any], counted: str, temperature: float) -> str:
+def _row(found: Mapping[str, Any], counted: str, temperature: float) -> dict[str, str]:
+    own = {
+        part: [r for r in found[part] if (r["counted"], r["temperature"]) == (counted, temperature)]
+        for part in ("inner", "stages")
+    }
+
     def mean(known: str, measure: str, numbers: Sequence[int]) -> float:
         chosen = [row for row in own["inner"] if row["known"] == known and row["n"] in numbers]
         return float(np.mean([row[measure] for row in chosen]))
 
-    own = {
-        part: [r for r in result[part] if (r["counted"], r["temperature"]) == (counted, temperature)]
-        for part in ("inner", "stages")
-    }
     change = 100 * np.mean([row["after"] - row["before"] for row in own["stages"]])
-    cells = [counted, f"{temperature:g}".lstrip("0")]
-    cells += [f"{mean(known, 'auc', INNER_N):.3f}".lstrip("0") for known in (EVERY, ONE)]
-    cells += [f"{100 * mean(known, 'flagged', (TAUGHT,)):.0f} %" for known in (EVERY, ONE)]
-    cells.append(f"{change:+.1f}".replace("-", "−"))
-    return f"| {' | '.join(cells)} |"
+    return {
+        "counted": counted,
+        "T": f"{temperature:g}".lstrip("0"),
+        **{f"AUC{mark}": f"{mean(k, 'auc', INNER_N):.3f}".lstrip("0") for k, mark in _MARKS.items()},
+        **{f"flagged{mark}": f"{100 * mean(k, 'flagged', (TAUGHT,)):.0f} %" for k, mark in _MARKS.items()},
+        "old generators": f"{change:+.1f}".replace("-", "−"),
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The table of README.md, from the newest results: ``python -m bench.summary``. docs/numbers.md has all."""
+"""The table of README.md, from the newest results: ``python -m bench.summary``. docs/numbers.md has all.
+
+Where a result is of several encoders, it is the first that the table shows.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench import _numbers
-from bench._frame import RESULTS, markdown_table, publish
-from bench._rivals import PIXELS, REGRESSION
+from bench._frame import RESULTS, by_encoder, markdown_table, publish
+from retrieval_detect.encoders.registry import OFFLINE_ENCODER
 from retrieval_detect.evaluate.newcomers import RD
+from retrieval_detect.evaluate.protocols import MEAN, TRIVIAL
 
 _RETRAINED = "LogisticRegression, retrained"
 _FEW = (0, 5, 20)
-_RESULTS = ("main_job", "accuracy-few_shot", "accuracy-robustness", "calibration", "embed", "search", "serve")
+_RESULTS = (
+    *("accuracy-known", "accuracy-few_shot", "accuracy-robustness", "calibration"),
+    *("main_job", "embed", "search", "serve"),
+)
 
 Result = Mapping[str, Any]
 
@@ -33,24 +40,27 @@ def newest(name: str) -> Result:
 
 def table(results: Mapping[str, Result]) -> str:
     """What rd finds and how fast it is, each line beside what else one would use, as Markdown."""
-    machine, encoder = results["main_job"]["machine"], results["main_job"]["encoder"]["name"]
+    machine = results["main_job"]["machine"]
+    encoder = by_encoder(results["main_job"])[0]["encoder"]["name"]
+    what = " (an ImageNet classifier, no CLIP)" if encoder == OFFLINE_ENCODER else ""
     days = sorted({result["date"][:10] for result in results.values()})
     return "\n".join(
         [
             markdown_table(("", "rd", "beside it"), [*_found(results), *_speed(results)]),
             "",
-            f"Encoder `{encoder}` (an ImageNet classifier, no CLIP), but for the lines that name another; "
+            f"Encoder `{encoder}`{what}, but for the lines that name another; "
             f"{machine['cpu']}, {machine['cores']} cores, no GPU; {' and '.join(days)}.",
         ]
     )
 
 
 def _found(results: Mapping[str, Result]) -> Iterator[tuple[str, str, str]]:
-    known = results["main_job"]["in_distribution"]["methods"]
+    methods = results["accuracy-known"]["runs"][0]["detail"]["methods"]
+    known = {name: f"{said['columns'][MEAN]['auroc']:.2f}" for name, said in methods.items()}
     yield (
         "generators the banks know, AUC",
-        f"{known['density']['auc']:.2f}",
-        f"logistic regression {known[REGRESSION]['auc']:.2f}, {PIXELS} {known[PIXELS]['auc']:.2f}",
+        known[RD],
+        f"logistic regression {known['LogisticRegression']}, {TRIVIAL} {known[TRIVIAL]}",
     )
     rows = results["accuracy-few_shot"]["runs"][0]["rows"]
     few = {(row["method"], row["n"]): row for row in rows if row["generator"] == "mean"}
@@ -72,7 +82,7 @@ def _found(results: Mapping[str, Result]) -> Iterator[tuple[str, str, str]]:
     )
     flagged = [
         counts.get("fake-like", 0) / sum(counts.values())
-        for source, found in results["calibration"]["source_left_out"].items()
+        for source, found in by_encoder(results["calibration"])[0]["source_left_out"].items()
         for counts in [found["verdicts"]["0.05"][source]]
     ]
     yield (
@@ -96,7 +106,7 @@ def _speed(results: Mapping[str, Result]) -> Iterator[tuple[str, str, str]]:
         f"{took['rd']:.0f} ms",
         f"stock FAISS {took['faiss']:.0f} ms, usearch {took['usearch']:.0f} ms",
     )
-    query = results["main_job"]["speed"]["query"]
+    query = by_encoder(results["main_job"])[0]["speed"]["query"]
     yield (
         "`rd query` of one image from a cold start",
         f"{query['cold_query_s']['median']:.1f} s",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.accuracy._common import Study, main, rows_of
+from bench.accuracy._common import Study, columns_of, main
 
 STUDY = Study(
     "bank_size",
@@ -16,7 +16,7 @@ STUDY = Study(
             "seeds=5",
         ),
     ),
-    table=rows_of("n", "draws", "auroc", "auroc_low", "auroc_high", "seconds_a_query", "vectors_bytes"),
+    table=columns_of("n", "draws", "auroc", "auroc_low", "auroc_high", "seconds_a_query", "vectors_bytes"),
     teach="all",
     layout="ufd",
 )

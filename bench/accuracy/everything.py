@@ -15,41 +15,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench._data import DEFAULT_DATA
-from bench._frame import about, carry_out, origin, parser_of
+from bench._data import ORDER, add_data, encoders_of, lay_out, listed
+from bench._frame import about, carry_out, command_of, origin, parser_of
 from bench._machine import commit
-from bench.accuracy._common import Study, rd, split
-from bench.accuracy.incremental import ORDER
-from retrieval_detect.encoders.registry import OFFLINE_ENCODER
+from bench.accuracy._common import rd
 from retrieval_detect.report.tables import markdown_table
 
 NAME = "accuracy-everything"
 AT_MOST = 60
 """Of each folder, through each setting of robustness: the default of ``rd eval``."""
-_STUDY = Study("everything", runs=(), table=lambda _: "", teach="all")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of both runs."""
-    head = about(NAME, command="python -m bench.accuracy.everything", git_commit=commit())
-    return {**head, "runs": [_timed(options)]}
+    head = about(NAME, command=command_of("accuracy.everything", options), git_commit=commit())
+    return {**head, "runs": [_timed(name, options) for name in encoders_of(options)]}
 
 
-def _timed(options: argparse.Namespace) -> dict[str, Any]:
+def _timed(encoder: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         work = Path(folder)
-        split(_STUDY, options.data, work)
-        rd("build-index", work / "recipe.toml", "--encoder", options.encoder, "--index", work / "index")
+        data = lay_out(listed(options.data, options.images), work / "data")
+        rd(
+            *("build-index", "--real", data / "real", "--fake", data / "fake"),
+            *("--encoder", encoder, "--index", work / "index"),
+        )
         asked = ["--protocol", "all", "--order", options.order, "--set", f"at-most={options.at_most}"]
         asked += ["--index", work / "index", "--cache", work / "cache", "--out", work / "out"]
         seconds = []
         for _ in range(2):
             started_s = time.monotonic()
-            rd("eval", options.data, *asked)
+            rd("eval", data, *asked)
             seconds.append(round(time.monotonic() - started_s, 1))
         found = json.loads((work / "out" / "result.json").read_text(encoding="utf-8"))
     return {
-        "encoder": options.encoder,
+        "encoder": encoder,
         "images": found["about"]["images"],
         "at_most": options.at_most,
         "protocols": list(found["results"]),
@@ -85,9 +85,8 @@ def tables(result: Mapping[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
     parser = parser_of("accuracy.everything", __doc__)
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--order", default=ORDER, help="Generators, oldest first.")
-    parser.add_argument("--encoder", default=OFFLINE_ENCODER)
+    add_data(parser)
+    parser.add_argument("--order", default=",".join(ORDER), help="Generators, oldest first.")
     parser.add_argument("--at-most", type=int, default=AT_MOST, help="Images of a folder in robustness.")
     options = parser.parse_args(arguments)
     carry_out(NAME, options, lambda: measure(options), tables)

@@ -5,19 +5,21 @@ The second is CLIPping the Deception's draw: 16 photographs and 16 fakes of each
 
 from __future__ import annotations
 
-from bench.accuracy._common import Study, main, rows_of
+from bench.accuracy._common import Study, main, table
 
 _RECALL = ("recall", "recall_low", "recall_high", "fpr")
 
 STUDY = Study(
     "few_shot",
     runs=(("--protocol", "few-shot"), ("--protocol", "few-shot", "--per-category", "--set", "seeds=5")),
-    table=lambda run: rows_of(
-        "method",
-        "n",
-        *("auroc", "auroc_low", "auroc_high"),
-        *(_RECALL if "recall" in run["columns"] else ("ap", "acc_fixed")),
-    )(run | {"rows": [row for row in run["rows"] if row["generator"] == "mean"]}),
+    table=lambda runs: table(
+        runs,
+        (
+            *("method", "n", "auroc", "auroc_low", "auroc_high"),
+            *(_RECALL if "recall" in runs[0]["columns"] else ("ap", "acc_fixed")),
+        ),
+        lambda run: [row for row in run["rows"] if row["generator"] == "mean"],
+    ),
     teach="all",
     layout="clipping",
     plots="mean: .*",

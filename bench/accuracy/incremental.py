@@ -12,15 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
-from bench._data import _listed
-from bench.accuracy._common import Json, Study, main
+from bench._data import ORDER, encoders_of, listed
+from bench.accuracy._common import Json, Study, main, table
 from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.registry import load_encoder
 from retrieval_detect.evaluate.newcomers import RD
 from retrieval_detect.images.items import file_item
-from retrieval_detect.report.tables import markdown_table
 
-ORDER = "stylegan2_faces,sd1_diffusiondb,midjourney_shoes,dalle_mini,latent_diffusion"
 _TIMED = 50
 
 
@@ -41,30 +39,39 @@ def embedding(options: argparse.Namespace) -> dict[str, Json]:
     """Seconds to read and embed an image: the protocol's own seconds begin where its vector is known."""
     if options.index:
         return {}
-    encoder = load_encoder(options.encoder)
-    items = [
-        file_item(path, path.name)
-        for path, facts, _ in _listed(options.data, _TIMED)
-        if facts.label == "fake"
-    ]
-    rounds_s = []
-    for start in range(3):
-        chosen = list(islice(items, start, None, 3))[:_TIMED]
-        started_s = time.perf_counter()
-        found = len(list(embed(chosen, encoder, layers=tuple(encoder.spec.layers))))
-        rounds_s.append((time.perf_counter() - started_s) / found)
+    items = [file_item(i.path, i.path.name) for i in listed(options.data, _TIMED) if i.fake]
+    rounds_s: dict[str, list[float]] = {}
+    for name in encoders_of(options):
+        encoder = load_encoder(name)
+        for start in range(3):
+            chosen = list(islice(items, start, None, 3))[:_TIMED]
+            started_s = time.perf_counter()
+            found = len(list(embed(chosen, encoder, layers=tuple(encoder.spec.layers))))
+            rounds_s.setdefault(name, []).append((time.perf_counter() - started_s) / found)
     return {"embedding_an_image_s": rounds_s}
 
 
 # ---------------------------------------------------------------- tables
 
 
-def tables(run: Mapping[str, Json]) -> str:
+def tables(runs: Sequence[Json]) -> str:
     """Recall on the new, what the old keep, photographs flagged and seconds, as Markdown."""
-    return "\n\n".join([_learnt(run), _kept(run), _flagged(run)])
+    numbers = sorted({row["n"] for row in runs[0]["rows"]})
+    kept = ("past", "transfer", "transfer_low", "transfer_high")
+    return "\n\n".join(
+        [
+            table(runs, ("new", "method", *map(str, numbers)), _learnt),
+            table(
+                runs, ("new", "references", "old", "recall before", "change", "low", "high", "lost"), _kept
+            ),
+            table(
+                runs, ("generator", "method", "n", *kept, "fpr", "fpr_frozen", "seconds_an_image"), _flagged
+            ),
+        ]
+    )
 
 
-def _learnt(run: Mapping[str, Json]) -> str:
+def _learnt(run: Mapping[str, Json]) -> list[dict[str, Json]]:
     """Recall on the new generator by number of its references."""
     rows: dict[tuple[str, str], dict[str, Json]] = {}
     for row in run["rows"]:
@@ -72,37 +79,31 @@ def _learnt(run: Mapping[str, Json]) -> str:
             (row["generator"], row["method"]), {"new": row["generator"], "method": row["method"]}
         )
         own[f"{row['n']}"] = row["recall"]
-    numbers = sorted({row["n"] for row in run["rows"]})
-    return markdown_table(("new", "method", *map(str, numbers)), list(rows.values()))
+    return list(rows.values())
 
 
-def _kept(run: Mapping[str, Json]) -> str:
+def _kept(run: Mapping[str, Json]) -> list[dict[str, Json]]:
     """What each old generator keeps once a new one is known by all references drawn."""
     found = [old for old in run["detail"]["kept"] if old["method"] == RD]
     most = {old["generator"]: old["n"] for old in found}
-    rows = [
+    return [
         {"new": old["generator"], "references": old["n"], "old": old["old"], "recall before": old["recall"]}
         | {key: f"{100 * old[key]:+.1f}" for key in ("change", "low", "high")}
         | {"lost": old["high"] < 0}
         for old in found
         if old["n"] == most[old["generator"]]
     ]
-    return markdown_table(
-        ("new", "references", "old", "recall before", "change", "low", "high", "lost"), rows
-    )
 
 
-def _flagged(run: Mapping[str, Json]) -> str:
+def _flagged(run: Mapping[str, Json]) -> list[dict[str, Json]]:
     """Photographs flagged, old generators together, and seconds, by rd and beside it."""
-    kept = ("past", "transfer", "transfer_low", "transfer_high")
-    columns = ("generator", "method", "n", *kept, "fpr", "fpr_frozen", "seconds_an_image")
     most = {row["generator"]: row["n"] for row in run["rows"]}
-    return markdown_table(columns, [row for row in run["rows"] if row["n"] in (0, most[row["generator"]])])
+    return [row for row in run["rows"] if row["n"] in (0, most[row["generator"]])]
 
 
 def _main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--order", default=ORDER)
+    parser.add_argument("--order", default=",".join(ORDER))
     own, others = parser.parse_known_args(arguments)
     main(study(own.order), f"{__doc__} --order GENERATOR,… names others, oldest first.", others)
 

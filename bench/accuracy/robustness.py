@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bench.accuracy._common import Study, main, rows_of
+from bench.accuracy._common import Study, columns_of, main
 
 STUDY = Study(
     "robustness",
     runs=(("--protocol", "robustness", "--set", "at-most=30"),),
-    table=rows_of(
+    table=columns_of(
         *("setting", "settings_of", "auroc", "auroc_low", "auroc_high"),
         *("auroc_change", "change_low", "change_high", "ap", "acc_fixed", "acc_calibrated"),
         *("flipped", "flipped_real", "flipped_fake"),
