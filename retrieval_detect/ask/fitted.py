@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Files: TypeAlias = Mapping[str, bytes]
 """Suffix → bytes."""
 T = TypeVar("T")
+Rates = TypeVar("Rates", Calibration, HighestCrops)
+"""What says how often something happens among rows set aside: it holds for those very rows alone."""
 
 PLAIN = "identity"
 """The projection every index has: the stored vectors of the layer that tells near-duplicates."""

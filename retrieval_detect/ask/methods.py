@@ -13,7 +13,7 @@ import numpy as np
 from retrieval_detect.ask import anew
 from retrieval_detect.ask.banks import Asked, Banks
 from retrieval_detect.ask.calibrations import calibration_name
-from retrieval_detect.ask.fitted import CALIBRATION, PLAIN, load_head, read
+from retrieval_detect.ask.fitted import CALIBRATION, PLAIN, Kind, Rates, load_head, read
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.scoring.attribution import generator_densities, top_names
@@ -364,14 +364,18 @@ def methods_of(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def calibrations(snapshot: Snapshot) -> list[Calibration]:
-    """All calibrations of methods and projections that an index still has.
+    """All calibrations that an index has; see ``rates``."""
+    return rates(snapshot, CALIBRATION)
+
+
+def rates(snapshot: Snapshot, kind: Kind[Rates]) -> list[Rates]:
+    """What an index has fitted of a kind, for methods and projections that it still has.
 
     Those through its default projection, and among them that of the default vote, come first.
     """
-    fitted = snapshot.manifest.fitted
-    projections = (PLAIN, *(f.name for f in fitted if f.kind == "projection"))
+    projections = (PLAIN, *(f.name for f in snapshot.manifest.fitted if f.kind == "projection"))
     names = [calibration_name(*pair) for pair in product(methods_of(snapshot), projections)]
-    found = [one for name in names if (one := read(snapshot, CALIBRATION, name))]
+    found = [one for name in names if (one := read(snapshot, kind, name))]
     default = snapshot.manifest.projection
     return sorted(found, key=lambda c: (c.projection != default, c.method != Question().method, c.method))
 

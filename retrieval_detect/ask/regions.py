@@ -24,7 +24,7 @@ from retrieval_detect.verdicts import POOLS, Question, Region, Regions
 if TYPE_CHECKING:
     from retrieval_detect.scoring.highest_crops import HighestCrops
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import Embedded
+    from retrieval_detect.types import Embedded, Label, Split
     from retrieval_detect.verdicts import Pool
 
 TOP = 3
@@ -42,12 +42,17 @@ def require(snapshot: Snapshot, question: Question) -> None:
 def require_crops(snapshot: Snapshot) -> None:
     """Raise ``UsageError`` where a bank holds no crops."""
     for label in LABELS:
-        views = snapshot.scan(["view"], label=label, split="bank")["view"].unique().to_pylist()
-        if not any(kind_of(view) == CROPS for view in views):
+        if not holds_crops(snapshot, label, "bank"):
             raise UsageError(
                 f"the {label} bank of index {snapshot.folder.name!r} holds no crops to judge regions by",
                 hint=f"Store them beside the references: rd bank add DIR --label {label} --views crops",
             )
+
+
+def holds_crops(snapshot: Snapshot, label: Label, split: Split) -> bool:
+    """Whether any row of a class is a crop."""
+    views = snapshot.scan(["view"], label=label, split=split)["view"].unique().to_pylist()
+    return any(kind_of(view) == CROPS for view in views)
 
 
 def pooled(scores: Sequence[float], pool: Pool) -> float:

@@ -315,20 +315,18 @@ def _finish(
     if report.notes:
         notes = ", ".join(f"{NOTES[note]} ({n:,})" for note, n in sorted(report.notes.items()))
         lines.append(f"  {notes}")
-    lines += _fitted(manifest) if report.changed else []
+    lines += _fitted(report) if report.changed else []
     lines += _next_steps(report, same_index(run, index.folder))
     run.output.record(record, text=lines, essential=["generation"])
     return SOME_FAILED if report.failures or report.purged else None
 
 
-def _fitted(manifest: Manifest) -> Iterator[str]:
+def _fitted(report: AddReport) -> Iterator[str]:
     """What was fitted along with an addition."""
-    if manifest.operation.kind == "fit":
-        yield f"  searched through projection {manifest.projection}, fitted on them (rd index info)"
-        return
-    anew = [f for f in manifest.fitted if f.kind == "calibration" or f.until == manifest.next_row_id]
-    if anew:
-        yield f"  fitted anew: {', '.join(f'{f.kind} {f.name}' for f in anew)}"
+    if report.manifest.operation.kind == "fit":
+        yield f"  searched through projection {report.manifest.projection}, fitted on them (rd index info)"
+    elif report.fitted:
+        yield f"  fitted anew: {', '.join(f'{f.kind} {f.name}' for f in report.fitted)}"
 
 
 def _state(index: Index, manifest: Manifest) -> list[str]:

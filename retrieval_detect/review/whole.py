@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from retrieval_detect.ask.detector import Detector
 from retrieval_detect.ask.fitted import KINDS, read
 from retrieval_detect.ask.methods import Methods
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE
-from retrieval_detect.errors import IndexStateError
+from retrieval_detect.errors import IndexStateError, RdError
 from retrieval_detect.images.stored import stored_items
 from retrieval_detect.search.approximate import caveat
 from retrieval_detect.store.manifest import manifest_path
@@ -47,7 +48,7 @@ def verify(
     snapshot: Snapshot, *, sample: int = 0, weights: Path | None = None, offline: bool = False
 ) -> Findings:
     """Reread the store, compare FAISS with it, and embed ``sample`` references again."""
-    damage = tuple(findings(snapshot))
+    damage = tuple(findings(snapshot)) or tuple(dict.fromkeys(e.message for e in _unusable(snapshot)))
     if damage:
         _require_kept(snapshot)
         return Findings(damage)
@@ -87,9 +88,19 @@ def _require_kept(snapshot: Snapshot) -> None:
 
 def require_fitted(snapshot: Snapshot) -> None:
     """Read all that was fitted, as asking would; raises ``IndexCorrupt`` for a file that is none."""
-    Methods(snapshot, device="cpu").banks()
-    for record in snapshot.manifest.fitted:
-        read(snapshot, KINDS[record.kind], record.name)
+    for error in _unusable(snapshot):
+        raise error
+
+
+def _unusable(snapshot: Snapshot) -> Iterator[RdError]:
+    fitted: list[partial[Any]] = [
+        partial(read, snapshot, KINDS[f.kind], f.name) for f in snapshot.manifest.fitted
+    ]
+    for look in (partial(Methods(snapshot, device="cpu").banks), *fitted):
+        try:
+            look()
+        except RdError as error:
+            yield error
 
 
 def _distances(detector: Detector, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, float]]:

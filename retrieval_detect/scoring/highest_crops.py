@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_detect.scoring.conformal import at_least
+from retrieval_detect.verdicts import Question
 
 FORMAT = "retrieval-detect/regions"
 VERSION = 1
@@ -28,6 +29,11 @@ class HighestCrops:
     scorer: str
     rows_digest: str
     photographs: tuple[tuple[int, float], ...]
+
+    @property
+    def question(self) -> Question:
+        """What was asked about each crop."""
+        return Question(self.method, self.k, self.projection)
 
     def p_value(self, n_crops: int, highest: float) -> tuple[float | None, int]:
         """(1 + number of photographs >= ``highest``) / (n + 1), and n; no p-value where n is 0.

@@ -52,7 +52,8 @@ class AddReport:
     """What an addition did. ``added`` and ``embedded`` count images, ``views`` laundered copies stored.
 
     ``purged`` : images refused because they were erased for good, before the plan was made or after.
-    ``notes`` : code of ``images.codes.NOTES`` → how many of the embedded images have it.
+    ``notes`` : code of ``images.codes.NOTES`` → how many of the embedded images have it. ``fitted`` : what
+    was fitted anew in the same generation.
     """
 
     manifest: Manifest
@@ -62,6 +63,7 @@ class AddReport:
     views: int = 0
     purged: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
+    fitted: tuple[FittedRecord, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -174,6 +176,7 @@ class Index:
                 {"command": planned.command} if planned.command else {},
             )
             look = None if review is None else partial(review, writer)
+            before = writer.snapshot.manifest.fitted
             manifest = writer.add(addition, staging, review=look)
             return AddReport(
                 manifest,
@@ -183,6 +186,7 @@ class Index:
                 len(addition.rows) - addition.n_images,
                 planned.purged + n_purged,
                 notes,
+                tuple(record for record in manifest.fitted if record not in before),
             )
 
     def note(self, failures: Sequence[Failure]) -> None:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.ask.fitted import CALIBRATION, PLAIN
-from retrieval_detect.ask.methods import Methods, calibrations
+from retrieval_detect.ask.fitted import CALIBRATION, PLAIN, REGIONS, Kind, Rates
+from retrieval_detect.ask.methods import Methods, rates
+from retrieval_detect.ask.regions import CropMethods, holds_crops
 from retrieval_detect.ask.rows import Progress, Said, ScoredRows, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
 from retrieval_detect.scoring.conformal import Conformal, traits_of
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
 from retrieval_detect.teach.fitted import commit_rates, write_rates
+from retrieval_detect.teach.regions import fit_regions
 from retrieval_detect.types import LABELS, SPLITS, quiet
 from retrieval_detect.verdicts import Question
 
@@ -126,38 +128,47 @@ def measurable(snapshot: Snapshot) -> bool:
     return all(snapshot.n_rows([(label, split)]) for label in LABELS for split in SPLITS)
 
 
-def calibrated_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
-    """Calibrations for the generation to be, where those it has are of other scores or other rows."""
-    return [fit() for fit in calibrations_to_fit(writer, to_be, device=device)]
+def rates_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
+    """Calibrations for the generation to be, and what is known of crops; see ``rates_to_fit``."""
+    return [fit() for fit in rates_to_fit(writer, to_be, device=device)]
 
 
-def calibrations_to_fit(
+def rates_to_fit(
     writer: Writer, to_be: Snapshot, *, device: str = "auto", said: Said | None = None
 ) -> Iterator[Callable[[], FittedRecord]]:
-    """What fits each of them. ``said`` : see ``fit_calibration``.
+    """What fits those that are of other scores or other rows. ``said`` : see ``fit_calibration``.
 
     What is calibrated through the default projection in force will be through that to come. Through any
     other, what was fitted on other references stays as it is, and stale: projections that were tried once
-    would make every addition slower for ever.
+    would make every addition slower for ever. Crops go by the same rule.
     """
-    if not measurable(to_be):
-        return
-    methods, rows_digest = Methods(to_be, device=device), to_be.rows_digest()
+    if measurable(to_be):
+        fit = partial(fit_calibration, device=device, said=said)
+        for old in _outlived(writer, to_be, CALIBRATION, Methods(to_be, device=device)):
+            again = partial(fit, to_be, old.question, likelihood=old.likelihood_method)
+            yield partial(_written, writer, CALIBRATION, again)
+    if all(holds_crops(to_be, *stratum) for stratum in REGIONS.strata):
+        for crops in _outlived(writer, to_be, REGIONS, CropMethods(to_be, device=device)):
+            judge = partial(fit_regions, to_be, crops.question, device=device)
+            yield partial(_written, writer, REGIONS, judge)
+
+
+def _written(writer: Writer, kind: Kind[Rates], fit: Callable[[], Rates]) -> FittedRecord:
+    return write_rates(writer, kind, fit())
+
+
+def _outlived(writer: Writer, to_be: Snapshot, kind: Kind[Rates], methods: Methods) -> Iterator[Rates]:
+    rows_digest = to_be.rows_digest(kind.strata)
     before, after = writer.snapshot.manifest.projection, to_be.manifest.projection
-    known = {(c.method, c.projection): c for c in calibrations(to_be)}
+    known = {(found.method, found.projection): found for found in rates(to_be, kind)}
     moved = {
-        (c.method, after): replace(c, projection=after) for c in known.values() if c.projection == before
+        (found.method, after): replace(found, projection=after)
+        for found in known.values()
+        if found.projection == before
     }
     for asked, old in (moved | known).items():
         current = old.rows_digest == rows_digest
         if current and asked in known and old.scorer == methods.scorer(old.question):
             continue
         if current or old.projection == after:
-            yield partial(_calibrated_again, writer, to_be, old, device, said)
-
-
-def _calibrated_again(
-    writer: Writer, to_be: Snapshot, old: Calibration, device: str, said: Said | None
-) -> FittedRecord:
-    fitted = fit_calibration(to_be, old.question, likelihood=old.likelihood_method, device=device, said=said)
-    return write_rates(writer, CALIBRATION, fitted)
+            yield old

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.calibrations import calibration_name
-from retrieval_detect.ask.fitted import CALIBRATION, REGIONS, files_of, read
-from retrieval_detect.ask.methods import Methods, calibrations
+from retrieval_detect.ask.fitted import CALIBRATION, REGIONS, Kind, Rates, files_of
+from retrieval_detect.ask.methods import Methods, rates
 from retrieval_detect.ask.regions import CropMethods
 from retrieval_detect.heads.base import unnamed
+from retrieval_detect.scoring.calibration import Calibration
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.writer import with_records
 from retrieval_detect.types import UNNAMED
-from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.store.manifest import FittedRecord, Manifest
     from retrieval_detect.store.store import Store
     from retrieval_detect.store.writer import Writer
@@ -45,7 +44,10 @@ def _nameless(writer: Writer, new: Snapshot) -> list[FittedRecord]:
     heads = list(_heads(writer, new))
     fitted = with_records(new.manifest.fitted, heads) if heads else new.manifest.fitted
     after = Snapshot(new.folder, replace(new.manifest, fitted=fitted))
-    return [*heads, *_calibrations(writer, new, after), *_regions(writer, new, after)]
+    bare = partial(_without_names, manifest=new.manifest)
+    calibrations = _rates(writer, CALIBRATION, (Methods(new), Methods(after)), bare)
+    regions = _rates(writer, REGIONS, (CropMethods(new), CropMethods(after)), lambda found: found)
+    return [*heads, *calibrations, *regions]
 
 
 def _heads(writer: Writer, new: Snapshot) -> Iterator[FittedRecord]:
@@ -58,36 +60,19 @@ def _heads(writer: Writer, new: Snapshot) -> Iterator[FittedRecord]:
                 yield _again(writer, record, files | {"json": bare})
 
 
-def _calibrations(writer: Writer, new: Snapshot, after: Snapshot) -> Iterator[FittedRecord]:
+def _rates(
+    writer: Writer, kind: Kind[Rates], methods: tuple[Methods, Methods], nameless: Callable[[Rates], Rates]
+) -> Iterator[FittedRecord]:
     """Without names that are gone, and of the scores that a head gives under its new digest."""
-    methods = Methods(new), Methods(after)
-    for found in calibrations(new):
-        record = new.fitted("calibration", calibration_name(found.method, found.projection))
-        bare = replace(
-            _without_names(found, new.manifest), scorer=_scorer(found.scorer, found.question, methods)
-        )
-        if record is not None and bare.to_json() != found.to_json():
-            yield _again(writer, record, CALIBRATION.to_files(bare, new.manifest.encoder))
-
-
-def _regions(writer: Writer, new: Snapshot, after: Snapshot) -> Iterator[FittedRecord]:
-    methods = CropMethods(new), CropMethods(after)
-    for record in new.manifest.fitted:
-        found = read(new, REGIONS, record.name) if record.kind == "regions" else None
-        if found is not None:
-            question = Question(found.method, found.k, found.projection)
-            scorer = _scorer(found.scorer, question, methods)
-            if scorer != found.scorer:
-                bare = replace(found, scorer=scorer)
-                yield _again(writer, record, REGIONS.to_files(bare, new.manifest.encoder))
-
-
-def _scorer(known: str, question: Question, methods: tuple[Methods, Methods]) -> str:
-    """What names the same scores once heads have lost names, and with them their digests."""
     before, after = methods
-    if before.snapshot.manifest.fitted == after.snapshot.manifest.fitted:
-        return known
-    return after.scorer(question) if known == before.scorer(question) else known
+    new, renamed = before.snapshot, before.snapshot.manifest.fitted != after.snapshot.manifest.fitted
+    for found in rates(new, kind):
+        record = new.fitted(kind.name, calibration_name(found.method, found.projection))
+        bare = nameless(found)
+        if renamed and found.scorer == before.scorer(found.question):
+            bare = replace(bare, scorer=after.scorer(found.question))
+        if record is not None and bare.to_json() != found.to_json():
+            yield _again(writer, record, kind.to_files(bare, new.manifest.encoder))
 
 
 def _without_names(found: Calibration, manifest: Manifest) -> Calibration:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from retrieval_detect.ask.calibrations import calibration_name, method_of, projection_of
-from retrieval_detect.ask.fitted import PLAIN, load_head
+from retrieval_detect.ask.fitted import PLAIN, Rates, load_head
 from retrieval_detect.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from retrieval_detect.ask.fitted import Kind
-    from retrieval_detect.scoring.calibration import Calibration
-    from retrieval_detect.scoring.highest_crops import HighestCrops
     from retrieval_detect.store.manifest import FittedKind, FittedRecord, Manifest, RowStratum
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     Rows: TypeAlias = tuple[str, tuple[RowStratum, ...]]
 
 T = TypeVar("T")
-Rates = TypeVar("Rates", "Calibration", "HighestCrops")
-"""What says how often something happens among rows set aside: it holds for those very rows alone."""
 
 
 def write(writer: Writer, kind: Kind[T], name: str, found: T, *, method: str, rows: Rows) -> FittedRecord:

@@ -15,7 +15,7 @@ from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.training import load_training_set, require_layers_stored
-from retrieval_detect.teach.calibrate import calibrated_anew
+from retrieval_detect.teach.calibrate import rates_anew
 from retrieval_detect.teach.fitted import write
 from retrieval_detect.texts import read_csv
 from retrieval_detect.types import METHODS, ORIGINAL_VIEW
@@ -129,7 +129,7 @@ def commit_head(
     check_name(name, members=head.members)
     with store.writer() as writer:
         record = write_head(writer, name, head, strata=tuple(strata), of=of)
-        return writer.fit([record, *calibrated_anew(writer, writer.preview([record]), device=device)])
+        return writer.fit([record, *rates_anew(writer, writer.preview([record]), device=device)])
 
 
 def write_head(

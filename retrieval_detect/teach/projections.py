@@ -17,7 +17,7 @@ from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.training import load_training_set
-from retrieval_detect.teach.calibrate import calibrated_anew
+from retrieval_detect.teach.calibrate import rates_anew
 from retrieval_detect.teach.fitted import write
 from retrieval_detect.types import LABELS, quiet
 
@@ -141,4 +141,4 @@ def _commit_default(writer: Writer, name: str, records: Sequence[FittedRecord], 
     for label in LABELS:
         if to_be.manifest.live_rows(label, "bank"):
             banks.bank(label)
-    return writer.fit([*records, *calibrated_anew(writer, to_be, device=device)], projection=name)
+    return writer.fit([*records, *rates_anew(writer, to_be, device=device)], projection=name)

@@ -16,10 +16,9 @@ from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.training import load_training_set, near_calibration
 from retrieval_detect.store.writer import with_records
-from retrieval_detect.teach.calibrate import calibrations_to_fit, measurable
+from retrieval_detect.teach.calibrate import measurable, rates_to_fit
 from retrieval_detect.teach.heads import training_set, write_head
 from retrieval_detect.teach.projections import DEFAULT, default_projection, write_projection
-from retrieval_detect.teach.regions import regions_to_fit
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.rows import Said
@@ -57,7 +56,7 @@ def refitted(
     """
     harmless = _ANY if whatever_fails else (UsageError,)
     fitted: list[FittedRecord] = []
-    for fits in (_maps_and_heads, partial(_rates, device=device, said=said)):
+    for fits in (_maps_and_heads, partial(rates_to_fit, device=device, said=said)):
         with suppress(*harmless):
             for fit in fits(writer, with_fitted(new, fitted)):
                 with suppress(*harmless):
@@ -96,11 +95,6 @@ def _maps_and_heads(writer: Writer, new: Snapshot) -> Iterator[Fit]:
             yield partial(_projection_again, writer, new, record.name)
         if record.kind == "head" and follows(writer.snapshot, new, record):
             yield partial(_head_again, writer, new, record.name)
-
-
-def _rates(writer: Writer, new: Snapshot, *, device: str, said: Said | None) -> Iterator[Fit]:
-    yield from calibrations_to_fit(writer, new, device=device, said=said)
-    yield from regions_to_fit(writer, new, device=device)
 
 
 def _projection_again(writer: Writer, new: Snapshot, name: str) -> FittedRecord:

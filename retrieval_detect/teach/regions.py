@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval_detect.ask.banks import Asked
-from retrieval_detect.ask.calibrations import in_force
-from retrieval_detect.ask.fitted import PLAIN, REGIONS, read
+from retrieval_detect.ask.fitted import PLAIN, REGIONS
 from retrieval_detect.ask.regions import CropMethods, require_crops
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import CROPS, kind_of
 from retrieval_detect.scoring.highest_crops import HighestCrops
 from retrieval_detect.scoring.vote import nobody_left
 from retrieval_detect.store.training import load_training_set
-from retrieval_detect.teach.fitted import commit_rates, write_rates
+from retrieval_detect.teach.fitted import commit_rates
 from retrieval_detect.types import quiet
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
-    from retrieval_detect.store.manifest import FittedRecord, Manifest
+    from retrieval_detect.store.manifest import Manifest
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.store import Store
-    from retrieval_detect.store.writer import Writer
 
 
 def fit_regions(
@@ -75,27 +72,6 @@ def _photographs(snapshot: Snapshot, layers: Sequence[str]) -> Iterator[Asked]:
             crops[rows.content_ids[position]].append(position)
     for positions in crops.values():
         yield Asked.of(rows.take(np.array(positions)))
-
-
-def regions_to_fit(
-    writer: Writer, to_be: Snapshot, *, device: str = "auto"
-) -> Iterator[Callable[[], FittedRecord]]:
-    """For those of the generation to be whose crops are of other references by now: what judges them.
-
-    Through the projection in force alone; see ``calibrations_to_fit``.
-    """
-    for record in to_be.stale():
-        if (
-            record.kind == "regions"
-            and in_force(to_be, record)
-            and (known := read(to_be, REGIONS, record.name))
-        ):
-            yield partial(_regions_again, writer, to_be, known, device)
-
-
-def _regions_again(writer: Writer, to_be: Snapshot, old: HighestCrops, device: str) -> FittedRecord:
-    question = Question(old.method, old.k, old.projection)
-    return write_rates(writer, REGIONS, fit_regions(to_be, question, device=device))
 
 
 def commit_regions(store: Store, fitted: HighestCrops) -> Manifest:

@@ -18,7 +18,7 @@ from retrieval_detect.store.layout import BANKS
 from retrieval_detect.store.manifest import GROWTH
 from retrieval_detect.store.shards import SMALL_ROWS
 from retrieval_detect.store.tuned import Tuned, TunedBank
-from retrieval_detect.teach.calibrate import calibrated_anew
+from retrieval_detect.teach.calibrate import rates_anew
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Neighbours
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def commit_tuning(store: Store, tuning: Tuning | None, *, device: str = "auto") 
             for label, bank in tuning.banks.items():
                 present = {shard.record.id for shard in writer.snapshot.shards(label, "bank")}
                 bank.save(index_path(store.folder / BANKS, tuned, label, present))
-        return writer.tune(tuned, review=lambda to_be: calibrated_anew(writer, to_be, device=device))
+        return writer.tune(tuned, review=lambda to_be: rates_anew(writer, to_be, device=device))
 
 
 def describe(snapshot: Snapshot) -> dict[str, Any] | None:

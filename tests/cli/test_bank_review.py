@@ -46,6 +46,12 @@ def test_the_change_is_shown_and_the_calibration_fitted_anew(calibrated, run_rd)
     assert not any("other references" in warning for warning in query["warnings"])
 
 
+def test_heads_fitted_along_are_named(calibrated, run_rd):
+    assert run_rd("train", "linear", "--name", "lr").exit_code == 0
+    told = run_rd(*ADD, "--accept-unmeasured").stdout
+    assert "fitted anew: head lr, calibration density" in told
+
+
 def test_the_change_as_data(calibrated, run_rd):
     record = json.loads(run_rd(*ADD, "--accept-unmeasured", "--json").stdout)
     (newcomer,) = record["measured"]["newcomers"]

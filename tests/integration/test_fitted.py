@@ -7,7 +7,7 @@ import pytest
 from retrieval_detect.ask.fitted import KINDS, REGIONS, files_of, read
 from retrieval_detect.errors import IndexCorrupt
 from retrieval_detect.heads.linear import LinearHead
-from retrieval_detect.review.whole import require_fitted
+from retrieval_detect.review.whole import require_fitted, verify
 from retrieval_detect.scoring.highest_crops import HighestCrops
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.teach.heads import commit_head, training_set
@@ -53,5 +53,7 @@ def test_files_that_are_none_are_damage_to_whoever_reads_them(store, kind, data)
         read(store.snapshot(), kind, record.name)
     with pytest.raises(IndexCorrupt, match=f"{record.name}-"):
         require_fitted(store.snapshot())
+    (problem,) = verify(store.snapshot()).problems
+    assert f"{record.name}-" in problem and "missing, truncated or altered" in problem
     with store.writer() as writer:
         writer.rollback(before.manifest.generation)

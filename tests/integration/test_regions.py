@@ -21,6 +21,7 @@ from retrieval_detect.report.heatmap import heat_map_png
 from retrieval_detect.scoring.highest_crops import HighestCrops
 from retrieval_detect.store.verify import findings
 from retrieval_detect.teach.measure import Reviewer
+from retrieval_detect.teach.projections import commit_projection, fitted_projection, use_projection
 from retrieval_detect.teach.regions import commit_regions, fit_regions
 from retrieval_detect.verdicts import Question
 from tests.factories import embedded, picture, png
@@ -266,3 +267,23 @@ def test_they_are_judged_again_when_references_come(tmp_path):
     assert not [record for record in index.snapshot().stale() if record.kind == "regions"]
     found = detector(index).query(png(5000), regions="max")
     assert found.regions.photographs and not any("rd fit calibration --regions" in w for w in found.warnings)
+
+
+def test_they_go_along_to_another_projection_and_back(tmp_path):
+    index = taught(tmp_path / "idx", n=60, views=("crops",))
+    commit_regions(index.store, fit_regions(index.snapshot()))
+    before = index.snapshot().fitted("regions", "density")
+    commit_projection(index.store, "white", fitted_projection(index.snapshot(), "whiten", ("proj",)))
+    assert detector(index).query(png(5000), regions="max").regions.photographs
+    assert index.snapshot().fitted("regions", "density--white").rows_digest == before.rows_digest
+    use_projection(index.store, "identity")
+    assert index.snapshot().fitted("regions", "density") == before
+
+
+def test_photographs_whose_crops_are_gone_bar_no_way_to_another_projection(tmp_path):
+    index = taught(tmp_path / "idx", n=60, views=("crops",))
+    commit_regions(index.store, fit_regions(index.snapshot()))
+    rows = index.snapshot().scan(["row_id", "view"], label="real", split="calib").to_pylist()
+    index.remove([row["row_id"] for row in rows if row["view"] != "original"])
+    commit_projection(index.store, "white", fitted_projection(index.snapshot(), "whiten", ("proj",)))
+    assert index.snapshot().fitted("regions", "density--white") is None

@@ -51,7 +51,7 @@ def test_what_was_fitted_follows_in_the_same_generation(index, split):
 
 
 @pytest.mark.parametrize("error", [VectorError("zero"), OSError("disk"), ValueError("n"), MemoryError()])
-@pytest.mark.parametrize("part", ["_fitted_again", "calibrations_to_fit"])
+@pytest.mark.parametrize("part", ["_fitted_again", "rates_to_fit"])
 def test_a_fit_that_fails_holds_no_removal_up(index, monkeypatch, part, error):
     def fails(*_, **__):
         raise error
