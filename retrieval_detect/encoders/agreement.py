@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 from retrieval_detect.encoders.canaries import CANARY_TOLERANCE, canary_vectors, centred_distance
 from retrieval_detect.encoders.registry import ENTRY_POINT_GROUP
-from retrieval_detect.errors import EncoderMismatch, UsageError
+from retrieval_detect.errors import EncoderMismatch
 from retrieval_detect.files import read_cache, sha256_bytes, user_cache, write_cache
 from retrieval_detect.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import EncoderSpec
@@ -24,16 +22,6 @@ if TYPE_CHECKING:
 REMEMBERED = "engines.json"
 _PACKAGES = ("torch", "torchvision", "timm", "open_clip_torch", "openvino", "numpy", "pillow", "simplejpeg")
 """They make vectors of pixels."""
-
-
-def require_layers(spec: EncoderSpec, layers: Sequence[str]) -> None:
-    """Raise ``UsageError`` if the encoder cannot give one of ``layers``."""
-    missing = [layer for layer in layers if layer not in spec.layers]
-    if missing or not layers:
-        raise UsageError(
-            f"{spec.name} has no layer {', '.join(missing) or '(none named)'}",
-            hint=f"It has: {', '.join(spec.layers)}",
-        )
 
 
 def require_same_encoder(spec: EncoderSpec, snapshot: Snapshot) -> None:

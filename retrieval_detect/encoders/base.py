@@ -39,15 +39,20 @@ class Encoder(Protocol):
         """
 
 
+def require_layers(spec: EncoderSpec, layers: Sequence[str]) -> None:
+    """Raise ``UsageError`` if the encoder cannot give one of ``layers``, or none is named."""
+    missing = [layer for layer in layers if layer not in spec.layers]
+    if missing or not layers:
+        raise UsageError(
+            f"{spec.name} has no layer {', '.join(missing) or '(none named)'}",
+            hint=f"It has: {', '.join(spec.layers)}",
+        )
+
+
 def check_call(spec: EncoderSpec, batch: UInt8, layers: Sequence[str]) -> None:
     """Raise ``UsageError`` unless ``encode`` of an encoder with this spec can be called so."""
     size = spec.preprocessing.size
-    unknown = [layer for layer in layers if layer not in spec.layers]
-    if unknown or not layers:
-        raise UsageError(
-            f"encoder {spec.name} has no layer {unknown[0]}" if unknown else "no layer was asked for",
-            hint=f"It has: {', '.join(spec.layers)}",
-        )
+    require_layers(spec, layers)
     if batch.dtype != "uint8" or batch.shape[1:] != (size, size, 3) or not len(batch):
         raise UsageError(
             f"encoder {spec.name} takes uint8 (n, {size}, {size}, 3), not {batch.dtype} {batch.shape}",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 
 from retrieval_detect.errors import EncoderMismatch, UsageError
-from retrieval_detect.heads.base import Head, option, quiet, require_both
-from retrieval_detect.heads.stopping import finite, parted
+from retrieval_detect.heads.base import Head, Progress, option, quiet, require_both
+from retrieval_detect.heads.stopping import descend, finite, parted
 from retrieval_detect.scoring.likelihood import cllr, fit_likelihood_ratio
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retrieval_detect.encoders.text import TextTower
-    from retrieval_detect.heads.base import Progress
     from retrieval_detect.types import Bool, Float32, Int64
     from retrieval_detect.vectors import Rows
 
@@ -82,13 +81,31 @@ class TextHead(Head):
         if self.shots:
             rows = rows.take(self._drawn(rows))
         x = self._inputs(rows)
-        start = _starter(self, text, x.shape[1])
-        until, trial = self._stopping(x, rows, start, progress=progress)
-        model, examples = start(x, rows)
+        if text is None:
+            raise UsageError(f"a head of kind {self.kind} cannot be fitted without the encoder's text tower")
+        if text.d != x.shape[1]:
+            raise EncoderMismatch(
+                f"the text tower of {text.name} gives {text.d} dimensions, layer {self.layers[0]} has "
+                f"{x.shape[1]}",
+                hint="Texts and images are comparable at layer proj of one model only.",
+            )
+        until, trial = self._stopping(x, rows, text, progress=progress)
+        model, examples = self._begin(x, rows, text)
         course = self._train(model, examples, until=until, progress=progress)
         self._learnt = model.arrays()
         self._course = {"classes": examples.classes, "rows": len(rows), "trial": trial, **course}
         return self
+
+    def _begin(self, x: Float32, rows: Rows, text: TextTower) -> tuple[Trainable, Examples]:
+        """An untrained model, and what it is trained on."""
+        from torch import from_numpy
+
+        found, codes = np.unique(self._names(rows)[rows.fake], return_inverse=True)
+        y = np.zeros(len(rows), np.int64)
+        y[rows.fake] = codes + 1
+        classes = [str(name) for name in found]
+        examples = Examples(from_numpy(x).to(text.device), from_numpy(y).to(text.device), classes)
+        return self._start(text, classes), examples
 
     # ------------------------------------------------------------ which rows, how long
 
@@ -105,7 +122,7 @@ class TextHead(Head):
         return np.sort(np.concatenate(taken))
 
     def _stopping(
-        self, x: Float32, rows: Rows, start: _Start, *, progress: Progress
+        self, x: Float32, rows: Rows, text: TextTower, *, progress: Progress
     ) -> tuple[int, dict[str, Any]]:
         """After how many epochs detection of the rows set aside was best, and the course of that trial."""
         from torch import from_numpy, no_grad
@@ -114,7 +131,7 @@ class TextHead(Head):
         if self.shots or not self.patience or parts is None:
             return self.epochs, {}
         fit, stop = parts
-        model, examples = start(x[fit], rows.take(fit))
+        model, examples = self._begin(x[fit], rows.take(fit), text)
         aside, fake = from_numpy(x[stop]).to(examples.x.device), rows.fake[stop]
 
         def held_out() -> float:
@@ -139,6 +156,7 @@ class TextHead(Head):
     ) -> dict[str, Any]:
         """Train for ``until`` epochs, or till ``held_out`` has not fallen for ``patience``; the losses."""
         import torch
+        from torch.nn.functional import cross_entropy
 
         draw = torch.Generator().manual_seed(self.seed)
         optimizer = torch.optim.SGD(model.parameters, lr=self.lr, momentum=MOMENTUM, weight_decay=DECAY)
@@ -151,7 +169,9 @@ class TextHead(Head):
                 torch.randperm(len(examples.y), generator=draw).tensor_split(steps)
             ):
                 optimizer.param_groups[0]["lr"] = self._rate(epoch + step / steps, len(examples.y) / steps)
-                total += self._step(model, examples, chosen.to(examples.y.device), optimizer)
+                of = chosen.to(examples.y.device)
+                loss = cross_entropy(model.logits(examples.x[of]), examples.y[of])
+                total += descend(optimizer, loss) * len(of)
             losses.append(finite(total / len(examples.y), epoch))
             if held_out is not None:
                 aside.append(finite(held_out(), epoch))
@@ -159,15 +179,6 @@ class TextHead(Head):
             if aside and epoch - self._best(aside) >= self.patience:
                 break
         return {"losses": losses} | ({"held_out": aside} if aside else {})
-
-    def _step(self, model: Trainable, examples: Examples, chosen: Tensor, optimizer: Any) -> float:
-        from torch.nn.functional import cross_entropy
-
-        loss = cross_entropy(model.logits(examples.x[chosen]), examples.y[chosen])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return float(loss.detach()) * len(chosen)
 
     def _best(self, aside: Sequence[float]) -> int:
         """Epoch of the least loss, from 0; not one of the warm-up, in which next to nothing is learnt."""
@@ -198,33 +209,6 @@ class Examples:
     x: Tensor
     y: Tensor
     classes: list[str]
-
-
-_Start = Callable[["Float32", "Rows"], tuple[Trainable, Examples]]
-
-
-def _starter(head: TextHead, text: TextTower | None, d: int) -> _Start:
-    """A function from rows to an untrained model and its examples, once the tower is known to fit."""
-    if text is None:
-        raise UsageError(f"a head of kind {head.kind} cannot be fitted without the encoder's text tower")
-    if text.d != d:
-        raise EncoderMismatch(
-            f"the text tower of {text.name} gives {text.d} dimensions, layer {head.layers[0]} has {d}",
-            hint="Texts and images are comparable at layer proj of one model only.",
-        )
-
-    def start(x: Float32, rows: Rows) -> tuple[Trainable, Examples]:
-        from torch import from_numpy
-
-        classes, codes = np.unique(head._names(rows)[rows.fake], return_inverse=True)
-        y = np.zeros(len(rows), np.int64)
-        y[rows.fake] = codes + 1
-        examples = Examples(
-            from_numpy(x).to(text.device), from_numpy(y).to(text.device), [str(name) for name in classes]
-        )
-        return head._start(text, examples.classes), examples
-
-    return start
 
 
 def _recalibrated_loss(scores: NDArray[np.float64], fake: Bool) -> float:

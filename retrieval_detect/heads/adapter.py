@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retrieval_detect.encoders.text import TextTower
-    from retrieval_detect.types import Float32
+    from retrieval_detect.types import Float32, Float64
     from retrieval_detect.vectors import Rows
-
-    Float64 = NDArray[np.float64]
 
 TEMPLATE = "a {} photo."
 

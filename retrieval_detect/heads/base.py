@@ -18,10 +18,8 @@ from retrieval_detect.types import quiet as quiet  # noqa: PLC0414
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.types import Float32
+    from retrieval_detect.types import Float32, Float64
     from retrieval_detect.vectors import Rows
-
-    Float64 = NDArray[np.float64]
 
 FORMAT = "retrieval-detect/head"
 VERSION = 1

@@ -13,10 +13,8 @@ from retrieval_detect.heads.prompt import ContextHead
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.types import Float32
+    from retrieval_detect.types import Float32, Float64
     from retrieval_detect.vectors import Rows
-
-    Float64 = NDArray[np.float64]
 
 
 @dataclass(eq=False)

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.heads.base import Head, checked, option, quiet, require_both
+from retrieval_detect.heads.base import Head, Progress, checked, option, quiet, require_both
 from retrieval_detect.heads.linear import balanced_weights
 from retrieval_detect.scoring.vote import REDEFINED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.heads.base import Progress
-    from retrieval_detect.types import Bool, Float32
+    from retrieval_detect.types import Bool, Float32, Float64
     from retrieval_detect.vectors import Rows
-
-    Float64 = NDArray[np.float64]
 
 RULES = ("logit-mean", "soft-or", "weights")
 PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001)

@@ -10,16 +10,15 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.base import Head, Progress, checked, option, quiet, require_both
-from retrieval_detect.heads.stopping import parted, train_to_the_best
+from retrieval_detect.heads.stopping import descend, parted, train_to_the_best
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from retrieval_detect.types import Float32
+    from retrieval_detect.types import Float32, Float64
     from retrieval_detect.vectors import Rows
 
-    Float64 = NDArray[np.float64]
     Parameters = Mapping[str, Tensor]
 
 TEMPERATURE = 0.07
@@ -137,10 +136,7 @@ class LayersHead(Head):
             total = 0.0
             for rows in torch.split(torch.randperm(len(fake)), self.batch):
                 loss = self._loss(parameters, [x[rows] for x in inputs], fake[rows], weights[rows])
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                total += loss.item()
+                total += descend(optimiser, loss)
             return total / len(fake)
 
         def held_out() -> float:

@@ -12,17 +12,15 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.base import Head, checked, encoded, normalised, option, quiet, require_both
-from retrieval_detect.heads.stopping import parted
+from retrieval_detect.heads.stopping import descend, parted
 from retrieval_detect.scoring.weights import reference_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.heads.base import Progress
-    from retrieval_detect.types import Float32
+    from retrieval_detect.types import Float32, Float64
     from retrieval_detect.vectors import Rows
-
-    Float64 = NDArray[np.float64]
 
 TOLERANCE = 1e-6
 """Of the largest slope of the mean loss: scores then agree with the optimum's to about 1e-3."""
@@ -244,9 +242,5 @@ def _epochs(vectors: Any, fake: Any, schedule: _Schedule, *, seed: int) -> Itera
         optimizer.param_groups[0]["lr"] = schedule.rate
         losses = []
         for batch in torch.split(torch.randperm(len(vectors), generator=draw), BATCH):
-            optimizer.zero_grad()
-            loss = criterion(layer(vectors[batch])[:, 0], fake[batch])
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+            losses.append(descend(optimizer, criterion(layer(vectors[batch])[:, 0], fake[batch])))
         yield float(np.mean(losses)), layer

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.heads.base import Progress
-    from retrieval_detect.types import Bool, Float32, Int64
+    from retrieval_detect.types import Bool, Float32, Float64, Int64
     from retrieval_detect.vectors import Rows
-
-    Float64 = NDArray[np.float64]
 
 RESULTANT = (1e-3, 0.9995)
 """Mean resultant lengths that are believed: beyond them a concentration is zero or without end."""

@@ -10,17 +10,16 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.base import PROJ, Head, Progress, checked, encoded, normalised, option, quiet
-from retrieval_detect.heads.stopping import split_for_stopping, train_to_the_best
+from retrieval_detect.heads.stopping import descend, split_for_stopping, train_to_the_best
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from retrieval_detect.encoders.text import TextTower
-    from retrieval_detect.types import Float32
+    from retrieval_detect.types import Float32, Float64
     from retrieval_detect.vectors import Rows
 
-    Float64 = NDArray[np.float64]
     Parameters = Mapping[str, Tensor]
 
 CATEGORIES = ("terrible", "bad", "poor", "average", "good", "perfect")
@@ -200,10 +199,7 @@ class QualityHead(Head):
             total = 0.0
             for rows in torch.split(torch.randperm(len(x)), self.batch):
                 loss = mse_loss(predicted(x[rows], self.dropout), targets[rows])
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                total += loss.item() * len(rows)
+                total += descend(optimiser, loss) * len(rows)
             schedule.step()
             return total / len(x)
 

@@ -12,6 +12,7 @@ from retrieval_detect.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.optim import Optimizer
 
     from retrieval_detect.heads.base import Progress
     from retrieval_detect.types import Bool
@@ -76,6 +77,14 @@ def train_to_the_best(
         value.data.copy_(best[name])
     chosen = int(np.argmin(aside)) + 1 if held_out else len(losses)
     return {"epochs_run": len(losses), "epoch": chosen, "losses": losses, "held_out": aside}
+
+
+def descend(optimizer: Optimizer, loss: Tensor) -> float:
+    """One step down the gradient of a loss; what it was before."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.item()
 
 
 def finite(loss: float, epoch: int) -> float:

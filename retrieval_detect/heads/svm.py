@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from retrieval_detect.heads.base import encoded, normalised, option, quiet, require_both
+from retrieval_detect.heads.base import Progress, encoded, normalised, option, quiet, require_both
 from retrieval_detect.heads.linear import LinearScore, converging
 
 if TYPE_CHECKING:
-    from retrieval_detect.heads.base import Progress
     from retrieval_detect.vectors import Rows
 
 FEWEST = 10

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
-from retrieval_detect.encoders.agreement import engine_drift, require_layers, require_same_encoder
+from retrieval_detect.encoders.agreement import engine_drift, require_same_encoder
+from retrieval_detect.encoders.base import require_layers
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.pipeline import embed_views
 from retrieval_detect.errors import UsageError

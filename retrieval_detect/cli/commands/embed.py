@@ -51,7 +51,7 @@ def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: b
     """
     from retrieval_detect.cli.progress import progress
     from retrieval_detect.cli.recipes import parse_layers
-    from retrieval_detect.encoders.agreement import require_layers
+    from retrieval_detect.encoders.base import require_layers
     from retrieval_detect.encoders.pipeline import embed
     from retrieval_detect.encoders.registry import load_encoder
     from retrieval_detect.files import require_folder_of

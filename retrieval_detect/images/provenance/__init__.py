@@ -17,8 +17,10 @@ from retrieval_detect.images.provenance.claims import (
     xmp_claims,
 )
 from retrieval_detect.images.provenance.containers import Blocks, blocks_of
+from retrieval_detect.images.provenance.exif import read_exif
 from retrieval_detect.images.provenance.generators import read_generator
 from retrieval_detect.images.provenance.iptc import read_iptc
+from retrieval_detect.images.provenance.xmp import read_xmp
 from retrieval_detect.types import Claim, Provenance
 
 __all__ = ["read_provenance"]
@@ -32,10 +34,8 @@ def read_provenance(data: bytes) -> Provenance:
     """
     blocks = blocks_of(data)
     exif = _exif_into(blocks)
-    xmp = _xmp_of(blocks)
-    iptc = read_iptc(blocks.iptc)
-    if iptc is None:
-        blocks.damaged.append("IPTC: it cannot be read")
+    xmp = _known("XMP", read_xmp(blocks.xmp) if blocks.xmp else {}, blocks)
+    iptc = _known("IPTC", read_iptc(blocks.iptc), blocks)
     texts = blocks.texts | ({"AIGC": xmp["aigc"]} if "aigc" in xmp else {})
     text = read_generator(texts)
     c2pa = read_manifest(data) if blocks.c2pa else None
@@ -43,7 +43,7 @@ def read_provenance(data: bytes) -> Provenance:
     claims += c2pa_claims(c2pa) if c2pa else ()
     claims += text_claims(text) if text else ()
     claims += xmp_claims(xmp)
-    claims += iptc_claims(iptc or {})
+    claims += iptc_claims(iptc)
     claims += exif_claims(exif)
     damaged = tuple(dict.fromkeys(blocks.damaged))
     return Provenance(c2pa, exif or None, xmp or None, text, tuple(claims), damaged, iptc or None)
@@ -53,12 +53,9 @@ def _exif_into(blocks: Blocks) -> dict[str, Any]:
     """Facts of EXIF; the texts and the packet it may hold are put with the others."""
     if not blocks.exif:
         return {}
-    from retrieval_detect.images.provenance.exif import read_exif
-
     exif = read_exif(blocks.exif)
     if exif is None:
-        blocks.damaged.append("EXIF: it cannot be read")
-        return {}
+        return _known("EXIF", None, blocks)
     for keyword, text in exif.texts.items():
         blocks.add_text(keyword, text)
     blocks.xmp = blocks.xmp or blocks.keep("XMP", exif.xmp)
@@ -67,12 +64,7 @@ def _exif_into(blocks: Blocks) -> dict[str, Any]:
     return exif.facts
 
 
-def _xmp_of(blocks: Blocks) -> dict[str, str]:
-    if not blocks.xmp:
-        return {}
-    from retrieval_detect.images.provenance.xmp import read_xmp
-
-    found = read_xmp(blocks.xmp)
+def _known(name: str, found: dict[str, str] | None, blocks: Blocks) -> dict[str, str]:
     if found is None:
-        blocks.damaged.append("XMP: it cannot be read")
+        blocks.damaged.append(f"{name}: it cannot be read")
     return found or {}
