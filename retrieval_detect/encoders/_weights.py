@@ -55,24 +55,18 @@ def fetch(encoder: str, repository: str, filenames: Sequence[str], *, offline: b
     Raises ``WeightsUnavailable`` for ``encoder`` at once if asking is not allowed, and within
     ``PROBE_TIMEOUT_S`` if nothing answers: the hub's own client would retry for most of a minute.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, try_to_load_from_cache
 
-    cached = _cached(repository, filenames)
-    if cached is not None:
-        return cached
+    for name in filenames:
+        if isinstance(cached := try_to_load_from_cache(repository, name), str):
+            return Path(cached)
     what = f"weights of {encoder} ({repository}/{filenames[0]}) are not here and"
-    if offline or is_offline():
+    forbidden = constants.HF_HUB_OFFLINE or os.environ.get("RD_OFFLINE", "").lower() in _TRUE
+    if offline or forbidden:
         raise WeightsUnavailable(f"{what} rd is offline (RD_OFFLINE or HF_HUB_OFFLINE)", hint=WAYS_OUT)
     if not reachable(constants.ENDPOINT):
         raise WeightsUnavailable(f"{what} the model hub cannot be reached", hint=WAYS_OUT)
     return _download(what, repository, filenames)
-
-
-def is_offline() -> bool:
-    """Whether the environment forbids asking the hub."""
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_OFFLINE or os.environ.get("RD_OFFLINE", "").lower() in _TRUE
 
 
 def reachable(url: str, *, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
@@ -95,13 +89,6 @@ def reachable(url: str, *, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
     thread.start()
     thread.join(timeout_s)
     return answered.is_set()
-
-
-def _cached(repository: str, filenames: Sequence[str]) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = (try_to_load_from_cache(repository, name) for name in filenames)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def _download(what: str, repository: str, filenames: Sequence[str]) -> Path:

@@ -29,7 +29,11 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
 
     model_name = name.removeprefix(PREFIX)
     if not timm.is_model(model_name):
-        raise _unknown(model_name)
+        close = difflib.get_close_matches(model_name, timm.list_models() + timm.list_pretrained(), n=3)
+        near = f"Did you mean {', '.join(PREFIX + match for match in close)}?"
+        raise EncoderError(
+            f"timm knows no model {model_name}", hint=near if close else "See timm.list_models()."
+        )
     config = timm.get_pretrained_cfg(model_name)
     path = _weights.existing(weights) if weights else _from_hub(name, config, offline)
     with _weights.loading(path, model_name):
@@ -92,17 +96,4 @@ def _preprocessing(name: str, config: Any) -> Preprocessing:
         interpolation="bilinear" if config.interpolation == "bilinear" else "bicubic",
         mean=tuple(config.mean),
         std=tuple(config.std),
-    )
-
-
-def _unknown(model_name: str) -> EncoderError:
-    from retrieval_detect.encoders._libraries import timm
-
-    known = timm.list_models() + timm.list_pretrained()
-    close = difflib.get_close_matches(model_name, known, n=3)
-    return EncoderError(
-        f"timm knows no model {model_name}",
-        hint=f"Did you mean {', '.join(PREFIX + match for match in close)}?"
-        if close
-        else "See timm.list_models().",
     )

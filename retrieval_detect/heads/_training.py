@@ -175,7 +175,12 @@ class TextHead(Head):
             losses.append(finite(total / len(examples.y), epoch))
             if held_out is not None:
                 aside.append(finite(held_out(), epoch))
-            progress(_told(epoch, self.epochs if held_out else until, losses, aside))
+            told = f"loss {losses[-1]:.4f}"
+            progress(
+                f"trial, epoch {epoch + 1} of at most {self.epochs}: {told}, held out {aside[-1]:.4f}"
+                if aside
+                else f"epoch {epoch + 1} of {until}: {told}"
+            )
             if aside and epoch - self._best(aside) >= self.patience:
                 break
         return {"losses": losses} | ({"held_out": aside} if aside else {})
@@ -219,9 +224,3 @@ def _recalibrated_loss(scores: NDArray[np.float64], fake: Bool) -> float:
     fakes, reals = scores[fake], scores[~fake]
     ratio = fit_likelihood_ratio(fakes, reals)
     return cllr(ratio(fakes), ratio(reals))
-
-
-def _told(epoch: int, of: int, losses: list[float], aside: list[float]) -> str:
-    if aside:
-        return f"trial, epoch {epoch + 1} of at most {of}: loss {losses[-1]:.4f}, held out {aside[-1]:.4f}"
-    return f"epoch {epoch + 1} of {of}: loss {losses[-1]:.4f}"

@@ -53,11 +53,16 @@ class PrototypeHead(Head):
         x = normalised(encoded(rows, self.layer)).astype(np.float64)
         names, first, of = _classes(rows)
         fake = rows.fake[first]
-        means = _shrunk(_means(x, of), fake, _images(rows, of), prior=self.prior)
+        # Views and near-duplicates, rows of one group, are no further images.
+        n_images = np.bincount(np.unique(np.stack([of, rows.groups]), axis=1)[0])
+        means = _shrunk(_means(x, of), fake, n_images, prior=self.prior)
         kin = of if np.bincount(of).max() > 1 else rows.fake.astype(np.int64)
         match self.family:
             case "gaussian":
-                directions, offsets = self._gaussian(x, kin, means)
+                centre = x.mean(axis=0)
+                covariance = _within(x, kin, shrinkage=self.shrinkage)
+                directions = np.linalg.solve(covariance, (means - centre).T).T
+                offsets = -((means + centre) * directions).sum(axis=1) / 2
             case "vmf":
                 directions = self._concentration(x, kin) * _unit(means)
                 offsets = np.zeros(len(means))
@@ -103,12 +108,6 @@ class PrototypeHead(Head):
         terms = x.astype(np.float64) @ directions.T.astype(np.float64) + self.learnt("offsets")
         return terms, self.learnt("fake").astype(bool)
 
-    def _gaussian(self, x: Float64, kin: Int64, means: Float64) -> tuple[Float64, Float64]:
-        covariance = _within(x, kin, shrinkage=self.shrinkage)
-        centre = x.mean(axis=0)
-        directions = np.linalg.solve(covariance, (means - centre).T).T
-        return directions, -((means + centre) * directions).sum(axis=1) / 2
-
     def _concentration(self, x: Float64, kin: Int64) -> float:
         if self.concentration:
             return self.concentration
@@ -137,11 +136,6 @@ def _means(x: Float64, of: Int64) -> Float64:
     member[of, np.arange(len(x))] = 1
     means: Float64 = member @ x / member.sum(axis=1, keepdims=True)
     return means
-
-
-def _images(rows: Rows, of: Int64) -> Int64:
-    """How many groups each class has, int64 (G,): views and near-duplicates are no further images."""
-    return np.bincount(np.unique(np.stack([of, rows.groups]), axis=1)[0])
 
 
 def _shrunk(means: Float64, fake: Bool, n: Int64, *, prior: float) -> Float64:

@@ -128,11 +128,6 @@ def _starts(length: int, size: int, n: int) -> list[int]:
 # ---------------------------------------------------------------- doing
 
 
-def launder(rgb: UInt8, kind: str, *, seed: int) -> UInt8:
-    """One laundering of ``kind``, drawn from ``seed``. See ``render``."""
-    return render(rgb, draw_view(kind, rgb.shape[1], rgb.shape[0], seed=seed))
-
-
 def render(rgb: UInt8, view: str) -> UInt8:
     """The view of an image that a name describes.
 

@@ -14,7 +14,6 @@ from retrieval_detect.images.laundering import (
     draw_view,
     drawn_views,
     kind_of,
-    launder,
     render,
     seed_of,
     stored_views,
@@ -30,7 +29,7 @@ HEIGHT, WIDTH = RGB.shape[:2]
 @pytest.mark.parametrize("kind", DRAWN)
 def test_a_laundering_is_repeatable_and_changes_the_picture_a_little(kind):
     before = RGB.copy()
-    once, again = (launder(RGB, kind, seed=5) for _ in range(2))
+    once, again = (render(RGB, draw_view(kind, WIDTH, HEIGHT, seed=5)) for _ in range(2))
     assert np.array_equal(once, again) and np.array_equal(RGB, before)
     assert once.dtype == np.uint8 and once.ndim == 3 and once.shape[2] == 3 and once.flags.c_contiguous
     assert once.shape != RGB.shape or not np.array_equal(once, RGB)
@@ -42,7 +41,6 @@ def test_a_laundering_is_repeatable_and_changes_the_picture_a_little(kind):
 def test_a_name_says_all_that_was_done(kind):
     view = draw_view(kind, WIDTH, HEIGHT, seed=5)
     assert kind_of(view) == kind
-    assert np.array_equal(render(RGB, view), launder(RGB, kind, seed=5))
     assert len({draw_view(kind, WIDTH, HEIGHT, seed=seed) for seed in range(40)}) > 10
 
 
