@@ -27,8 +27,8 @@ from retrieval_detect.types import LABELS, NEAR_HAMMING
 if TYPE_CHECKING:
     from retrieval_detect.search.bank import Bank
     from retrieval_detect.search.projection import Projection
+    from retrieval_detect.store.manifest import Tuned
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.store.tuned import Tuned
     from retrieval_detect.types import Bool, Float16, Float32, Int64, Label, Neighbours, UInt64
     from retrieval_detect.vectors import Rows
 

@@ -29,7 +29,7 @@ from retrieval_detect.types import Neighbours
 if TYPE_CHECKING:
     from retrieval_detect.search.exact import ShardVectors
     from retrieval_detect.search.scan import Scan
-    from retrieval_detect.store.tuned import Tuned
+    from retrieval_detect.store.manifest import Tuned
     from retrieval_detect.types import Float32, Float64, Int64, Label
 
 _log = logging.getLogger(__name__)

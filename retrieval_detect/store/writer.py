@@ -48,8 +48,8 @@ from retrieval_detect.store.sweep import erasable, kept_snapshot, keyed_digest, 
 from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
+    from retrieval_detect.store.manifest import Tuned
     from retrieval_detect.store.renaming import Names
-    from retrieval_detect.store.tuned import Tuned
     from retrieval_detect.types import Failure
 
 Review: TypeAlias = Callable[[Snapshot], Sequence[FittedRecord]]

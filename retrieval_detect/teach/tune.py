@@ -15,9 +15,8 @@ from retrieval_detect.search.approximate import index_path, recall
 from retrieval_detect.search.kinds import kind_of, kinds_at_hand
 from retrieval_detect.search.projection import query_codes
 from retrieval_detect.store.layout import BANKS
-from retrieval_detect.store.manifest import GROWTH
+from retrieval_detect.store.manifest import GROWTH, Tuned, TunedBank
 from retrieval_detect.store.shards import SMALL_ROWS
-from retrieval_detect.store.tuned import Tuned, TunedBank
 from retrieval_detect.teach.calibrate import rates_anew
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Neighbours
 

@@ -15,8 +15,7 @@ from retrieval_detect.errors import IndexStateError
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.review.whole import require_fitted, verify
 from retrieval_detect.store.exchange import write_embeddings
-from retrieval_detect.store.export import export_index
-from retrieval_detect.store.imported import import_index
+from retrieval_detect.store.sharing import export_index, import_index
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.sweep import KEPT_GENERATIONS
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration

@@ -14,10 +14,9 @@ import pytest
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.report.json import verdict_json
-from retrieval_detect.store.export import export_index
-from retrieval_detect.store.imported import import_index
 from retrieval_detect.store.originals import stored_thumbnail
 from retrieval_detect.store.schema import rows_schema
+from retrieval_detect.store.sharing import export_index, import_index
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.verify import findings
 from tests.factories import add, names, new_store, png

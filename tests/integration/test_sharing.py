@@ -16,8 +16,7 @@ from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, RdError, Us
 from retrieval_detect.files import sha256_bytes
 from retrieval_detect.report.json import verdict_json
 from retrieval_detect.review.whole import require_fitted
-from retrieval_detect.store.export import HEAD, export_index
-from retrieval_detect.store.imported import import_index
+from retrieval_detect.store.sharing import HEAD, export_index, import_index
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.verify import findings
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration

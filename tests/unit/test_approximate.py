@@ -12,7 +12,7 @@ from retrieval_detect.search.approximate import ApproximateBank, caveat, index_p
 from retrieval_detect.search.bank import BankFiles, ShardVectors
 from retrieval_detect.search.kinds import KINDS, kind_of, kinds_at_hand
 from retrieval_detect.search.projection import Identity
-from retrieval_detect.store.tuned import Tuned, TunedBank
+from retrieval_detect.store.manifest import Tuned, TunedBank
 from retrieval_detect.vectors import unit
 
 D, K = 64, 50

@@ -11,10 +11,9 @@ from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.images.copies import launder_all
 from retrieval_detect.images.items import from_bytes
 from retrieval_detect.store import manifest
-from retrieval_detect.store.export import export_index
-from retrieval_detect.store.imported import import_index
 from retrieval_detect.store.select import kept_history
 from retrieval_detect.store.shards import Shard
+from retrieval_detect.store.sharing import export_index, import_index
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.store import Store
 from tests.factories import add, names, new_store, png

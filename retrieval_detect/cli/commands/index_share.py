@@ -36,7 +36,7 @@ def export(run: Run, out: Path, with_uris: bool, with_contributors: bool, dry_ru
     tell whether it was a reference, and what a picture shows can be guessed from its vector.
     """
     from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.store.export import export_index
+    from retrieval_detect.store.sharing import export_index
     from retrieval_detect.store.snapshot import Snapshot
 
     snapshot = Snapshot.open(index_path(run.settings))
@@ -66,7 +66,7 @@ def import_(run: Run, file: Path, name: str) -> None:
     """
     from retrieval_detect.cli.settings import index_path
     from retrieval_detect.review.whole import require_fitted
-    from retrieval_detect.store.imported import import_index
+    from retrieval_detect.store.sharing import import_index
 
     folder = index_path(replace(run.settings, index=name))
     manifest = import_index(file, folder, check=require_fitted)
