@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,24 +17,13 @@ from retrieval_detect.store.manifest import ShardRecord, Stratum
 from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.schema import grouping_layer, norm_column, rows_table, with_thumbnails
 from retrieval_detect.store.shards import cut, write_shard
+from retrieval_detect.store.staging import FOUND
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, SPLITS, Facts
 
 if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.staging import Key, Staging
     from retrieval_detect.types import Int64, Split
-
-_FACT_COLUMNS = (
-    "generator",
-    "source",
-    "category",
-    "pair_id",
-    "licence",
-    "contributor",
-    "batch",
-    "tags",
-    "label",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +49,10 @@ class NewRow:
         return self.facts.label, self.facts.generator if self.facts.label == "fake" else self.facts.source
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """What an addition puts into the next manifest."""
-
-    shards: list[ShardRecord]
-    strata: tuple[Stratum, ...]
-    next_row_id: int
-
-
 def append_rows(
     folder: Path, rows: Sequence[NewRow], staging: Staging, snapshot: Snapshot, *, added_at: datetime
-) -> Appended:
-    """Write ``rows`` as new shards; nothing refers to them until a manifest does.
+) -> tuple[list[ShardRecord], tuple[Stratum, ...]]:
+    """Write ``rows`` as new shards, to which nothing refers until a manifest does; with the strata then.
 
     Views lie in the group and the split of their original. Strata count images, not views.
     """
@@ -91,11 +71,8 @@ def append_rows(
     }
     keys = [row.key for row in rows]
     table = _table(rows, staging.facts(keys), manifest.layers, given)
-    return Appended(
-        _write(folder, table, keys, staging, manifest.layers),
-        count_strata(manifest.strata, images, splits, new_groups),
-        manifest.next_row_id + len(rows),
-    )
+    shards = _write(folder, table, keys, staging, manifest.layers)
+    return shards, _strata(manifest.strata, images, splits, new_groups)
 
 
 def _stored_homes(images: set[bytes], snapshot: Snapshot) -> dict[bytes, tuple[int, Split]]:
@@ -138,11 +115,8 @@ def _assign(
 def _table(
     rows: Sequence[NewRow], facts: pa.Table, layers: Sequence[str], given: Mapping[str, Any]
 ) -> pa.Table:
-    columns: dict[str, Any] = {name: [getattr(row.facts, name) for row in rows] for name in _FACT_COLUMNS}
-    columns |= {
-        name: facts[name].to_pylist()
-        for name in ("content_id", "view", "phash", "width", "height", "format", "notes")
-    }
+    columns: dict[str, Any] = {f.name: [getattr(row.facts, f.name) for row in rows] for f in fields(Facts)}
+    columns |= {name: facts[name].to_pylist() for name in FOUND}
     columns |= {norm_column(layer): facts[norm_column(layer)].to_numpy() for layer in layers}
     columns |= {"uri": [row.uri for row in rows], **given}
     return rows_table(columns, layers)
@@ -165,7 +139,7 @@ def _write(
     return records
 
 
-def count_strata(
+def _strata(
     before: Iterable[Stratum],
     rows: Sequence[NewRow],
     splits: Sequence[Split],
@@ -175,12 +149,7 @@ def count_strata(
     counts = {(s.label, s.name): s for s in before}
     added = Counter((row.stratum, split) for row, split in zip(rows, splits, strict=True))
     for (stratum, split), number in added.items():
-        old = counts.get(stratum) or Stratum(*stratum)
-        counts[stratum] = (
-            replace(old, bank=old.bank + number)
-            if split == "bank"
-            else replace(old, calib=old.calib + number)
-        )
+        counts[stratum] = (counts.get(stratum) or Stratum(*stratum)).plus(**{split: number})
     for stratum, number in new_groups.items():
-        counts[stratum] = replace(counts[stratum], groups=counts[stratum].groups + number)
+        counts[stratum] = counts[stratum].plus(groups=number)
     return tuple(counts[key] for key in sorted(counts))

@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 
 from retrieval_detect.errors import EncoderMismatch, UsageError, VectorError
 from retrieval_detect.files import write_atomically
-from retrieval_detect.store.schema import CONTENT_ID_BYTES, norm_column
-from retrieval_detect.store.staging import found_facts
+from retrieval_detect.store.schema import norm_column
+from retrieval_detect.store.staging import FOUND, found_facts
 from retrieval_detect.vectors import normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.types import Embedded, EncoderSpec, Float32, UInt64
+    from retrieval_detect.types import Embedded, EncoderSpec, Float16, Float32, UInt64
 
 _ROWS_AT_ONCE = 4096
 _FACTS = ("uri", "content_id", "phash", "width", "height", "format")
@@ -33,15 +33,8 @@ def embeddings_schema(spec: EncoderSpec, layers: Sequence[str]) -> pa.Schema:
     """Columns of an embeddings file; the encoder's record is in the metadata under ``encoder``."""
     vectors = [pa.field(layer, pa.binary(2 * spec.layers[layer]), nullable=False) for layer in layers]
     norms = [pa.field(norm_column(layer), pa.float32(), nullable=False) for layer in layers]
-    facts = [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("content_id", pa.binary(CONTENT_ID_BYTES), nullable=False),
-        pa.field("phash", pa.uint64(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("format", pa.string(), nullable=False),
-        pa.field("notes", pa.string(), nullable=False),
-    ]
+    found = {"uri": pa.string()} | {name: kind for name, kind in FOUND.items() if name != "view"}
+    facts = [pa.field(name, kind, nullable=False) for name, kind in found.items()]
     metadata = {"encoder": json.dumps(spec.to_json(), sort_keys=True), "fingerprint": spec.fingerprint}
     return pa.schema([*facts, *vectors, *norms], metadata=metadata)
 
@@ -56,18 +49,13 @@ def write_embeddings(
     def write(file: BinaryIO) -> None:
         nonlocal count
         with pq.ParquetWriter(file, schema, compression="none") as writer:
-            for batch in _batches(rows):
+            iterator = iter(rows)
+            while batch := list(islice(iterator, _ROWS_AT_ONCE)):
                 writer.write_table(_table(batch, schema, layers))
                 count += len(batch)
 
     write_atomically(path, write)
     return count
-
-
-def _batches(rows: Iterable[Embedded]) -> Iterator[list[Embedded]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, _ROWS_AT_ONCE)):
-        yield batch
 
 
 def _table(batch: Sequence[Embedded], schema: pa.Schema, layers: Sequence[str]) -> pa.Table:
@@ -178,7 +166,7 @@ def _read(batch: pa.RecordBatch, layers: Sequence[str]) -> EmbeddedRows:
             whole &= column.is_valid().to_numpy(zero_copy_only=False)
     usable, vectors = whole.copy(), {}
     for layer in layers:
-        codes = _fixed(batch[layer], "<f2").astype(np.float32)
+        codes = _codes(batch[layer]).astype(np.float32)
         norms = batch[norm_column(layer)].fill_null(np.nan).to_numpy()
         lengths = np.linalg.norm(codes, axis=1)
         usable &= np.isfinite(lengths) & (lengths > 0) & np.isfinite(norms) & (norms > 0)
@@ -196,8 +184,8 @@ def _read(batch: pa.RecordBatch, layers: Sequence[str]) -> EmbeddedRows:
     return EmbeddedRows(uris, batch["content_id"], phash, width, height, formats, vectors, wrong)
 
 
-def _fixed(column: pa.FixedSizeBinaryArray, dtype: str) -> NDArray[np.generic]:
-    """A column of equally long binary values as an array, (n, d), without an object a row."""
+def _codes(column: pa.FixedSizeBinaryArray) -> Float16:
+    """A column of vectors, float16 (n, d), without an object a row."""
     width = column.type.byte_width
     raw = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width :][: len(column) * width]
-    return raw.view(dtype).reshape(len(column), -1)
+    return raw.view("<f2").reshape(len(column), -1)

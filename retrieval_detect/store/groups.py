@@ -77,12 +77,19 @@ def _near(phashes: UInt64, vectors: Float16, shard: Shard, layer: str) -> tuple[
 
 
 def _clusters(phashes: UInt64, vectors: Float16) -> Int64:
+    """Connected components of near-duplicates, each named by its smallest member."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     from_, to = near_candidates(near_keys(phashes), phashes)
     # Not only from_ < to: candidates are capped, so the second of a pair may be the only one to see it.
     pairs: Bool = (from_ != to) & (np.bitwise_count(phashes[from_] ^ phashes[to]) <= NEAR_HAMMING)
     from_, to = from_[pairs], to[pairs]
     linked = _cosines(vectors, from_, vectors, to) >= NEAR_COSINE
-    return _components(len(phashes), from_[linked], to[linked])
+    links = coo_array((linked[linked], (from_[linked], to[linked])), shape=(len(phashes),) * 2)
+    component = connected_components(links, directed=False)[1]
+    _, first, of_row = np.unique(component, return_index=True, return_inverse=True)
+    return first[of_row]
 
 
 def _cosines(a: Float16, i: Int64, b: Float16, j: Int64) -> Float32:
@@ -93,22 +100,6 @@ def _cosines(a: Float16, i: Int64, b: Float16, j: Int64) -> Float32:
         for s in range(0, len(i), _PAIRS_PER_BLOCK)
     ]
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
-
-
-def _components(n: int, from_: Int64, to: Int64) -> Int64:
-    """Connected components by union-find, each named by its smallest member."""
-    parent = list(range(n))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for a, b in zip(from_.tolist(), to.tolist(), strict=True):
-        low, high = sorted((root(a), root(b)))
-        parent[high] = low
-    return np.array([root(node) for node in range(n)], dtype=np.int64)
 
 
 # ---------------------------------------------------------------- near-duplicates
@@ -127,20 +118,17 @@ _CANDIDATES_PER_PROBE = 64
 _FLIPS = np.array([0, *(1 << bit for bit in range(16))], dtype=np.uint64)
 
 
-def _bands(hashes: UInt64) -> UInt64:
-    shifts = np.arange(BANDS, dtype=np.uint64) * np.uint64(16)
-    return (hashes[:, None] >> shifts) & np.uint64(0xFFFF)
-
-
-def _keys(bands: UInt64) -> UInt64:
-    numbers = np.arange(BANDS, dtype=np.uint64) << np.uint64(62)
-    return numbers | (bands << np.uint64(_POSITION_BITS))
+def _keys(hashes: UInt64) -> UInt64:
+    """The four bands of each hash, uint64 (n, 4): ``band << 62 | value << 46``."""
+    bands = np.arange(BANDS, dtype=np.uint64)
+    values = (hashes[:, None] >> (bands * np.uint64(16))) & np.uint64(0xFFFF)
+    return (bands << np.uint64(62)) | (values << np.uint64(_POSITION_BITS))
 
 
 def near_keys(hashes: UInt64) -> UInt64:
     """The sorted band file of a shard: uint64 (4 n,), each ``band << 62 | value << 46 | position``."""
     positions = np.arange(len(hashes), dtype=np.uint64)
-    return np.sort((_keys(_bands(hashes)) | positions[:, None]).ravel())
+    return np.sort((_keys(hashes) | positions[:, None]).ravel())
 
 
 def near_candidates(keys: UInt64, hashes: UInt64) -> tuple[Int64, Int64]:
@@ -149,7 +137,7 @@ def near_candidates(keys: UInt64, hashes: UInt64) -> tuple[Int64, Int64]:
     Contains every pair within ``GUARANTEED_DISTANCE`` bits, up to the cap on equal bands; pairs are
     unique; most are further apart and are for the caller to drop.
     """
-    probes = _keys(_bands(hashes))[:, :, None] ^ (_FLIPS << np.uint64(_POSITION_BITS))
+    probes = _keys(hashes)[:, :, None] ^ (_FLIPS << np.uint64(_POSITION_BITS))
     flat = probes.reshape(-1)
     low = np.searchsorted(keys, flat, side="left")
     high = np.searchsorted(keys, flat + np.uint64(1 << _POSITION_BITS), side="left")
@@ -188,10 +176,11 @@ def assign_splits(
     totals = Counter(existing)
     totals.update(strata)
     return [
-        "calib" if totals[stratum] >= MIN_GROUPS and _hash(key) % CALIB_ONE_IN == 0 else "bank"
+        "calib" if totals[stratum] >= MIN_GROUPS and _drawn(key) else "bank"
         for stratum, key in zip(strata, keys, strict=True)
     ]
 
 
-def _hash(key: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(b"retrieval-detect/split\0" + key).digest()[:8], "big")
+def _drawn(key: bytes) -> bool:
+    digest = hashlib.sha256(b"retrieval-detect/split\0" + key).digest()
+    return int.from_bytes(digest[:8], "big") % CALIB_ONE_IN == 0

@@ -58,9 +58,8 @@ class Ledger:
         write_bytes(self._path, b"".join(_line(entry) for entry in self._known.values()))
 
     def _is_whole(self, entry: Finished, digests: DigestCache) -> bool:
-        path = self._path.parent / entry.name
         with suppress(OSError):
-            return path.stat().st_size == entry.file.bytes and digests.sha256(path) == entry.file.sha256
+            return entry.file.holds(self._path.parent / entry.name, digests.sha256)
         return False
 
     def finished(self, name: str) -> Finished | None:

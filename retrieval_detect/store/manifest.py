@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -23,6 +23,7 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 _LAYER = re.compile(r"[a-z][a-z0-9]*")
 _ID = re.compile(r"[0-9a-f]+")
 _SUFFIX = re.compile(r"json|safetensors")
+_SHARD_FILE = re.compile(r"rows\.(arrow|parquet)|[a-z][a-z0-9]*\.npy")
 FITTED_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """What a projection, head or calibration may be called; names become file names."""
 
@@ -38,6 +39,10 @@ class FileRecord:
     def of(cls, path: Path) -> FileRecord:
         """The record of a file as it is now."""
         return cls(path.stat().st_size, sha256_file(path))
+
+    def holds(self, path: Path, sha256: Callable[[Path], str] = sha256_file) -> bool:
+        """Whether a file is this one. Size first: a truncated file is found without reading it."""
+        return path.stat().st_size == self.bytes and sha256(path) == self.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,10 @@ class Stratum:
     bank: int = 0
     calib: int = 0
     groups: int = 0
+
+    def plus(self, *, bank: int = 0, calib: int = 0, groups: int = 0) -> Stratum:
+        """The same with so many more."""
+        return Stratum(self.label, self.name, self.bank + bank, self.calib + calib, self.groups + groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +206,7 @@ def _tuned_bank(data: Mapping[str, Any]) -> TunedBank:
 
 
 def _short(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256_bytes(json.dumps(facts, sort_keys=True).encode())[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +238,12 @@ class Manifest:
 
     def live_rows(self, label: Label, split: Split | None = None) -> int:
         """Live references of one label, in one split or in both."""
-        splits = (split,) if split else ("bank", "calib")
+        splits = (split,) if split else SPLITS
         return sum(getattr(s, name) for s in self.strata if s.label == label for name in splits)
 
     def names(self, label: Label) -> list[str]:
         """Generators or sources that have live references, sorted."""
-        return sorted(s.name for s in self.strata if s.label == label and s.bank + s.calib)
+        return sorted(self.counts(label))
 
     def counts(self, label: Label) -> dict[str, int]:
         """Live references of each generator or source that has some, by name."""
@@ -275,7 +284,10 @@ class Manifest:
                 "layers": tuple(_checked(_LAYER, layer) for layer in data["layers"]),
                 "canaries": {_checked(_LAYER, k): FileRecord(**v) for k, v in data["canaries"].items()},
                 "shards": tuple(_shard(record) for record in data["shards"]),
-                "tombstones": tuple(_tombstone(record) for record in data["tombstones"]),
+                "tombstones": tuple(
+                    TombstoneRecord(_checked(_NAME, t["id"]), t["rows"], FileRecord(**t["file"]))
+                    for t in data["tombstones"]
+                ),
                 "strata": tuple(Stratum(**record) for record in data["strata"]),
                 "generators": {k: GeneratorFacts(**v) for k, v in data["generators"].items()},
                 "purge": Purge(**data["purge"] | {"digests": tuple(data["purge"]["digests"])}),
@@ -294,11 +306,9 @@ def _checked(pattern: re.Pattern[str], name: str) -> str:
 
 def _shard(data: Mapping[str, Any]) -> ShardRecord:
     _checked(_NAME, data["id"])
-    if data["label"] not in ("real", "fake") or data["split"] not in ("bank", "calib"):
+    if data["label"] not in LABELS or data["split"] not in SPLITS:
         raise ValueError(f"shard {data['id']} has label {data['label']!r}, split {data['split']!r}")
-    files = {name: FileRecord(**record) for name, record in data["files"].items()}
-    for name in files:
-        _checked(re.compile(r"rows\.(arrow|parquet)|[a-z][a-z0-9]*\.npy"), name)
+    files = {_checked(_SHARD_FILE, name): FileRecord(**record) for name, record in data["files"].items()}
     return ShardRecord(**dict(data) | {"files": files})
 
 
@@ -311,10 +321,6 @@ def _fitted(data: Mapping[str, Any]) -> FittedRecord:
         raise ValueError(f"{data['name']} was fitted on {strata}")
     name = _checked(FITTED_NAME, data["name"])
     return FittedRecord(**dict(data) | {"name": name, "files": files, "strata": strata})
-
-
-def _tombstone(data: Mapping[str, Any]) -> TombstoneRecord:
-    return TombstoneRecord(_checked(_NAME, data["id"]), data["rows"], FileRecord(**data["file"]))
 
 
 # ---------------------------------------------------------------- stamps
@@ -332,10 +338,8 @@ def tool_versions() -> dict[str, str]:
     """Versions of what had a part in the numbers, where installed."""
     found = {}
     for name in _TOOLS:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -59,10 +59,8 @@ def stored_thumbnail(snapshot: Snapshot, content_id: bytes) -> bytes | None:
     if stored is None:
         return None
     for shard in snapshot.shards(stored.label):
-        position = int(np.searchsorted(shard.row_ids, stored.row_id))
-        if position < len(shard) and shard.row_ids[position] == stored.row_id:
-            if THUMBNAIL not in shard.names:
-                return None
-            kept: bytes | None = shard.take(np.array([position]), [THUMBNAIL])[THUMBNAIL][0].as_py()
+        _, at = shard.positions(np.array([stored.row_id]))
+        if len(at) and THUMBNAIL in shard.names:
+            kept: bytes | None = shard.take(at, [THUMBNAIL])[THUMBNAIL][0].as_py()
             return kept
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -126,14 +126,9 @@ def _strata(manifest: Manifest, names: Names) -> tuple[Stratum, ...]:
     """Counts, those of names that become one added up."""
     found: dict[tuple[Label, str], Stratum] = {}
     for old in manifest.strata:
-        name = names.get(OWN_COLUMN[old.label], {}).get(old.name, old.name)
-        so_far = found.get((old.label, name), Stratum(old.label, name))
-        found[old.label, name] = replace(
-            so_far,
-            bank=so_far.bank + old.bank,
-            calib=so_far.calib + old.calib,
-            groups=so_far.groups + old.groups,
-        )
+        key = old.label, names.get(OWN_COLUMN[old.label], {}).get(old.name, old.name)
+        so_far = found.get(key) or Stratum(*key)
+        found[key] = so_far.plus(bank=old.bank, calib=old.calib, groups=old.groups)
     return tuple(found[key] for key in sorted(found))
 
 

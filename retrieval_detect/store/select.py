@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -20,19 +20,6 @@ from retrieval_detect.store.sweep import kept_manifests
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, UNNAMED
 
 _OWNERS = {"generator": "fake", "source": "real"}
-
-_ROW_COLUMNS = [
-    "row_id",
-    "label",
-    "split",
-    "generator",
-    "source",
-    "category",
-    "view",
-    "uri",
-    "content_id",
-    "added_at",
-]
 
 
 def select_rows(
@@ -53,7 +40,11 @@ def select_rows(
         keep &= _is_called(table[name], value) & could_have(table, name)
     if content_ids or row_ids:
         stored = table["row_id"].to_numpy()
-        keep &= np.isin(stored, [*_rows_of_images(snapshot, content_ids), *_known_rows(stored, row_ids)])
+        if missing := sorted(set(row_ids) - set(stored.tolist())):
+            raise UsageError(
+                f"there is no reference with row id {missing[0]}", hint="See: rd bank list --by row"
+            )
+        keep &= np.isin(stored, [*_rows_of_images(snapshot, content_ids), *row_ids])
     images = table["content_id"].filter(pa.array(keep)).combine_chunks()
     chosen = pc.and_(_originals(table), pc.is_in(table["content_id"], value_set=images))
     return sorted(table["row_id"].filter(chosen).to_pylist())
@@ -89,17 +80,9 @@ def _rows_of_images(snapshot: Snapshot, digests: Sequence[str]) -> list[int]:
             )
     hits = snapshot.find([bytes.fromhex(digest) for digest in digests])
     found = {index for index, *_ in hits}
-    missing = [digest for number, digest in enumerate(digests) if number not in found]
-    if missing:
+    if missing := [digest for number, digest in enumerate(digests) if number not in found]:
         raise UsageError(f"{len(missing)} of these images are not in the index, the first is {missing[0]}")
     return [row_id for _, row_id, _, _ in hits]
-
-
-def _known_rows(stored: np.ndarray, row_ids: Sequence[int]) -> Sequence[int]:
-    missing = sorted(set(row_ids) - set(stored.tolist()))
-    if missing:
-        raise UsageError(f"there is no reference with row id {missing[0]}", hint="See: rd bank list --by row")
-    return row_ids
 
 
 def count_by(snapshot: Snapshot, column: str | None) -> list[dict[str, Any]]:
@@ -134,12 +117,12 @@ def count_by(snapshot: Snapshot, column: str | None) -> list[dict[str, Any]]:
 
 def list_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Every live row, views too, in order of its row id."""
-    rows = snapshot.scan(_ROW_COLUMNS).sort_by("row_id").to_pylist()
-    return [
-        row
-        | {"content_id": row["content_id"].hex(), "added_at": row["added_at"].strftime("%Y-%m-%dT%H:%M:%SZ")}
-        for row in rows
-    ]
+    columns = ("row_id", "label", "split", "generator", "source", "category", "view", "uri", "content_id")
+    rows: list[dict[str, Any]] = snapshot.scan([*columns, "added_at"]).sort_by("row_id").to_pylist()
+    for row in rows:
+        row["content_id"] = row["content_id"].hex()
+        row["added_at"] = row["added_at"].strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rows
 
 
 def kept_history(snapshot: Snapshot) -> list[dict[str, Any]]:
@@ -189,12 +172,8 @@ def _fitted(manifest: Manifest | None) -> dict[str, str]:
 
 def size_on_disk(folder: Path) -> int:
     """Bytes of all files of an index."""
-    return sum(map(_size, folder.rglob("*")))
-
-
-def _size(path: Path) -> int:
-    try:
-        info = path.stat()
-    except FileNotFoundError:  # swept since it was listed
-        return 0
-    return info.st_size if S_ISREG(info.st_mode) else 0
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # swept since it was listed
+            total += path.stat().st_size if path.is_file() else 0
+    return total

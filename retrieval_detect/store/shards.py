@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,12 @@ class Shard:
     def path(self, suffix: str) -> Path:
         """Where one of the shard's files lies."""
         return self._folder / SHARDS / f"{self.record.id}.{suffix}"
+
+    def positions(self, row_ids: Int64) -> tuple[Bool, Int64]:
+        """Which of some row ids, int64 (m,), are in the shard: bool (m,), and where those are."""
+        at = np.minimum(np.searchsorted(self.row_ids, row_ids), len(self) - 1)
+        here: Bool = self.row_ids[at] == row_ids
+        return here, at[here]
 
     def __len__(self) -> int:
         return self.record.rows
@@ -143,12 +149,10 @@ class Shard:
 
 
 def check_file(path: Path, record: FileRecord, digests: DigestCache) -> None:
-    """Size first (a truncated file is found without reading it), then the digest."""
-    try:
-        if path.stat().st_size == record.bytes and digests.sha256(path) == record.sha256:
+    """Raise ``IndexCorrupt`` for a file that is not as its record says."""
+    with suppress(FileNotFoundError):
+        if record.holds(path, digests.sha256):
             return
-    except FileNotFoundError:
-        pass
     raise damaged(path)
 
 

@@ -127,17 +127,16 @@ class Snapshot:
 
     def fitted(self, kind: FittedKind, name: str) -> FittedRecord | None:
         """The record of something fitted, if there is one."""
-        found = (f for f in self.manifest.fitted if (f.kind, f.name) == (kind, name))
-        return next(found, None)
+        return next((f for f in self.manifest.fitted if (f.kind, f.name) == (kind, name)), None)
 
     def stale(self) -> list[FittedRecord]:
-        """What was fitted on other rows than those that are live now."""
-        return [f for f in self.manifest.fitted if self._outlived(f)]
-
-    def _outlived(self, fitted: FittedRecord) -> bool:
-        if fitted.rows_digest != self.rows_digest(fitted.strata, until=fitted.until):
-            return True
-        return fitted.until is not None and self.n_rows(fitted.strata) > (1 + GROWTH) * fitted.n_rows
+        """What was fitted on other rows than those that are live now, or has grown too much since."""
+        return [
+            f
+            for f in self.manifest.fitted
+            if f.rows_digest != self.rows_digest(f.strata, until=f.until)
+            or (f.until is not None and self.n_rows(f.strata) > (1 + GROWTH) * f.n_rows)
+        ]
 
     def without(self, row_ids: Sequence[int]) -> Snapshot:
         """The live rows as they would be without some; nothing is written, and the manifest stays."""
@@ -154,8 +153,7 @@ class Snapshot:
         for label, split in strata:
             ids = self._row_ids(label, split)
             digest.update(f"{label}/{split}:".encode())
-            seen = ids if until is None else ids[: np.searchsorted(ids, until)]
-            digest.update(seen.tobytes())
+            digest.update((ids if until is None else ids[: np.searchsorted(ids, until)]).tobytes())
         return digest.hexdigest()
 
     def n_rows(self, strata: Sequence[RowStratum]) -> int:
@@ -215,17 +213,12 @@ class Snapshot:
         found: dict[int, dict[str, Any]] = {}
         wanted = np.unique(np.asarray(row_ids, dtype=np.int64))
         for shard in self._shards:
-            if (
-                not len(wanted)
-                or wanted[-1] < shard.record.first_row_id
-                or wanted[0] > shard.record.last_row_id
-            ):
+            first, last = shard.record.first_row_id, shard.record.last_row_id
+            if not len(wanted) or wanted[-1] < first or wanted[0] > last:
                 continue
-            positions = np.searchsorted(shard.row_ids, wanted)
-            here = positions < len(shard)
-            here[here] = shard.row_ids[positions[here]] == wanted[here]
-            if here.any():
-                rows = shard.take(positions[here], ["row_id", *names]).to_pylist()
+            _, positions = shard.positions(wanted)
+            if len(positions):
+                rows = shard.take(positions, ["row_id", *names]).to_pylist()
                 found |= {row["row_id"]: row for row in rows}
         return [found[int(row_id)] for row_id in row_ids]
 
@@ -235,9 +228,8 @@ class Snapshot:
         found = np.empty((len(wanted), self.manifest.encoder.layers[layer]), np.float32)
         missing = np.ones(len(wanted), bool)
         for shard in self._shards:
-            positions = np.minimum(np.searchsorted(shard.row_ids, wanted), len(shard) - 1)
-            here = shard.row_ids[positions] == wanted
-            found[here] = shard.vectors(layer)[positions[here]]
+            here, positions = shard.positions(wanted)
+            found[here] = shard.vectors(layer)[positions]
             missing &= ~here
         if missing.any():
             raise KeyError(int(wanted[missing][0]))
@@ -254,9 +246,10 @@ class Snapshot:
         hits: list[tuple[int, int, int, bool]] = []
         for shard in self._shards:
             asked, column = find_keys(shard.keys, words)
-            tagged = shard.keys[5, column]
-            row_ids = (tagged >> np.uint64(1)).astype(np.int64)
-            for index, row_id, view, tag in zip(asked, row_ids, shard.keys[4, column], tagged, strict=True):
-                hits.append((int(index), int(row_id), int(view), bool(tag & np.uint64(1))))
+            views, tagged = shard.keys[4, column].tolist(), shard.keys[5, column].tolist()
+            hits += [
+                (index, tag >> 1, view, bool(tag & 1))
+                for index, view, tag in zip(asked.tolist(), views, tagged, strict=True)
+            ]
         removed = set(self.dead.tolist()) if hits else set()
         return [hit for hit in hits if hit[1] not in removed]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Key: TypeAlias = tuple[bytes, str]
 """Content id and view."""
 
-_FACTS = {
+FOUND = {
     "content_id": pa.binary(CONTENT_ID_BYTES),
     "view": pa.string(),
     "phash": pa.uint64(),
@@ -38,19 +39,13 @@ _FACTS = {
     "format": pa.string(),
     "notes": pa.string(),
 }
+"""What is found out about images on the way to their vectors: column → Arrow type."""
 
 
 def found_facts(rows: Sequence[Embedded]) -> dict[str, list[Any]]:
-    """What was found out about images on the way to their vectors, as columns."""
-    return {
-        "content_id": [row.content_id for row in rows],
-        "view": [row.view for row in rows],
-        "phash": [row.phash for row in rows],
-        "width": [row.width for row in rows],
-        "height": [row.height for row in rows],
-        "format": [row.format for row in rows],
-        "notes": [" ".join(row.notes) for row in rows],
-    }
+    """The columns of ``FOUND``."""
+    columns = {name: [getattr(row, name) for row in rows] for name in FOUND}
+    return columns | {"notes": [" ".join(row.notes) for row in rows]}
 
 
 class Staging:
@@ -85,23 +80,19 @@ class Staging:
         return self._folder / f"{name}.{layer}.npy"
 
     def _open(self, path: Path) -> None:
-        """Take a part in if it is whole and of this encoder; parts that are not are left to ``clear``."""
-        try:
+        """Take a part in if it is whole and of this encoder; others are left to ``drop``."""
+        with suppress(OSError, pa.ArrowInvalid):  # torn, or gone meanwhile: another process has committed it
             names = pq.read_schema(path).names
             table = pq.read_table(path, columns=[name for name in names if name != THUMBNAIL])
-            whole = self._is_whole(path.stem, table)
-        except (OSError, pa.ArrowInvalid):  # torn, or gone meanwhile: another process has committed it
-            return
-        if whole:
-            self._take_in(path.stem, table)
-
-    def _is_whole(self, name: str, table: pa.Table) -> bool:
-        facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        return (
-            facts.get("fingerprint") == self._fingerprint
-            and set(_FACTS) <= set(table.column_names)
-            and all(sha256_file(self._path(name, layer)) == facts.get(layer) for layer in self._layers)
-        )
+            facts = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+            if (
+                facts.get("fingerprint") == self._fingerprint
+                and set(FOUND) <= set(names)
+                and all(
+                    sha256_file(self._path(path.stem, layer)) == facts.get(layer) for layer in self._layers
+                )
+            ):
+                self._take_in(path.stem, table)
 
     def _take_in(self, name: str, table: pa.Table) -> None:
         part = len(self._tables)
@@ -117,7 +108,7 @@ class Staging:
             return
         self._folder.mkdir(exist_ok=True)
         name = secrets.token_hex(8)
-        arrays = {name: pa.array(values, _FACTS[name]) for name, values in found_facts(rows).items()}
+        arrays = {name: pa.array(values, FOUND[name]) for name, values in found_facts(rows).items()}
         metadata = {"fingerprint": self._fingerprint}
         for layer in self._layers:
             unit, norms = normalise(np.stack([row.vectors[layer] for row in rows]))

@@ -11,17 +11,7 @@ import filelock
 
 from retrieval_detect.errors import IndexLocked, UsageError
 from retrieval_detect.files import TEMPORARY, DigestCache
-from retrieval_detect.store.layout import (
-    BANKS,
-    CANARIES,
-    CURRENT,
-    FITTED,
-    LOCK,
-    MANIFESTS,
-    SHARDS,
-    STAGING,
-    TOMBSTONES,
-)
+from retrieval_detect.store import layout
 from retrieval_detect.store.manifest import (
     FileRecord,
     Manifest,
@@ -39,7 +29,8 @@ from retrieval_detect.store.writer import Writer
 if TYPE_CHECKING:
     from retrieval_detect.types import EncoderSpec, Float32
 
-_OURS = {CURRENT, MANIFESTS, SHARDS, TOMBSTONES, CANARIES, STAGING, BANKS, LOCK, *FITTED.values()}
+_FOLDERS = (layout.MANIFESTS, layout.SHARDS, layout.TOMBSTONES, layout.CANARIES)
+_OURS = {layout.CURRENT, layout.STAGING, layout.BANKS, layout.LOCK, *_FOLDERS, *layout.FITTED.values()}
 
 
 class Store:
@@ -63,7 +54,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
             _require_free(folder)  # another may have been faster
-            for name in (MANIFESTS, SHARDS, TOMBSTONES, CANARIES):
+            for name in _FOLDERS:
                 (folder / name).mkdir(exist_ok=True)
             records = {layer: _write_canaries(folder, layer, vectors) for layer, vectors in canaries.items()}
             operation = Operation("create")
@@ -107,29 +98,27 @@ class Store:
 
 
 def _require_free(folder: Path) -> None:
-    if (folder / CURRENT).exists():
+    if (folder / layout.CURRENT).exists():
         raise UsageError(
             f"{folder} is an index already", hint="Add to it: rd bank add, or choose another name."
         )
-    if folder.exists() and not (folder.is_dir() and all(_is_ours(path.name) for path in folder.iterdir())):
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    # A creation that was killed leaves some of ours behind; it must be possible to try again.
+    strange = any(name not in _OURS and not name.startswith(TEMPORARY) for name in names)
+    if strange or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"{folder} exists and is not an index", hint="Give a new or empty folder.")
 
 
-def _is_ours(name: str) -> bool:
-    # A creation that was killed leaves some of these behind; it must be possible to try again.
-    return name in _OURS or name.startswith(TEMPORARY)
-
-
 def _write_canaries(folder: Path, layer: str, vectors: Float32) -> FileRecord:
-    plain = folder / CANARIES / f"{layer}.npy"
+    plain = folder / layout.CANARIES / f"{layer}.npy"
     record = write_array(plain, vectors)
-    plain.replace(folder / CANARIES / f"{layer}-{record.sha256[:16]}.npy")
+    plain.replace(folder / layout.CANARIES / f"{layer}-{record.sha256[:16]}.npy")
     return record
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    lock = filelock.FileLock(folder / LOCK, timeout=0)
+    lock = filelock.FileLock(folder / layout.LOCK, timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:

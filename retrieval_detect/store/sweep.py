@@ -11,23 +11,13 @@ import numpy as np
 
 from retrieval_detect.errors import IndexCorrupt, IndexStateError, RdError, UsageError
 from retrieval_detect.files import TEMPORARY, DigestCache, write_bytes
-from retrieval_detect.store.layout import (
-    BANKS,
-    CANARIES,
-    FITTED,
-    MANIFESTS,
-    PINS,
-    PROJECTION_ID,
-    SHARDS,
-    STAGING,
-    TOMBSTONES,
-    plain_id,
-)
+from retrieval_detect.store import layout
+from retrieval_detect.store.layout import PROJECTION_ID, plain_id
 from retrieval_detect.store.manifest import Manifest, generations, manifest_path, read_current, read_manifest
 from retrieval_detect.store.snapshot import Snapshot
 
 KEPT_GENERATIONS = 10
-_SWEPT = (MANIFESTS, SHARDS, TOMBSTONES, CANARIES, *FITTED.values())
+_SWEPT = (layout.MANIFESTS, layout.SHARDS, layout.TOMBSTONES, layout.CANARIES, *layout.FITTED.values())
 
 
 def kept_generations(folder: Path, current: Manifest) -> list[int]:
@@ -64,12 +54,12 @@ def sweep(folder: Path, current: Manifest) -> list[Path]:
         except RdError:
             continue
         keep |= {path, *(file for file, _ in Snapshot(folder, manifest).files())}
-        derived |= {(shard.id, id_) for shard in manifest.shards for id_ in _projection_ids(manifest)}
+        present = {shard.id for shard in manifest.shards}
+        derived |= {(shard, id_) for shard in present for id_ in _projection_ids(manifest)}
         if tuned := manifest.tuned:
-            present = {shard.id for shard in manifest.shards}
             derived |= {(tuned.stem(label, present), tuned.projection) for label in tuned.banks}
     for path in _candidates(folder):
-        of = tuple(path.name.split(".")[:2]) if path.parent.name == BANKS else None
+        of = tuple(path.name.split(".")[:2]) if path.parent.name == layout.BANKS else None
         if path.name.startswith(TEMPORARY) or (path not in keep and of not in derived):
             try:
                 path.unlink(missing_ok=True)
@@ -86,9 +76,9 @@ def _projection_ids(manifest: Manifest) -> Iterator[str]:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    for name in (*_SWEPT, BANKS, STAGING):
+    for name in (*_SWEPT, layout.BANKS, layout.STAGING):
         for path in sorted((folder / name).glob("*")):
-            if name != STAGING or path.name.startswith(TEMPORARY):
+            if name != layout.STAGING or path.name.startswith(TEMPORARY):
                 yield path
     yield from folder.glob(f"{TEMPORARY}*")
 
@@ -98,8 +88,8 @@ def pin(folder: Path, generation: int) -> None:
 
     Raises ``IndexStateError`` where the generation has gone meanwhile.
     """
-    (folder / PINS).mkdir(exist_ok=True)
-    write_bytes(folder / PINS / f"{generation:08d}", b"")
+    (folder / layout.PINS).mkdir(exist_ok=True)
+    write_bytes(folder / layout.PINS / f"{generation:08d}", b"")
     if not manifest_path(folder, generation).exists():
         raise IndexStateError(
             f"generation {generation} of {folder} has gone while it was asked", hint="Ask again."
@@ -108,7 +98,7 @@ def pin(folder: Path, generation: int) -> None:
 
 def pinned(folder: Path) -> set[int]:
     """The generations that are pinned."""
-    return {int(path.name) for path in (folder / PINS).glob("????????") if path.name.isdigit()}
+    return {int(path.name) for path in (folder / layout.PINS).glob("????????") if path.name.isdigit()}
 
 
 def kept_snapshot(folder: Path, generation: int) -> Snapshot:

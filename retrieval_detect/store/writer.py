@@ -45,7 +45,7 @@ from retrieval_detect.store.shards import keeps_unused_texts, merge_small, rewri
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.staging import Staging
 from retrieval_detect.store.sweep import erasable, kept_snapshot, keyed_digest, sweep
-from retrieval_detect.types import ORIGINAL_VIEW
+from retrieval_detect.types import ORIGINAL_VIEW, SPLITS
 
 if TYPE_CHECKING:
     from retrieval_detect.store.manifest import Tuned
@@ -98,16 +98,16 @@ class Writer:
             self._drop_staged(staging)
             return old
         added_at = datetime.now(UTC).replace(microsecond=0)
-        new = append_rows(self.folder, addition.rows, staging, self.snapshot, added_at=added_at)
-        manifest = self._next(
+        new, strata = append_rows(self.folder, addition.rows, staging, self.snapshot, added_at=added_at)
+        manifest = self._commit(
             Operation("add", added=addition.n_images, failed=failed, detail=addition.detail),
-            shards=tuple(merge_small(self.folder, [*old.shards, *new.shards], old.layers)),
-            strata=new.strata,
-            next_row_id=new.next_row_id,
+            review,
+            shards=tuple(merge_small(self.folder, [*old.shards, *new], old.layers)),
+            strata=strata,
+            next_row_id=old.next_row_id + len(addition.rows),
             generators=dict(old.generators) | dict(addition.generators),
             engines=dict(old.engines) | dict(addition.engines),
         )
-        manifest = self._commit_manifest(self._reviewed(manifest, review))
         self._drop_staged(staging)
         return manifest
 
@@ -131,12 +131,12 @@ class Writer:
         path = self.folder / TOMBSTONES / f"{name}.parquet"
         write_atomically(path, lambda file: pq.write_table(pa.table(columns), file))
         record = TombstoneRecord(name, len(ids), FileRecord.of(path))
-        manifest = self._next(
+        return self._commit(
             Operation("remove", removed=len(images), detail=dict(detail) | {"reason": reason}),
+            review,
             tombstones=(*self.snapshot.manifest.tombstones, record),
             strata=strata,
         )
-        return self._commit_manifest(self._reviewed(manifest, review))
 
     def compact(self, *, purge: bool = False, review: Review | None = None) -> Manifest:
         """Rewrite shards without their removed rows; with ``purge``, erase those rows in every generation.
@@ -146,22 +146,16 @@ class Writer:
         committed. ``review`` : returns what was fitted, to go on without what is erased; see ``add``. Raises
         ``IndexStateError`` where files of what was purged could not be deleted.
         """
-        if not (purge or len(self.snapshot.dead)):
-            return self.snapshot.manifest
-        return self._purge(review) if purge else self._commit_manifest(self._compacted("compact"))
-
-    def _compacted(self, kind: str, *, purge: bool = False) -> Manifest:
         dead = self.snapshot.dead
-        shards = tuple(self._rewritten(dead, purge=purge))
-        return self._next(Operation(kind, removed=len(dead)), shards=shards, tombstones=())
-
-    def _purge(self, review: Review | None) -> Manifest:
-        purged = self._purged_digests()
-        manifest = self._compacted("purge", purge=True)
+        if not (purge or len(dead)):
+            return self.snapshot.manifest
+        purged = self._purged_digests() if purge else None
+        operation = Operation("purge" if purge else "compact", removed=len(dead))
+        manifest = self._next(operation, shards=tuple(self._rewritten(dead, purge=purge)), tombstones=())
+        if purged is None:
+            return self._commit_manifest(manifest)
         manifest = replace(manifest.of_live_rows(), purge=replace(purged, floor=manifest.generation))
-        if review is not None:
-            fitted = with_records(manifest.fitted, review(Snapshot(self.folder, manifest)))
-            manifest = replace(manifest, fitted=fitted)
+        manifest = self._reviewed(manifest, review)
         # First, so that a crash leaves neither beside an index that says that it was purged.
         staging = self.staging()
         staging.drop(staging.keys())
@@ -178,14 +172,14 @@ class Writer:
         """Commit references under other names; names that become one are one. ``review`` : see ``add``."""
         new = renamed(self.folder, self.snapshot, names)
         layers = self.snapshot.manifest.layers
-        manifest = self._next(
+        return self._commit(
             Operation("rename", detail=dict(detail) | {"names": names, "references": new.images}),
+            review,
             shards=tuple(merge_small(self.folder, new.shards, layers)),
             strata=new.strata,
             generators=new.generators,
             next_row_id=new.next_row_id,
         )
-        return self._commit_manifest(self._reviewed(manifest, review))
 
     def rollback(self, generation: int) -> Manifest:
         """Commit a copy of an older generation. Row ids and generation numbers go on growing."""
@@ -245,8 +239,7 @@ class Writer:
     def tune(self, tuned: Tuned | None, *, review: Review) -> Manifest:
         """Commit how banks are searched from now on; ``None`` is exactly. ``review`` : see ``add``."""
         detail = {"kind": tuned.kind if tuned else "exact"}
-        manifest = self._next(Operation("tune", detail=detail), tuned=tuned)
-        return self._commit_manifest(self._reviewed(manifest, review))
+        return self._commit(Operation("tune", detail=detail), review, tuned=tuned)
 
     def preview(self, records: Sequence[FittedRecord], *, projection: str | None = None) -> Snapshot:
         """The generation that ``fit`` would commit."""
@@ -290,8 +283,8 @@ class Writer:
         fitted = with_records(manifest.fitted, review(Snapshot(self.folder, manifest)))
         return replace(manifest, fitted=fitted)
 
-    def _commit(self, operation: Operation, **changes: Any) -> Manifest:
-        return self._commit_manifest(self._next(operation, **changes))
+    def _commit(self, operation: Operation, review: Review | None = None, **changes: Any) -> Manifest:
+        return self._commit_manifest(self._reviewed(self._next(operation, **changes), review))
 
     def _commit_manifest(self, manifest: Manifest) -> Manifest:
         commit(self.folder, manifest)
@@ -318,9 +311,7 @@ class Writer:
             (r["label"], r["generator"] if r["label"] == "fake" else r["source"], r["split"]) for r in rows
         )
         return tuple(
-            replace(
-                s, bank=s.bank - gone[s.label, s.name, "bank"], calib=s.calib - gone[s.label, s.name, "calib"]
-            )
+            s.plus(**{split: -gone[s.label, s.name, split] for split in SPLITS})
             for s in self.snapshot.manifest.strata
         )
 
