@@ -44,7 +44,7 @@ class Bare:
     def _efficientnet(self) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
         """Without its classifier, in float32."""
         # timm cannot be imported beside a CUDA build of torchvision and a CPU build of torch otherwise.
-        from retrieval_detect.encoders._torchvision import ensure_torchvision
+        from retrieval_detect.encoders._libraries import ensure_torchvision
 
         ensure_torchvision()
         import numpy as np

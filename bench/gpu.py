@@ -99,7 +99,7 @@ def _encoding(device: str, model: str, peak: float) -> dict[str, Any]:
     import torch
     from safetensors.torch import save_file
 
-    from retrieval_detect.encoders._torchvision import ensure_torchvision
+    from retrieval_detect.encoders._libraries import ensure_torchvision
     from retrieval_detect.encoders.registry import load_encoder
 
     ensure_torchvision()

@@ -151,7 +151,7 @@ def _text_tower(folder: Path) -> Any:
     import torch
     from safetensors.torch import save_file
 
-    from retrieval_detect.encoders._torchvision import ensure_torchvision
+    from retrieval_detect.encoders._libraries import ensure_torchvision
     from retrieval_detect.encoders.text import load_text_tower
 
     ensure_torchvision()

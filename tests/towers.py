@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_detect.encoders._torchvision import ensure_torchvision
+from retrieval_detect.encoders._libraries import ensure_torchvision
 from retrieval_detect.encoders.canaries import canary_images
 
 torch = pytest.importorskip("torch")

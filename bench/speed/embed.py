@@ -110,7 +110,7 @@ def _random_weights(path: Path, model_name: str = MODEL) -> Path:
 
 
 def _open_clip() -> Any:
-    from retrieval_detect.encoders._torchvision import ensure_torchvision
+    from retrieval_detect.encoders._libraries import ensure_torchvision
 
     ensure_torchvision()
     import open_clip

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from retrieval_detect.encoders import preprocess
-from retrieval_detect.encoders._torchvision import ensure_torchvision
+from retrieval_detect.encoders._libraries import ensure_torchvision
 from retrieval_detect.encoders.preprocess import MAX_ASPECT, prepare
 from retrieval_detect.types import Preprocessing
 

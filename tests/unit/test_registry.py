@@ -152,15 +152,15 @@ def test_calls_that_cannot_be_meant():
 
 
 def test_a_torchvision_that_works_is_not_touched(monkeypatch):
-    from retrieval_detect.encoders import _torchvision
+    from retrieval_detect.encoders import _libraries
 
-    monkeypatch.setattr(_torchvision, "import_module", lambda name: None)
-    monkeypatch.setattr(_torchvision, "_declare_operators", lambda: pytest.fail("declared twice"))
-    _torchvision.ensure_torchvision()
+    monkeypatch.setattr(_libraries, "import_module", lambda name: None)
+    monkeypatch.setattr(_libraries, "_declare_operators", lambda: pytest.fail("declared twice"))
+    _libraries.ensure_torchvision()
 
 
 def test_a_cuda_torchvision_beside_a_cpu_torch_is_mended_once(monkeypatch):
-    from retrieval_detect.encoders import _torchvision
+    from retrieval_detect.encoders import _libraries
 
     calls = []
 
@@ -169,21 +169,21 @@ def test_a_cuda_torchvision_beside_a_cpu_torch_is_mended_once(monkeypatch):
         if calls.count(name) == 1:
             raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(_torchvision, "import_module", import_module)
-    monkeypatch.setattr(_torchvision, "_declare_operators", lambda: calls.append("declared"))
-    _torchvision.ensure_torchvision()
+    monkeypatch.setattr(_libraries, "import_module", import_module)
+    monkeypatch.setattr(_libraries, "_declare_operators", lambda: calls.append("declared"))
+    _libraries.ensure_torchvision()
     assert calls == ["torchvision", "declared", "torchvision"]
 
 
 def test_a_torchvision_broken_otherwise_is_an_error(monkeypatch):
-    from retrieval_detect.encoders import _torchvision
+    from retrieval_detect.encoders import _libraries
 
     def import_module(name):
         raise RuntimeError("undefined symbol")
 
-    monkeypatch.setattr(_torchvision, "import_module", import_module)
+    monkeypatch.setattr(_libraries, "import_module", import_module)
     with pytest.raises(EncoderError, match="undefined symbol") as caught:
-        _torchvision.ensure_torchvision()
+        _libraries.ensure_torchvision()
     assert "torchvision" in caught.value.hint
 
 

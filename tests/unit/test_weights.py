@@ -252,7 +252,7 @@ def test_folders_without_what_is_needed(tmp_path):
 def test_a_folder_of_another_model_is_refused(tmp_path):
     import json
 
-    from retrieval_detect.encoders._torchvision import ensure_torchvision
+    from retrieval_detect.encoders._libraries import ensure_torchvision
 
     ensure_torchvision()
     import open_clip

@@ -199,7 +199,7 @@ def _gpu(torch: Any) -> Check:
 
 
 def _torchvision() -> Check:
-    from retrieval_detect.encoders._torchvision import ensure_torchvision
+    from retrieval_detect.encoders._libraries import ensure_torchvision
 
     try:
         mended = ensure_torchvision()
