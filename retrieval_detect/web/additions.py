@@ -105,7 +105,14 @@ class Teacher:
     # ------------------------------------------------------------ in the lane
 
     def _planned(self, given: Sequence[ImageItem], facts: Facts) -> tuple[UpdatePlan, list[dict[str, str]]]:
-        good, bad = self._decoded(given)
+        good, bad = [], []
+        for item in given:
+            decoded = attempted(item, self._decoders.read)
+            if isinstance(decoded, Failure):
+                bad.append(decoded)
+            else:
+                good.append(item)
+            self._lane.beat()
         snapshot = self._generations.serving.detector.snapshot
         found = plan(((item, facts) for item in good), snapshot)
         planned = replace(found, failures=(*found.failures, *bad), command="serve")
@@ -130,17 +137,6 @@ class Teacher:
         store = Index.open(self._generations.folder).store
         with _hint(_GONE), store.writer() as writer:
             return writer.rollback(generation)
-
-    def _decoded(self, items: Sequence[ImageItem]) -> tuple[list[ImageItem], list[Failure]]:
-        good, bad = [], []
-        for item in items:
-            found = attempted(item, self._decoders.read)
-            if isinstance(found, Failure):
-                bad.append(found)
-            else:
-                good.append(item)
-            self._lane.beat()
-        return good, bad
 
 
 @contextmanager

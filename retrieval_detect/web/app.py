@@ -29,9 +29,10 @@ from retrieval_detect.web.errors import Refused, add_handlers, body
 from retrieval_detect.web.safety import Guard
 from retrieval_detect.web.service import Service
 from retrieval_detect.web.thumbnails import thumbnail
-from retrieval_detect.web.uploads import FIELD, LONGEST_NAME, Upload, items, uploads
+from retrieval_detect.web.uploads import FIELD, LONGEST_NAME, uploads
 
 if TYPE_CHECKING:
+    from retrieval_detect.report.html.view import Viewer
     from retrieval_detect.verdicts import Verdict
     from retrieval_detect.web.generations import Serving
 
@@ -137,16 +138,12 @@ async def _known(request: Request) -> None:
 
 async def _asked_about(request: Request, service: _Service) -> list[ImageItem]:
     service.require_room()  # before megabytes are received that would be turned away
-    return _items(await uploads(request, service.settings), service)
+    return await uploads(request, service.decoders, service.settings)
 
 
 async def _to_learn(request: Request, service: _Service, teacher: _Teacher) -> list[ImageItem]:
     teacher.require_room()
-    return _items(await uploads(request, service.settings), service)
-
-
-def _items(given: list[Upload], service: Service) -> list[ImageItem]:
-    return items(given, service.decoders, service.settings)
+    return await uploads(request, service.decoders, service.settings)
 
 
 _router = APIRouter()
@@ -241,30 +238,24 @@ async def query(
     """
     question = asked.question(service.settings.question)
     serving, results = await service.ask(images, question)
-    answer: dict[str, Any] = {"results": [_as_json(result) for result in results]}
-    if asked.evidence:
-        answer["evidence"] = [
-            None
-            if isinstance(result, Failure)
-            else await service.show(partial(_fragment, serving, result, item, question))
-            for result, item in zip(results, images, strict=True)
-        ]
-    return JSONResponse(answer, 422 if all(isinstance(result, Failure) for result in results) else 200)
+    shown: list[str | None] = []
+    for result, item in zip(results, images, strict=True) if asked.evidence else ():
+        draw = partial(_fragment, serving.viewer, item, question)
+        shown.append(None if isinstance(result, Failure) else await service.showing.run(draw, result))
+    answer = {"results": [failure_json(r) if isinstance(r, Failure) else verdict_json(r) for r in results]}
+    failed = all(isinstance(result, Failure) for result in results)
+    return JSONResponse(answer | ({"evidence": shown} if asked.evidence else {}), 422 if failed else 200)
 
 
-def _as_json(result: Verdict | Failure) -> dict[str, Any]:
-    return failure_json(result) if isinstance(result, Failure) else verdict_json(result)
-
-
-def _fragment(serving: Serving, verdict: Verdict, item: ImageItem, question: Question) -> str:
-    return evidence_fragment(serving.viewer.view(verdict, item.read(), question=question))
+def _fragment(viewer: Viewer, item: ImageItem, question: Question, verdict: Verdict) -> str:
+    return evidence_fragment(viewer.view(verdict, item.read(), question=question))
 
 
 @_v1.get("/v1/references/{row_id}/thumbnail", response_class=Response, responses=_wrong(404))
 async def reference(service: _Service, row_id: Annotated[int, Path(ge=0, le=_LARGEST_ID)]) -> Response:
     """A small picture of a reference (WebP), where its file is still at hand or the index keeps one."""
     snapshot = service.generations.serving.detector.snapshot
-    found = await service.decode(partial(thumbnail, snapshot, row_id, service.decoders))
+    found = await service.decoding.run(thumbnail, snapshot, row_id, service.decoders)
     if found is None:
         hint = "Its file has gone or changed, and the index keeps none (see --thumbnails)."
         raise Refused(404, "not-found", "there is no picture of this reference", hint=hint)
@@ -284,7 +275,7 @@ async def banks(service: _Service) -> dict[str, Any]:
 async def bank_map(service: _Service) -> dict[str, str]:
     """The banks in two dimensions, as HTML."""
     viewer = service.generations.serving.viewer
-    return {"html": await service.show(lambda: map_fragment(viewer.bank_map()))}
+    return {"html": await service.showing.run(lambda: map_fragment(viewer.bank_map()))}
 
 
 def _banks(serving: Serving) -> dict[str, Any]:

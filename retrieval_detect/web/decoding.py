@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -139,7 +139,11 @@ class _Decoder:
             self.close(at_once=True)
             with suppress(OSError):  # then the next image tries again
                 self._start()
-            raise _refusal(late=time.monotonic() >= until, limit_s=self._settings.decode_s) from error
+            if time.monotonic() < until:
+                message, hint = "the decoder ended on this image", "Save it anew as PNG or JPEG."
+                raise ImageError(message, reason=DIED, hint=hint) from error
+            message = f"decoding took longer than {self._settings.decode_s:g} s"
+            raise ImageError(message, reason=TOO_SLOW) from error
         finally:
             watch.cancel()
 
@@ -161,12 +165,15 @@ class _Decoder:
         self._pipe.send_bytes(data)
         head = json.loads(self._pipe.recv_bytes(_HEAD_BYTES))
         if "reason" in head:
-            raise _refused(head)
+            reason, hint = str(head["reason"]), str(head["hint"])
+            raise ImageError(str(head["message"]), reason=reason, hint=hint)
         width, height = int(head["width"]), int(head["height"])
         pixels = self._pipe.recv_bytes(3 * self._settings.limits.max_pixels)
         rgb = np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
         image = DecodedImage(rgb, width, height, str(head["format"]), tuple(map(str, head["notes"])))
-        return image, _provenance(head["provenance"])
+        said = head["provenance"]
+        claims = tuple(Claim(**claim) for claim in said["claims"])
+        return image, Provenance(**said | {"claims": claims, "damaged": tuple(said["damaged"])})
 
     def close(self, *, at_once: bool = False) -> None:
         process, self._process = self._process, None
@@ -180,19 +187,3 @@ class _Decoder:
             process.kill()
             process.join()
         process.close()
-
-
-def _provenance(data: dict[str, Any]) -> Provenance:
-    claims = tuple(Claim(**claim) for claim in data["claims"])
-    return Provenance(**data | {"claims": claims, "damaged": tuple(data["damaged"])})
-
-
-def _refused(head: dict[str, Any]) -> ImageError:
-    texts = {name: str(head[name]) for name in ("message", "reason", "hint")}
-    return ImageError(texts["message"], reason=texts["reason"], hint=texts["hint"])
-
-
-def _refusal(*, late: bool, limit_s: float) -> ImageError:
-    if late:
-        return ImageError(f"decoding took longer than {limit_s:g} s", reason=TOO_SLOW)
-    return ImageError("the decoder ended on this image", reason=DIED, hint="Save it anew as PNG or JPEG.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -41,6 +40,10 @@ class Refused(RdError):
         super().__init__(message, hint=hint)
         self.status, self.code, self.headers = status, code, dict(headers or {})
 
+    def answer(self) -> JSONResponse:
+        """What is sent."""
+        return JSONResponse(body(self.code, self.message, self.hint), self.status, self.headers)
+
 
 class Busy(Refused):
     """Too much is being worked on; ``retry_after_s`` : when it is worth asking again, whole seconds."""
@@ -57,19 +60,16 @@ class Stopping(Refused):
         super().__init__(503, "stopping", "the server is being stopped", hint="Ask again once it is back.")
 
 
-_KINDS: Sequence[tuple[type[RdError], int]] = (
-    (IndexLocked, 409),
-    (LabelConflict, 409),
-    (EmptyBank, 409),
-    (ImageError, 422),
-    (BadName, 422),
-    (UsageError, 400),
+_KINDS: Sequence[tuple[type[RdError], int, str]] = (
+    (IndexLocked, 409, "Try again in a moment: a plan is kept until it has been carried out."),
+    (LabelConflict, 409, "Choose the other label, or leave these images out."),
+    (EmptyBank, 409, ""),
+    (ImageError, 422, ""),
+    (BadName, 422, ""),
+    (UsageError, 400, ""),
+    (RdError, 500, ""),
 )
-_HINTS: Sequence[tuple[type[RdError], str]] = (
-    (IndexLocked, "Try again in a moment: a plan is kept until it has been carried out."),
-    (LabelConflict, "Choose the other label, or leave these images out."),
-)
-"""What can be done here, where the error's own hint names commands."""
+"""Each with its status, and with what can be done here where the error's own hint names commands."""
 _OF_HTTP = {
     404: ("not-found", "there is nothing at this address", "All there is: /openapi.json"),
     405: ("method", "this address is not asked in this way", "Which methods it takes: /openapi.json"),
@@ -85,13 +85,6 @@ FAILED = Refused(
 def body(code: str, message: str, hint: str = "") -> dict[str, str]:
     """What every answer holds that is an error."""
     return {"error": code, "message": message, "hint": hint}
-
-
-def encoded(refused: Refused) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Headers and body of an answer, for those who answer without the framework."""
-    data = json.dumps(body(refused.code, refused.message, refused.hint)).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(data)), **refused.headers}
-    return [(name.lower().encode(), value.encode()) for name, value in headers.items()], data
 
 
 def whereabouts(error: BaseException) -> str:
@@ -114,11 +107,9 @@ def add_handlers(app: FastAPI) -> None:
 async def _explain(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RdError)  # noqa: S101 - registered for no other
     if isinstance(error, Refused):
-        answer = body(error.code, error.message, error.hint)
-        return JSONResponse(answer, error.status, error.headers)
-    status = next((status for kind, status in _KINDS if isinstance(error, kind)), 500)
-    hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), error.hint)
-    return JSONResponse(body(type(error).__name__, error.message, hint), status)
+        return error.answer()
+    status, hint = next((status, hint) for kind, status, hint in _KINDS if isinstance(error, kind))
+    return JSONResponse(body(type(error).__name__, error.message, hint or error.hint), status)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

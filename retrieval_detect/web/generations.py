@@ -81,13 +81,10 @@ class Generations:
                     self.trouble = ""
                     _LOG.info("generation %d answers now", self.serving.generation)
             except Exception as error:  # noqa: BLE001 - the generation that answers goes on, and so does the watch
-                self._troubled(error)
-
-    def _troubled(self, error: Exception) -> None:
-        said = str(error) if isinstance(error, RdError | OSError) else whereabouts(error)
-        if said != self.trouble:
-            _LOG.warning("the newest generation cannot be used: %s", said)
-        self.trouble = said
+                said = str(error) if isinstance(error, RdError | OSError) else whereabouts(error)
+                if said != self.trouble:
+                    _LOG.warning("the newest generation cannot be used: %s", said)
+                self.trouble = said
 
     def _next(self) -> Serving:
         try:

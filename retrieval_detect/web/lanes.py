@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
@@ -65,29 +66,21 @@ class Lane:
         """Begin nothing more; wait so long for what is being done."""
         with self._closing:
             self._closed = True
-            while (work := self._next()) is not None:
-                _done(work[0], _stopping)
+            with suppress(Empty):
+                while work := self._waiting.get_nowait():
+                    if work[0].set_running_or_notify_cancel():
+                        work[0].set_exception(Stopping())
             for _ in self._threads:
                 self._waiting.put(None)
         until = time.monotonic() + within_s
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _next(self) -> _Work | None:
-        try:
-            return self._waiting.get_nowait()
-        except Empty:
-            return None
-
     def _work(self) -> None:
         while (work := self._waiting.get()) is not None:
             self.beat()
             _done(*work)
             del self._since[threading.get_ident()], work  # or the last image would be held until the next
-
-
-def _stopping() -> None:
-    raise Stopping
 
 
 def _done(future: Future[Any], work: Callable[[], Any]) -> None:

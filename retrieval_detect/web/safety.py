@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.web.errors import FAILED, Busy, Refused, encoded, whereabouts
+from retrieval_detect.web.errors import FAILED, Busy, Refused, whereabouts
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -64,10 +65,14 @@ def require_safe(settings: ServeSettings) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    address = _address(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]"))
+    return None
 
 
 class Guard:
@@ -89,7 +94,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = _Answer(scope, receive, send)
         started = time.perf_counter()
         self._requests += 1
         held: list[int] = []
@@ -114,12 +119,13 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if self._requests > _REQUESTS_AN_IMAGE * self._settings.queue_images and scope["path"] != "/healthz":
-            raise _too_many()
+            message, hint = "too many requests are being answered", "Ask again in a second."
+            raise Refused(503, "overloaded", message, hint=hint, headers={"Retry-After": "1"})
         self._check_host(headers.get("host", ""))
         if scope["method"] not in _READS:
             _check_origin(headers)
-        if self._needs_token(scope["path"], scope["method"]) and not self._has_token(headers):
-            raise self._no_token(headers)
+        if self._needs_token(scope["path"], scope["method"]):
+            self._check_token(headers)
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._settings.body_bytes:
             raise self._too_large()
@@ -127,7 +133,7 @@ class Guard:
     def _check_host(self, host: str) -> None:
         """A name that is not ours was made to point here by somebody else's page (DNS rebinding)."""
         name = (urlsplit(f"//{host}").hostname or "") if host.isprintable() else ""
-        if name not in self._names and not _is_address(name):
+        if name not in self._names and _address(name) is None:
             message, hint = "the server is not known by this name", "Make it known: --allow-host NAME"
             raise Refused(421, "host", message, hint=hint)
 
@@ -136,20 +142,21 @@ class Guard:
             return True
         return self._all_need_token and path != "/" and not path.startswith(_OPEN)
 
-    def _has_token(self, headers: Headers) -> bool:
+    def _check_token(self, headers: Headers) -> None:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        given = given.strip() if kind.lower() == "bearer" else ""
         expected = self._settings.token
-        return expected is not None and hmac.compare_digest(_bearer(headers).encode(), expected.encode())
-
-    def _no_token(self, headers: Headers) -> Refused:
-        if self._settings.token is None:
+        if expected is None:
             message = "this server was started without a token, so nobody may change its banks"
             hint = "Start it with one: --token-file FILE or RD_TOKEN."
-        elif _bearer(headers):
+        elif hmac.compare_digest(given.encode(), expected.encode()):
+            return
+        elif given:
             message, hint = "this is not the token of the server", "Ask whoever started it for the token."
         else:
             message = "this needs the token of the server"
             hint = "Give it under Token on the page, or send it: Authorization: Bearer TOKEN"
-        return Refused(401, "token", message, hint=hint, headers={"WWW-Authenticate": "Bearer"})
+        raise Refused(401, "token", message, hint=hint, headers={"WWW-Authenticate": "Bearer"})
 
     # ------------------------------------------------------------ while it is received
 
@@ -169,17 +176,15 @@ class Guard:
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
             except TimeoutError:
-                await answer.refuse(
-                    Refused(408, "too-slow", "the request did not arrive in time", hint="Send it again.")
-                )
+                late = "the request did not arrive in time"
+                await answer.refuse(Refused(408, "too-slow", late, hint="Send it again."))
                 return {"type": "http.disconnect"}
             held.append(len(message.get("body", b"")))
             left -= held[-1]
             self._held_bytes += held[-1]
             if left < 0 or self._held_bytes > self._settings.held_bytes:
-                await answer.refuse(
-                    self._too_large() if left < 0 else Busy("too many images are on their way")
-                )
+                too_much = self._too_large() if left < 0 else Busy("too many images are on their way")
+                await answer.refuse(too_much)
                 return {"type": "http.disconnect"}
             done = not message.get("more_body", False)
             return message
@@ -187,23 +192,8 @@ class Guard:
         return limited
 
     def _too_large(self) -> Refused:
-        most = self._settings.body_bytes >> 20
-        return Refused(
-            413,
-            "too-many-bytes",
-            f"a request may hold {most} MiB at most",
-            hint="Send fewer images at a time.",
-        )
-
-
-def _too_many() -> Refused:
-    message = "too many requests are being answered"
-    return Refused(503, "overloaded", message, hint="Ask again in a second.", headers={"Retry-After": "1"})
-
-
-def _bearer(headers: Headers) -> str:
-    kind, _, given = headers.get("authorization", "").partition(" ")
-    return given.strip() if kind.lower() == "bearer" else ""
+        message = f"a request may hold {self._settings.body_bytes >> 20} MiB at most"
+        return Refused(413, "too-many-bytes", message, hint="Send fewer images at a time.")
 
 
 def _check_origin(headers: Headers) -> None:
@@ -215,14 +205,6 @@ def _check_origin(headers: Headers) -> None:
         raise Refused(403, "origin", "requests from other pages are refused", hint=hint)
 
 
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def _shown(scope: Scope) -> str:
     """The route, not the path: what somebody typed may hold a name."""
     route = scope.get("route")
@@ -232,8 +214,8 @@ def _shown(scope: Scope) -> str:
 class _Answer:
     """``send`` that adds the headers, remembers the status, and is deaf after a refusal."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
         self._refused = False
         self.status = 0
 
@@ -255,6 +237,4 @@ class _Answer:
         if self.status:
             return
         self._refused = True
-        headers, body = encoded(refused)
-        await self._pass_on({"type": "http.response.start", "status": refused.status, "headers": headers})
-        await self._pass_on({"type": "http.response.body", "body": body})
+        await refused.answer()(self._scope, self._receive, self._pass_on)

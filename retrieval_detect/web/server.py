@@ -60,7 +60,7 @@ def serve(load: Load, settings: ServeSettings, *, device: str = "auto", say: Cal
         app = application(load, settings, device=device)
         host, port = listening.getsockname()[:2]
         say(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C ends it)")
-        _log_plainly()
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -93,7 +93,3 @@ def _listening(settings: ServeSettings) -> socket.socket:
             f"cannot listen at {settings.host}:{settings.port}: {error.strerror}",
             hint="Another server may be there; choose another with --port.",
         ) from error
-
-
-def _log_plainly() -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from retrieval_detect.encoders.pipeline import CPU_BATCH, GPU_BATCH, Prepared, Work, prepare, with_vectors
 from retrieval_detect.errors import EncoderError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from retrieval_detect.web.metrics import Metrics
     from retrieval_detect.web.settings import ServeSettings
 
-T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _FIRST_GUESS_S = 0.05
 _STOP_S = 10.0
@@ -54,6 +53,8 @@ class Service:
 
     Each image is decoded in a process of its own, waits at most ``window_s`` for others that share its pass
     through the network and its search, and is judged by the generation that was in force when it arrived.
+    ``decoding`` : also for what else decodes, which waits where images to be judged do; ``showing`` : for
+    what draws a page, one at a time, beside the judging.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class Service:
     ) -> None:
         self.generations, self.decoders = generations, decoders
         self.settings, self.metrics = settings, metrics
-        self._decoding = Lane("decode", settings.decoders)
-        self._encoding, self._judging, self._showing = Lane("encode"), Lane("judge"), Lane("show")
+        self.decoding, self.showing = Lane("decode", settings.decoders), Lane("show")
+        self._encoding, self._judging = Lane("encode"), Lane("judge")
         self._ready: SimpleQueue[_Waiting] = SimpleQueue()
         self._waiting = 0
         self._seconds_an_image = _FIRST_GUESS_S
@@ -88,7 +89,7 @@ class Service:
     @property
     def _lanes(self) -> tuple[Lane, ...]:
         """In the order in which an image passes them."""
-        return self._decoding, self._encoding, self._judging, self._showing
+        return self.decoding, self._encoding, self._judging, self.showing
 
     def trouble(self) -> list[str]:
         """Which of the threads and processes are gone or stuck, in words."""
@@ -103,25 +104,18 @@ class Service:
         self, items: Sequence[ImageItem], question: Question
     ) -> tuple[Serving, list[Verdict | Failure]]:
         """Verdicts in the order of ``items``, and who gave them; raises ``Busy`` or ``UsageError``."""
-        self._admit(len(items))
+        self.require_room(len(items))
+        self._wait_for(len(items))
         serving = self.generations.serving
         try:
             question = await self._judging.run(serving.detector.checked, question)
         except BaseException:
-            self._release(len(items))
+            self._wait_for(-len(items))
             raise
         asked = [asyncio.ensure_future(self._ask(item, question, serving.detector)) for item in items]
         for one in asked:
-            one.add_done_callback(lambda _: self._release(1))
+            one.add_done_callback(lambda _: self._wait_for(-1))
         return serving, list(await asyncio.gather(*asked))
-
-    async def show(self, work: Callable[[], T]) -> T:
-        """Run what draws a page, one at a time, beside the judging."""
-        return await self._showing.run(work)
-
-    async def decode(self, work: Callable[[], T]) -> T:
-        """Run what decodes; it waits where images to be judged do."""
-        return await self._decoding.run(work)
 
     def require_room(self, n: int = 1) -> None:
         """Raise ``Busy`` where the queue has no place for ``n`` more images."""
@@ -130,33 +124,27 @@ class Service:
             after = math.ceil(self._waiting * self._seconds_an_image)
             raise Busy(f"{self._waiting} images are waiting already", retry_after_s=max(1, after))
 
-    def _admit(self, n: int) -> None:
-        self.require_room(n)
-        self._release(-n)
-
-    def _release(self, n: int) -> None:
-        self._waiting -= n
+    def _wait_for(self, n: int) -> None:
+        """``n`` images more are waiting; negative: fewer."""
+        self._waiting += n
         self.metrics.waiting.set(self._waiting)
 
     async def _ask(self, item: ImageItem, question: Question, detector: Detector) -> Verdict | Failure:
         started = time.perf_counter()
-        result = await self._answer(item, question, detector, started)
-        self.metrics.answered(result, time.perf_counter() - started)
-        return result
-
-    async def _answer(
-        self, item: ImageItem, question: Question, detector: Detector, started: float
-    ) -> Verdict | Failure:
         layers, views = detector.snapshot.manifest.layers, detector.views(question)
         work = Work(detector.encoder, layers, views, self.settings.limits)
-        prepared = await self._decoding.run(prepare, item, work)
+        prepared = await self.decoding.run(prepare, item, work)
+        result: Verdict | Failure
         if isinstance(prepared[0], Failure):
-            return prepared[0]
-        waiting = _Waiting(detector, question, prepared, started)
-        self._ready.put(waiting)
-        self._encoding.submit(self._embed_ready)
-        # Shielded: a request that is given up must not end the future that the judging thread will set.
-        return await asyncio.shield(asyncio.wrap_future(waiting.verdict))
+            result = prepared[0]
+        else:
+            waiting = _Waiting(detector, question, prepared, started)
+            self._ready.put(waiting)
+            self._encoding.submit(self._embed_ready)
+            # Shielded: a request that is given up must not end the future that the judging thread will set.
+            result = await asyncio.shield(asyncio.wrap_future(waiting.verdict))
+        self.metrics.answered(result, time.perf_counter() - started)
+        return result
 
     # ------------------------------------------------------------ shared passes
 
@@ -194,7 +182,15 @@ class Service:
         try:
             results = self._vectors(detector, batch)
         except BaseException as error:  # noqa: BLE001 - also of a plug-in: nobody waits for ever
-            self._failed(detector, batch, error)
+            _LOG.error("the encoder failed on a batch of %d: %s", len(batch), whereabouts(error))
+            if len(batch) > 1:  # one by one: an image must not cost others their answer
+                for waiting in batch:
+                    self._embed(detector, [waiting])
+            else:
+                hint = "The log of the server says where."
+                failure = EncoderError("the encoder failed on this image", hint=hint)
+                failure.__cause__ = error
+                batch[0].verdict.set_exception(failure)
         else:
             pairs = list(zip(batch, results, strict=True))
             for question in {waiting.question for waiting in batch}:
@@ -216,24 +212,14 @@ class Service:
             started = [waiting.started for waiting, _ in asked]
             verdicts = detector.judge_all([views for _, views in asked], question, started=started)
         except BaseException as error:  # noqa: BLE001 - nobody waits for ever
-            if len(asked) == 1:
+            if len(asked) > 1:
+                for one in asked:
+                    self._judge(detector, question, [one])
+            else:
                 asked[0][0].verdict.set_exception(error)
-            for one in asked if len(asked) > 1 else ():
-                self._judge(detector, question, [one])
         else:
             for (waiting, _), verdict in zip(asked, verdicts, strict=True):
                 waiting.verdict.set_result(verdict)
-
-    def _failed(self, detector: Detector, batch: Sequence[_Waiting], error: BaseException) -> None:
-        """What fails together is tried one by one: an image must not cost others their answer."""
-        _LOG.error("the encoder failed on a batch of %d: %s", len(batch), whereabouts(error))
-        if len(batch) > 1:
-            for waiting in batch:
-                self._embed(detector, [waiting])
-            return
-        failure = EncoderError("the encoder failed on this image", hint="The log of the server says where.")
-        failure.__cause__ = error
-        batch[0].verdict.set_exception(failure)
 
     def _vectors(self, detector: Detector, batch: Sequence[_Waiting]) -> list[list[Embedded | Failure]]:
         layers = detector.snapshot.manifest.layers

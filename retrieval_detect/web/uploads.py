@@ -27,8 +27,8 @@ _HOW = f"Send each as {FIELD} of multipart/form-data: curl -F {FIELD}=@photo.jpg
 
 
 @dataclass(slots=True)
-class Upload:
-    """One file of a form. ``name`` : as it was sent; ``size`` : of all that was sent, kept or not."""
+class _Upload:
+    """One file of a form. ``size`` : of all that was sent, kept or not."""
 
     name: str
     size: int = 0
@@ -52,10 +52,11 @@ class Upload:
         return self._kept[0]
 
 
-async def uploads(request: Request, settings: ServeSettings) -> list[Upload]:
-    """The files of a request; raises ``Refused`` or ``UsageError`` where it is no whole form of images.
+async def uploads(request: Request, decoders: Decoders, settings: ServeSettings) -> list[ImageItem]:
+    """The files of a request, to be decoded in processes of their own.
 
-    Until the end of the form has come nobody knows what is still missing, so that nothing is begun.
+    Raises ``Refused`` or ``UsageError`` where it is no whole form of images. Until the end of the form has
+    come nobody knows what is still missing, so that nothing is begun.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
@@ -73,19 +74,7 @@ async def uploads(request: Request, settings: ServeSettings) -> list[Upload]:
         raise Refused(400, "form", message, hint="Nothing was done. Send it again, whole.")
     if not form.files:
         raise Refused(422, "no-image", "there is no image in this form", hint=_HOW)
-    return form.files
-
-
-def items(given: list[Upload], decoders: Decoders, settings: ServeSettings) -> list[ImageItem]:
-    """The same as inputs that are decoded in processes of their own."""
-    most = settings.file_bytes
-    return [decoders.item(_shown(upload.name), partial(upload.read, most)) for upload in given]
-
-
-def _shown(given: str) -> str:
-    """The last part of a file's name, short and printable."""
-    last = given.replace("\\", "/").rpartition("/")[2]
-    return "".join(c if c.isprintable() else "�" for c in printable(last))[:LONGEST_NAME] or "image"
+    return [decoders.item(upload.name, partial(upload.read, settings.file_bytes)) for upload in form.files]
 
 
 class _Form:
@@ -95,7 +84,7 @@ class _Form:
         self._settings = settings
         self._header = [b"", b""]
         self._disposition = b""
-        self.files: list[Upload] = []
+        self.files: list[_Upload] = []
         self.ended = False
 
     def callbacks(self) -> Any:
@@ -119,7 +108,7 @@ class _Form:
         self._header = [b"", b""]
 
     def headers_finished(self) -> None:
-        self.files.append(Upload(_file_name(self._disposition)))
+        self.files.append(_Upload(_file_name(self._disposition)))
         most = self._settings.most_files
         if len(self.files) > most:
             raise UsageError(f"more than {most} images at once", hint=f"Send {most} at a time.")
@@ -132,22 +121,26 @@ class _Form:
 
 
 def _file_name(disposition: bytes) -> str:
-    """Of a part; raises ``Refused`` for one that is no image file. ``filename*`` (RFC 5987) is read, too."""
+    """The last part of a file's name, short and printable; ``filename*`` (RFC 5987) is read, too.
+
+    Raises ``Refused`` for a part of the form that is no image file.
+    """
     _, options = parse_options_header(disposition)
     field_name = _text(options.get(b"name", b""))
     if field_name != FIELD:
         shown = printable(field_name)[:LONGEST_NAME]
-        raise Refused(
-            422, "form", f"a part of the form is called {shown!r}, which says nothing here", hint=_HOW
-        )
+        message = f"a part of the form is called {shown!r}, which says nothing here"
+        raise Refused(422, "form", message, hint=_HOW)
     if b"filename" in options:
-        return _text(options[b"filename"])
-    message = Message()
-    message["Content-Disposition"] = disposition.decode("latin-1")
-    extended = message.get_filename()
-    if extended is None:
+        given: str | None = _text(options[b"filename"])
+    else:
+        part = Message()
+        part["Content-Disposition"] = disposition.decode("latin-1")
+        given = part.get_filename()
+    if given is None:
         raise Refused(422, "form", f"a part called {FIELD} has no file name, so it is no file", hint=_HOW)
-    return extended
+    last = given.replace("\\", "/").rpartition("/")[2]
+    return "".join(c if c.isprintable() else "�" for c in printable(last))[:LONGEST_NAME] or "image"
 
 
 def _text(name: bytes) -> str:
