@@ -247,7 +247,11 @@ class PhotographWhitening(OneToOneFeatureMixin, TransformerMixin, BaseEstimator)
         """Learn from the rows of the class that sorts first, photographs; without y, from all rows."""
         wanted = str(parse_shrinkage(str(self.shrinkage), words=(LEDOIT_WOLF,)))
         x = validate_data(self, X, dtype=np.float32, ensure_min_samples=2, ensure_min_features=2)
-        photographs = x if y is None else x[_first_class(_column(y, len(x)))]
+        photographs = x
+        if y is not None:
+            kinds, codes = np.unique(_column(y, len(x)), return_inverse=True)
+            _refuse_words(kinds)
+            photographs = x[codes == 0]
         rows = _training_set(unit_rows(_stored(photographs)), np.zeros(len(photographs), bool))
         self.projection_ = fit_projection("whiten", rows, layers=[_LAYER], shrinkage=wanted)
         return self
@@ -272,13 +276,6 @@ def _refuse_words(classes: NDArray[Any]) -> None:
             "'fake' is the class of y that sorts first, which stands for photographs",
             hint="Give 0 for photographs and 1 for fakes.",
         )
-
-
-def _first_class(y: NDArray[Any]) -> Bool:
-    classes, codes = np.unique(y, return_inverse=True)
-    _refuse_words(classes)
-    first: Bool = codes == 0
-    return first
 
 
 def _stored(x: Float32) -> Float32:

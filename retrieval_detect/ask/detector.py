@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,6 @@ from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.types import LABELS, Embedded, Failure, ImageItem
 from retrieval_detect.verdicts import (
-    Attribution,
     IndexRef,
     JudgedView,
     Question,
@@ -88,7 +87,12 @@ class Detector:
         Raises ``IndexNotFound``, ``IndexCorrupt``, ``EmptyBank``, or ``UsageError`` for text that is neither.
         """
         snapshot = Snapshot.open(located(path))
-        _require_banks(snapshot)
+        for label in LABELS:
+            if not snapshot.manifest.live_rows(label, "bank"):
+                raise EmptyBank(
+                    f"the {label} bank of index {snapshot.folder.name!r} is empty: there is nothing to vote",
+                    hint=f"Add references: rd bank add DIR --label {label}",
+                )
         return cls(snapshot, encoder=encoder, weights=weights, device=device, offline=offline)
 
     # ------------------------------------------------------------ parts, opened when needed
@@ -186,7 +190,10 @@ class Detector:
 
     def views(self, question: Question) -> Chooser:
         """Which views of an image must be embedded to answer a checked question, the original first."""
-        return _views(question, crop_size=self.encoder.spec.preprocessing.size)
+        drawn = drawn_views(question.stability or 0)
+        size = self.encoder.spec.preprocessing.size
+        crops = stored_views([CROPS] if question.regions else [], crop_size=size)
+        return lambda *image: list(dict.fromkeys([*drawn(*image), *crops(*image)]))
 
     def judge_all(
         self, images: Sequence[Sequence[Embedded | Failure]], question: Question, *, started: Sequence[float]
@@ -250,7 +257,7 @@ class Detector:
         verdict = self._calibrated(verdict, answers, question, embedded)
         if question.influence:
             stored = {group for _, group in answers.stored.get(0, ())}
-            found = influence.Influences(self.methods, embedded, question, answers, own_groups=stored).all()
+            found = influence.influences(self.methods, embedded, question, answers, own_groups=stored)
             verdict = replace(verdict, influence=found)
         if question.stability or question.regions:
             verdict = self._with_views(verdict, others, question, answers.groups.get(0, set()))
@@ -265,21 +272,17 @@ class Detector:
             found = self._crop_methods.regions(crops, question, own_groups=own_groups)
             verdict = replace(verdict, regions=found)
         if question.stability:
-            others = [view for view in views if kind_of(view.view) != CROPS]
-            judged = self._judged_views(others, question, own_groups) if others else ()
+            judged = []
+            if others := [view for view in views if kind_of(view.view) != CROPS]:
+                asked = asked_about(others, self.methods.layers(question), own_groups=own_groups)
+                answers = self.methods.ask(asked, question)
+                if answers.missing:
+                    raise nobody_left(answers.missing[0])
+                for i, view in enumerate(others):
+                    name = self._fields(answers.one(i), question, view)["verdict"]
+                    judged.append(JudgedView(view.view, name, float(answers.scores[i])))
             return stability.with_stability(verdict, judged, threshold=question.stable_at)
         return verdict
-
-    def _judged_views(
-        self, views: Sequence[Embedded], question: Question, own_groups: set[int]
-    ) -> Iterator[JudgedView]:
-        asked = asked_about(views, self.methods.layers(question), own_groups=own_groups)
-        answers = self.methods.ask(asked, question)
-        if answers.missing:
-            raise nobody_left(answers.missing[0])
-        for i, view in enumerate(views):
-            fields = self._fields(answers.one(i), question, view)
-            yield JudgedView(view.view, fields["verdict"], float(answers.scores[i]))
 
     @cached_property
     def _crop_methods(self) -> regions.CropMethods:
@@ -313,7 +316,12 @@ class Detector:
         calibration = self.methods.calibration(question)
         if calibration is not None and self.is_stale(calibration):
             fields["warnings"] = (*verdict.warnings, self.stale_note(calibration))
-        fields["attribution"] = self._attributed(verdict, answers, question)
+        if calibration is not None:  # how well each of the nearest fakes' generators fits
+            names = self.methods.banks(question.projection).references("fake").names
+            (near,) = self.methods.generator_densities(answers, question).tolist()
+            fits = calibration.fits_generators(dict(zip(names, near, strict=True)))
+            told = (replace(a, p=fits.get(a.generator)) for a in verdict.attribution)
+            fields["attribution"] = tuple(told)
         return replace(verdict, **fields)
 
     def _fields(self, answers: Answers, question: Question, embedded: Embedded) -> dict[str, Any]:
@@ -324,17 +332,6 @@ class Detector:
         traits = traits_of([embedded.format], [(embedded.width, embedded.height)])
         judged = calibration.judge(answers.scores, answers.typical, question, traits=traits)
         return calibration.fields(judged, 0, question)
-
-    def _attributed(self, verdict: Verdict, answers: Answers, question: Question) -> tuple[Attribution, ...]:
-        """The nearest fakes' generators, each with how well it fits."""
-        calibration = self.methods.calibration(question)
-        if calibration is None:
-            return verdict.attribution
-        names = self.methods.banks(question.projection).references("fake").names
-        (near,) = self.methods.generator_densities(answers, question).tolist()
-        densities = dict(zip(names, near, strict=True))
-        fits = calibration.fits_generators(densities)
-        return tuple(replace(a, p=fits.get(a.generator)) for a in verdict.attribution)
 
     def stale_parts(self, question: Question) -> Iterator[str]:
         """What the answer rests on that is less than it could be: approximate search, or fitted long ago."""
@@ -372,9 +369,7 @@ class Detector:
         evidence, by_bank = shown_with(self.snapshot, voters)
         own = own_rows(self.snapshot, answers)
         fakes = sum(e.label == "fake" for e in evidence)
-        index = self.reference
-        encoder = self.snapshot.manifest.encoder
-        vote = vote_of(question.method)
+        index, encoder = self.reference, self.snapshot.manifest.encoder
         return Verdict(
             input=embedded.item.uri,
             sha256=embedded.content_id.hex(),
@@ -395,7 +390,7 @@ class Detector:
             same_image=own,
             warnings=(
                 *doubts(embedded, own, encoder),
-                *few(voters, 0, method=vote, k=question.k or 0),
+                *few(voters, 0, method=vote_of(question.method), k=question.k or 0),
                 *self.stale_parts(question),
             ),
             index=index,
@@ -414,7 +409,9 @@ def at_fdr(results: Sequence[Verdict | Failure], fdr: float) -> Iterator[Verdict
     Were it counted by its own p, it would raise the cutoff for photographs and be missing among the calls.
     """
     calibrated = [r.p_values for r in results if isinstance(r, Verdict) and r.p_values]
-    cutoff = benjamini_hochberg([_discovery_p(p_values) for p_values in calibrated], fdr)
+    callable_fake = [verdict_name(0.0, p["fake"], p["typical"]) == "fake-like" for p in calibrated]
+    counted = [p["real"] if able else 1.0 for p, able in zip(calibrated, callable_fake, strict=True)]
+    cutoff = benjamini_hochberg(counted, fdr)
     for result in results:
         if isinstance(result, Failure) or result.p_values is None:
             yield result
@@ -422,27 +419,6 @@ def at_fdr(results: Sequence[Verdict | Failure], fdr: float) -> Iterator[Verdict
             p, alpha = result.p_values, {"real": cutoff, "fake": BETA}
             name = verdict_name(p["real"], p["fake"], p["typical"], alpha=cutoff)
             yield replace(result, verdict=name, alpha=alpha, fdr=fdr)
-
-
-def _discovery_p(p: Mapping[str, float]) -> float:
-    """``p["real"]`` of an image that a high enough rate would call fake-like, 1 of any other."""
-    return p["real"] if verdict_name(0.0, p["fake"], p["typical"]) == "fake-like" else 1.0
-
-
-def _require_banks(snapshot: Snapshot) -> None:
-    for label in LABELS:
-        if not snapshot.manifest.live_rows(label, "bank"):
-            raise EmptyBank(
-                f"the {label} bank of index {snapshot.folder.name!r} is empty: there is nothing to vote",
-                hint=f"Add references: rd bank add DIR --label {label}",
-            )
-
-
-def _views(question: Question, *, crop_size: int) -> Chooser:
-    """The original, the re-encodings and the crops that a question is about."""
-    drawn = drawn_views(question.stability or 0)
-    crops = stored_views([CROPS] if question.regions else [], crop_size=crop_size)
-    return lambda *image: list(dict.fromkeys([*drawn(*image), *crops(*image)]))
 
 
 def _item(image: str | Path | bytes | ImageItem) -> ImageItem:

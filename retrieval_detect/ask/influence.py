@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from retrieval_detect.verdicts import Influence
 if TYPE_CHECKING:
     from retrieval_detect.ask.banks import Banks
     from retrieval_detect.ask.methods import Answers
+    from retrieval_detect.scoring.neighbours import NearestImages
     from retrieval_detect.types import Bool, Embedded, Label
     from retrieval_detect.verdicts import Question
 
@@ -44,67 +45,48 @@ class _Without(Methods):
         return self._reduced
 
 
-class Influences:
-    """Asks about one image again and again. ``answers`` : what the whole banks said of it."""
+def influences(
+    methods: Methods, image: Embedded, question: Question, answers: Answers, *, own_groups: Set[int]
+) -> tuple[Influence, ...]:
+    """Each generator and source near an image left out, then each of its nearest references.
 
-    def __init__(
-        self,
-        methods: Methods,
-        image: Embedded,
-        question: Question,
-        answers: Answers,
-        *,
-        own_groups: Set[int],
-    ) -> None:
-        self._methods, self._question = methods, question
-        self._asked = asked_about([image], methods.layers(question), own_groups=own_groups)
-        self._answers = answers
-        self._banks = methods.banks(question.projection)
+    ``answers`` : what the whole banks said of it. By size of the change, names before references. Cook 1977,
+    "Detection of influential observation in linear regression", for the idea; nothing is approximated here.
+    """
+    banks, score = methods.banks(question.projection), float(answers.scores[0])
+    asked = asked_about([image], methods.layers(question), own_groups=own_groups)
 
-    def all(self) -> tuple[Influence, ...]:
-        """Each generator and source near the image left out, then each of the nearest references.
-
-        By size of the change, names before references. Cook 1977, "Detection of influential observation in
-        linear regression", for the idea; nothing is approximated here.
-        """
-        found = [list(self._names()), list(self._references())]
-        ordered = [sorted(part, key=lambda i: (i.score is not None, -abs(i.change or 0))) for part in found]
-        return tuple(influence for part in ordered for influence in part)
-
-    def _names(self) -> Iterator[Influence]:
-        for label in LABELS:
-            references = self._banks.references(label)
-            for code in self._heaviest(label):
-                gone = references.name == code
-                n_images = len(np.unique(references.content[gone]))
-                yield self._left_out(label, gone, name=references.names[code], n_images=n_images)
-
-    def _heaviest(self, label: Label) -> list[int]:
-        """Codes of the names with the largest share of the bank's density near the image."""
-        k, temperature = self._question.k or 1, self._banks.projection.temperature
-        near = self._answers.voters[label].first(k)
-        n = int(near.n[0])
-        terms = near.similarities[0, :n] / temperature + near.log_weights[0, :n]
-        parts = np.bincount(near.names[0, :n], weights=np.exp(terms - terms.max()))
-        order = np.argsort(-parts, kind="stable")
-        return [int(code) for code in order[:MOST_NAMES] if parts[code] > 0]
-
-    def _references(self) -> Iterator[Influence]:
-        for row_id, _ in nearest_of_both(self._answers.voters):
-            for label in LABELS:
-                references = self._banks.references(label)
-                at = int(references.positions(np.array([row_id]))[0])
-                if at < len(references) and references.row_ids[at] == row_id:
-                    gone = references.content == references.content[at]
-                    name = references.names[references.name[at]]
-                    yield self._left_out(label, gone, name=name, n_images=1, row_id=row_id)
-
-    def _left_out(
-        self, label: Label, gone: Bool, *, name: str, n_images: int, row_id: int | None = None
-    ) -> Influence:
+    def left_out(label: Label, gone: Bool, name: str, n_images: int, row_id: int | None = None) -> Influence:
         try:
-            reduced = _Without(self._methods, self._banks.without(label, gone))
-            score = float(reduced.ask(self._asked, self._question).one(0).scores[0])
+            reduced = _Without(methods, banks.without(label, gone))
+            without = float(reduced.ask(asked, question).one(0).scores[0])
         except EmptyBank:
             return Influence(label, name, row_id, n_images, None, None)
-        return Influence(label, name, row_id, n_images, score, score - float(self._answers.scores[0]))
+        return Influence(label, name, row_id, n_images, without, without - score)
+
+    names, references = [], []
+    for label in LABELS:
+        known = banks.references(label)
+        for code in _heaviest(answers.voters[label], question, banks.projection.temperature):
+            gone = known.name == code
+            names.append(left_out(label, gone, known.names[code], len(np.unique(known.content[gone]))))
+    for row_id, _ in nearest_of_both(answers.voters):
+        for label in LABELS:
+            known = banks.references(label)
+            at = int(known.positions(np.array([row_id]))[0])
+            if at < len(known) and known.row_ids[at] == row_id:
+                gone = known.content == known.content[at]
+                references.append(left_out(label, gone, known.names[known.name[at]], 1, row_id))
+    found = (names, references)
+    ordered = [sorted(part, key=lambda i: (i.score is not None, -abs(i.change or 0))) for part in found]
+    return tuple(influence for part in ordered for influence in part)
+
+
+def _heaviest(near: NearestImages, question: Question, temperature: float) -> list[int]:
+    """Codes of the names with the largest share of a bank's density near the image."""
+    near = near.first(question.k or 1)
+    n = int(near.n[0])
+    terms = near.similarities[0, :n] / temperature + near.log_weights[0, :n]
+    parts = np.bincount(near.names[0, :n], weights=np.exp(terms - terms.max()))
+    order = np.argsort(-parts, kind="stable")
+    return [int(code) for code in order[:MOST_NAMES] if parts[code] > 0]

@@ -149,14 +149,11 @@ class Methods:
         """Digest of all that makes scores comparable: another means that a calibration does not hold."""
         parts = [self.banks(question.projection).id]
         if question.method not in METHODS:
-            parts += map(self._digest, self._parts(question.method))
+            heads = {f.name: f.digest for f in self.snapshot.manifest.fitted if f.kind == "head"}
+            parts += [heads.get(p) or REDEFINED.get(p, p) for p in self._parts(question.method)]
         elif question.method in REDEFINED:
             parts.append(REDEFINED[question.method])
         return "-".join(parts)
-
-    def _digest(self, method: str) -> str:
-        record = self.snapshot.fitted("head", method)
-        return REDEFINED.get(method, method) if record is None else record.digest
 
     def calibration(self, question: Question) -> Calibration | None:
         """The calibration that holds for a ``checked`` question and has images enough for its rate."""
@@ -247,9 +244,18 @@ class Methods:
         scores = by_vote.scores
         if question.method not in METHODS:
             scores = self._head_scores(question.method, vectors, voters, question)
-        typical = typicality(voters["fake"], voters["real"])
-        own = stored, found.own, found.groups
-        return Answers(voted, missing, scores, typical, by_vote.k, voters, vectors, *own)
+        return Answers(
+            voted=voted,
+            missing=missing,
+            scores=scores,
+            typical=typicality(voters["fake"], voters["real"]),
+            k=by_vote.k,
+            voters=voters,
+            vectors=vectors,
+            stored=stored,
+            own=found.own,
+            groups=found.groups,
+        )
 
     def ask_all(self, asked: Asked, question: Question) -> Iterator[tuple[Int64, Answers | VectorError]]:
         """``ask``, where some images may be such as cannot be asked about: those come by themselves.

@@ -100,7 +100,9 @@ def check_rows(rows: Rows, layers: Sequence[str], labels: Sequence[Label]) -> No
         raise UsageError("a projection reads one layer or several different ones", hint="See --layers.")
     missing = [layer for layer in layers if layer not in rows.vectors]
     if missing:
-        raise UsageError(f"there are no vectors of layer {missing[0]!r}", hint=f"There are: {_known(rows)}")
+        raise UsageError(
+            f"there are no vectors of layer {missing[0]!r}", hint=f"There are: {', '.join(rows.vectors)}"
+        )
     for label in labels:
         n = int((rows.fake == (label == "fake")).sum())
         if n < 2:
@@ -115,10 +117,6 @@ def check_rows(rows: Rows, layers: Sequence[str], labels: Sequence[Label]) -> No
             raise VectorError(f"a stored vector of layer {layer} is not finite", hint="See: rd index verify")
         if not np.ptp(x[fitted_on], axis=0).any():
             raise UsageError(f"all vectors of layer {layer} are equal: there is nothing to learn")
-
-
-def _known(rows: Rows) -> str:
-    return ", ".join(rows.vectors)
 
 
 def require_generators(rows: Rows, what: str) -> None:

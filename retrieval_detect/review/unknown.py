@@ -25,7 +25,6 @@ from retrieval_detect.verdicts import Question
 if TYPE_CHECKING:
     from retrieval_detect.ask.banks import Banks
     from retrieval_detect.ask.detector import Detector
-    from retrieval_detect.search.projection import Projection
     from retrieval_detect.types import Embedded, Float32, Int64
     from retrieval_detect.verdicts import Verdict
 
@@ -95,12 +94,15 @@ def discover(
     found: list[tuple[Embedded, Verdict]] = []
     failures = []
     for image in images:
-        result = _judged(detector, image, question)
-        if isinstance(result, Failure):
-            failures.append(result)
+        if isinstance(image, Failure):
+            failures.append(image)
         else:
-            counts[result[1].verdict] += 1
-            found += [result] if result[1].verdict in wanted else []
+            try:
+                verdict = detector.judge(image, **asdict(question))
+                counts[verdict.verdict] += 1
+                found += [(image, verdict)] if verdict.verdict in wanted else []
+            except EmptyBank as error:  # every reference left is a copy of this very image
+                failures.append(Failure(image.item.uri, "no-voters", error.in_full))
         progress(1)
     candidates = _candidates(detector, found, question, min_size) if len(found) >= min_size else ()
     return Discovery(counts, tuple(verdict for _, verdict in found), tuple(candidates), tuple(failures))
@@ -119,17 +121,6 @@ def require_calibration(detector: Detector, question: Question) -> Question:
     return checked
 
 
-def _judged(
-    detector: Detector, image: Embedded | Failure, question: Question
-) -> tuple[Embedded, Verdict] | Failure:
-    if isinstance(image, Failure):
-        return image
-    try:
-        return image, detector.judge(image, **asdict(question))
-    except EmptyBank as error:  # every reference left is a copy of this very image
-        return Failure(image.item.uri, "no-voters", error.in_full)
-
-
 # ---------------------------------------------------------------- candidates
 
 
@@ -139,8 +130,13 @@ def _candidates(
     """The largest first."""
     banks = detector.methods.banks(question.projection)
     images = [image for image, _ in found]
-    x = unit(np.concatenate([_codes(image, banks.projection) for image in images]))
-    first, copy_of = np.unique(_originals(images, detector.layer), return_inverse=True)
+    layers = banks.projection.layers
+    queries = [np.concatenate([image.vectors[layer] for layer in layers])[None, :] for image in images]
+    x = unit(np.concatenate([query_codes(q, banks.projection).astype(np.float32) for q in queries]))
+    phashes = np.array([image.phash for image in images], np.uint64)
+    codes, _ = normalise(np.stack([image.vectors[detector.layer] for image in images]))
+    originals = group_rows(phashes, codes, (), detector.layer).cluster  # near-duplicates are one image
+    first, copy_of = np.unique(originals, return_inverse=True)
     if len(first) < min_size:
         return []
     cluster = _clustered(x[first], _background(detector, banks), min_size)[copy_of]
@@ -150,19 +146,6 @@ def _candidates(
         _candidate(number, [found[i][1] for i in positions.tolist()], x[positions])
         for number, positions in enumerate(members, start=1)
     ]
-
-
-def _codes(image: Embedded, projection: Projection) -> Float32:
-    """float32 (1, d_out), as banks see it."""
-    query = np.concatenate([image.vectors[layer] for layer in projection.layers])
-    return query_codes(query[None, :], projection).astype(np.float32)
-
-
-def _originals(images: Sequence[Embedded], layer: str) -> Int64:
-    """For each image the first that it is a near-duplicate of, int64 (n,)."""
-    phashes = np.array([image.phash for image in images], np.uint64)
-    vectors, _ = normalise(np.stack([image.vectors[layer] for image in images]))
-    return group_rows(phashes, vectors, (), layer).cluster
 
 
 def _background(detector: Detector, banks: Banks) -> Float32:

@@ -50,7 +50,12 @@ def verify(
     """Reread the store, compare FAISS with it, and embed ``sample`` references again."""
     damage = tuple(findings(snapshot)) or tuple(dict.fromkeys(e.message for e in _unusable(snapshot)))
     if damage:
-        _require_kept(snapshot)
+        generation = snapshot.manifest.generation
+        if not manifest_path(snapshot.folder, generation).exists():  # swept meanwhile
+            raise IndexStateError(
+                f"generation {generation} of {snapshot.folder} has gone while it was verified",
+                hint="Verify the one that is in force now: rd index verify",
+            )
         return Findings(damage)
     snapshot.hold()
     detector = Detector(snapshot, weights=weights, offline=offline, device="cpu")
@@ -74,16 +79,6 @@ def verify(
     tuned = detector.banks.tuned
     left_out = (f"only exact search was compared; banks use {caveat(tuned)}",) if tuned else ()
     return Findings(tuple(wrong), len(chosen), len(distances), left_out)
-
-
-def _require_kept(snapshot: Snapshot) -> None:
-    """Raise ``IndexStateError`` where files are missing because the generation was swept meanwhile."""
-    generation = snapshot.manifest.generation
-    if not manifest_path(snapshot.folder, generation).exists():
-        raise IndexStateError(
-            f"generation {generation} of {snapshot.folder} has gone while it was verified",
-            hint="Verify the one that is in force now: rd index verify",
-        )
 
 
 def require_fitted(snapshot: Snapshot) -> None:

@@ -41,15 +41,12 @@ def commit_rates(store: Store, kind: Kind[Rates], found: Rates) -> Manifest:
     """Make it the one in force for its method; refuses if the references have changed since it was fitted."""
     with store.writer() as writer:
         if writer.snapshot.rows_digest(kind.strata) != found.rows_digest:
+            was = "were" if kind.name.endswith("s") else "was"
             raise UsageError(
-                f"the references changed while the {kind.name} {_was(kind.name)} fitted",
+                f"the references changed while the {kind.name} {was} fitted",
                 hint="Run the same command again.",
             )
         return writer.fit([write_rates(writer, kind, found)])
-
-
-def _was(name: str) -> str:
-    return "were" if name.endswith("s") else "was"
 
 
 # ---------------------------------------------------------------- removing
@@ -75,18 +72,13 @@ def removable(snapshot: Snapshot, kind: FittedKind, name: str) -> list[FittedRec
             f"the banks are searched through projection {name!r}",
             hint=f"Search them through another first: rd fit projection {PLAIN}",
         )
-    if kind == "head":
-        _require_no_member(snapshot, name)
-    owner: Callable[[str], str] | None = {"projection": projection_of, "head": method_of}.get(kind)
-    rates = [f for f in snapshot.manifest.fitted if f.kind in ("calibration", "regions")]
-    return [record, *(f for f in rates if owner and owner(f.name) == name)]
-
-
-def _require_no_member(snapshot: Snapshot, name: str) -> None:
-    for other in snapshot.manifest.fitted:
+    for other in snapshot.manifest.fitted if kind == "head" else ():
         ensemble = other.kind == "head" and other.method == "ensemble"
         if ensemble and name in load_head(snapshot, other.name).members:
             raise UsageError(
                 f"ensemble {other.name!r} is made of {name!r}",
                 hint=f"Remove it first: rd index fitted remove head {other.name}",
             )
+    owner: Callable[[str], str] | None = {"projection": projection_of, "head": method_of}.get(kind)
+    rates = [f for f in snapshot.manifest.fitted if f.kind in ("calibration", "regions")]
+    return [record, *(f for f in rates if owner and owner(f.name) == name)]

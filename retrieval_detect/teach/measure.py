@@ -200,13 +200,10 @@ def compare(old: Side, new: Side, question: Question, *, alpha: float) -> Regres
     rows, first = new.methods.snapshot, old.methods.snapshot.manifest.next_row_id
     in_force = old.threshold(alpha)
 
-    def asked(chosen: Chosen) -> tuple[ScoredRows, ScoredRows]:
-        before, after = (side.of(rows, question, chosen) for side in (old, new))
-        return before, after
-
+    newcomers = Chosen(SPLITS, since=first, at_most=_NEWCOMERS_AT_MOST)
     known, fresh = (
-        asked(Chosen(until=first)),
-        asked(Chosen(SPLITS, since=first, at_most=_NEWCOMERS_AT_MOST)),
+        [side.of(rows, question, chosen) for side in (old, new)]
+        for chosen in (Chosen(until=first), newcomers)
     )
     real = ~known[0].fake
     order = np.argsort(-_likeness(rows, known[0].row_ids[real], first), kind="stable")
@@ -225,15 +222,6 @@ def compare(old: Side, new: Side, question: Question, *, alpha: float) -> Regres
 
     coming = judged(new.threshold(alpha)) if new.calibration else None
     return replace(judged(in_force), coming=coming)
-
-
-def _of_todays_scores(methods: Methods, found: Calibration, said: Said, *, device: str) -> Calibration:
-    """``found``, or one fitted now: what another version of rd fitted may be of a vote defined otherwise."""
-    if found.scorer == methods.scorer(found.question):
-        return found
-    return fit_calibration(
-        methods.snapshot, found.question, likelihood=found.likelihood_method, device=device, said=said
-    )
 
 
 def _by_name(rows: ScoredRows, before: Bool, after: Bool, chosen: Bool) -> tuple[Change, ...]:
@@ -287,8 +275,13 @@ class Reviewer:
         """``said`` : what ``after`` has said of its calibration rows."""
         before = Methods(old, device=self.device)
         said_before: Said = {}
-        calibration = _of_todays_scores(before, known, said_before, device=self.device)
-        then, question = Methods(after, device=self.device), calibration.question
+        calibration, question = known, known.question
+        if known.scorer != before.scorer(question):  # another rd fitted it, of a vote defined otherwise
+            likelihood = known.likelihood_method
+            calibration = fit_calibration(
+                old, question, likelihood=likelihood, device=self.device, said=said_before
+            )
+        then = Methods(after, device=self.device)
         return compare(
             Side(before, calibration, said_before),
             Side(then, then.fitted(then.checked(question)), said),

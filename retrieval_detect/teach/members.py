@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -65,20 +65,16 @@ def member_scores(
             scores[name] = np.full((len(rows), 1), np.nan, np.float32)
             scores[name][chosen, 0] = found.scores[asked]
         else:
-            scores[name] = _fair_scores(snapshot, name, heads[name], rows)
+            record, head = snapshot.fitted("head", name), heads[name]
+            vectors = {layer: rows.as_encoded(layer) for layer in head.layers}
+            if record is not None and not record.strata:  # trained elsewhere
+                scores[name] = head.decision_function(vectors)[:, None].astype(np.float32)
+            else:
+                scores[name] = _out_of_fold(head, rows, vectors)
     return replace(rows, vectors=scores, norms={}).take(chosen)
 
 
-def _fair_scores(snapshot: Snapshot, name: str, head: Head, rows: Rows) -> Float32:
-    """Scores of rows by a head that has not learnt from them, float32 (n, 1)."""
-    record = snapshot.fitted("head", name)
-    if record is not None and not record.strata:
-        vectors = {layer: rows.as_encoded(layer) for layer in head.layers}
-        return head.decision_function(vectors)[:, None].astype(np.float32)
-    return _out_of_fold(head, rows)
-
-
-def _out_of_fold(head: Head, rows: Rows) -> Float32:
+def _out_of_fold(head: Head, rows: Rows, vectors: Mapping[str, Float32]) -> Float32:
     """Scores by the same head trained without a row's generator or source; a single one is cut by group."""
     fold = np.empty(len(rows), np.int64)
     for fake in (False, True):
@@ -87,7 +83,6 @@ def _out_of_fold(head: Head, rows: Rows) -> Float32:
         units = names if len(np.unique(names)) > 1 else groups.astype(str)
         fold[members] = np.unique(units, return_inverse=True)[1] % _FOLDS
     scores = np.full((len(rows), 1), np.nan, np.float32)
-    vectors = {layer: rows.as_encoded(layer) for layer in head.layers}
     for number in range(_FOLDS):
         here = fold == number
         if here.any():
