@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.cli.again import same_index
 from retrieval_detect.cli.output import human_bytes
 from retrieval_detect.cli.params import SOME_FAILED, one_value_each
 from retrieval_detect.cli.progress import progress
@@ -22,7 +21,6 @@ from retrieval_detect.cli.recipes import (
     parse_views,
     read_recipe,
 )
-from retrieval_detect.cli.settings import index_path
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.codes import NOTES
 from retrieval_detect.images.sources import scan
@@ -35,6 +33,7 @@ from retrieval_detect.store.select import size_on_disk
 from retrieval_detect.teach.build import AddReport, Index
 from retrieval_detect.teach.measure import Regression, Reviewer
 from retrieval_detect.teach.plans import UpdatePlan, plan
+from retrieval_detect.teach.projections import fit_default
 from retrieval_detect.types import LABELS, Facts, ImageItem
 
 if TYPE_CHECKING:
@@ -92,7 +91,10 @@ def teach(
     ``review`` looks at what is added to an index that is calibrated.
     """
     started = time.monotonic()
-    folder = _folder(run, recipe)
+    settings = run.settings
+    if recipe.name and settings.origin("index") == "default":
+        run.settings = settings = replace(settings, index=recipe.name)
+    folder, device = run.folder, settings.device
     known = is_index(folder)
     index = Index.open(folder) if known else None
     thumbnails = bool(run.flags.get("thumbnails"))
@@ -100,43 +102,47 @@ def teach(
     with progress(len(inputs), "Reading", run.output) as meter:
         snapshot = index.snapshot() if index else None
         planned = plan(inputs, snapshot, views=recipe.views, progress=meter.advance)
-    run.output.note(f"{'':20}  {planned.summary()}")
-    for label in LABELS:
-        _name_unnamed(run.output, planned, label, kind)
-    _name_otherwise(run.output, planned)
+    _say_plan(run.output, planned, kind)
     if dry_run:
         _show_plan(run.output, planned, folder, exists=known)
         return None
-    if index is not None:
-        _same_layers(index, recipe)
-    if index is None or planned.work or _objects(run, index):
-        encoder = _encoder(run, recipe, index)
+    if snapshot is not None and recipe.layers not in (stored := snapshot.manifest.layers, DEFAULT_LAYERS):
+        raise UsageError(
+            f"index {folder.name!r} stores layers {','.join(stored)}, not {','.join(recipe.layers)}",
+            hint="All references of an index have the same layers: leave --layers out, or build another.",
+        )
+    # An index keeps its encoder whatever a variable or rd.toml prefers; only a flag may object.
+    asked = settings.encoder if settings.origin("encoder") == "--encoder" else ""
+    its_own = snapshot.manifest.encoder.name if snapshot else ""
+    objects = asked and (asked != its_own or settings.encoder_weights is not None)
+    if index is None or planned.work or objects:
+        encoder = run.encoder(asked or recipe.encoder or its_own)
         index = index or Index.create(folder, encoder=encoder, layers=recipe.layers)
         planned = replace(planned, generators=_generators(recipe, planned), command=kind)
-        review = review or Reviewer(device=run.settings.device)
-        try:
-            report = _embed(run, index, planned, encoder, review)
-        finally:  # people see what was measured, above all where it was refused
-            if review.report is not None:
-                run.output.lines(regression_lines(review.report, budget=review.budget))
+        review = review or Reviewer(device=device)
+        report = _embed(run, index, planned, encoder, review)
     else:
         if planned.failures:
             index.note(planned.failures)
         report = AddReport(index.snapshot().manifest, 0, 0, planned.failures, purged=planned.purged)
     new = snapshot is None or not any(snapshot.manifest.live_rows(label) for label in LABELS)
     if new and report.added and not run.flags.get("plain"):
-        report = _with_default_projection(run, index, report)
-    if report.changed:
-        _open_banks(run, index)
+        manifest = fit_default(index.store, device=device)
+        report = replace(report, manifest=manifest) if manifest else report
+    if report.changed and all(report.manifest.live_rows(label, "bank") for label in LABELS):
+        Detector(index.snapshot(), device=device).open_banks()  # FAISS files of new shards, before a query
     measured = review.report if review else None
-    return _finish(run, index, planned, report, measured, time.monotonic() - started)
+    return _finish(run, planned, report, measured, time.monotonic() - started)
 
 
-def _folder(run: Run, recipe: Recipe) -> Path:
-    settings = run.settings
-    if recipe.name and settings.origin("index") == "default":
-        settings = replace(settings, index=recipe.name)
-    return index_path(settings)
+def _embed(run: Run, index: Index, planned: UpdatePlan, encoder: Encoder, review: Reviewer) -> AddReport:
+    run.output.detail(f"Encoder {encoder.spec.name}, engine {encoder.spec.engine}")
+    try:
+        with progress(len(planned.work), "Embedding", run.output) as meter:
+            return index.apply(planned, encoder=encoder, review=review, progress=meter.advance, **run.batches)
+    finally:  # people see what was measured, above all where it was refused
+        if review.report is not None:
+            run.output.lines(regression_lines(review.report, budget=review.budget))
 
 
 def _inputs(reference_set: ReferenceSet, *, thumbnails: bool) -> Iterator[tuple[ImageItem, Facts]]:
@@ -145,14 +151,10 @@ def _inputs(reference_set: ReferenceSet, *, thumbnails: bool) -> Iterator[tuple[
     for item in scan([str(Path(path).absolute()) for path in reference_set.paths]):
         facts, folders = reference_set.facts, item.relative.split("/")[:-1]
         if not getattr(facts, column) and folders:
-            facts = _named(facts, folders.pop(0))
+            facts = replace(facts, **{column: folders.pop(0)})  # type: ignore[arg-type]
         if reference_set.category_folders and folders:
             facts = replace(facts, category=folders[0])
         yield replace(item, thumbnail=kept), facts
-
-
-def _named(facts: Facts, name: str) -> Facts:
-    return replace(facts, generator=name) if facts.label == "fake" else replace(facts, source=name)
 
 
 def _generators(recipe: Recipe, planned: UpdatePlan) -> dict[str, GeneratorFacts]:
@@ -166,87 +168,20 @@ def _generators(recipe: Recipe, planned: UpdatePlan) -> dict[str, GeneratorFacts
     return found
 
 
-def _name_unnamed(output: Output, planned: UpdatePlan, label: str, kind: str) -> None:
-    column = "generator" if label == "fake" else "source"
-    unnamed = sum(p.facts.label == label and not getattr(p.facts, column) for p in planned.new)
-    if unnamed:
-        way = f"--{column} or sub-folders" if kind == "bank add" else "sub-folders"
-        output.note(f"{'':20}  no {column} for {number(unnamed, f'{label} image')}: {way} would name it")
-
-
-def _name_otherwise(output: Output, planned: UpdatePlan) -> None:
-    """Say what known images are called: what is stored keeps its name, whatever is given now."""
-    if named := planned.named_otherwise:
-        called = ", ".join(f"{n:,} as {name_of(name)}" for name, n in sorted(named.items()))
+def _say_plan(output: Output, planned: UpdatePlan, kind: str) -> None:
+    """What was found, what has no name, and what is stored under another: that stays, whatever is given."""
+    output.note(f"{'':20}  {planned.summary()}")
+    for label, column in (("real", "source"), ("fake", "generator")):
+        unnamed = sum(p.facts.label == label and not getattr(p.facts, column) for p in planned.new)
+        if unnamed:
+            way = f"--{column} or sub-folders" if kind == "bank add" else "sub-folders"
+            output.note(f"{'':20}  no {column} for {number(unnamed, f'{label} image')}: {way} would name it")
+    if named_otherwise := planned.named_otherwise:
+        called = ", ".join(f"{n:,} as {name_of(name)}" for name, n in sorted(named_otherwise.items()))
         output.warning(
-            f"{number(sum(named.values()), 'image')} given under another name than stored ({called}): "
-            "the stored name stays.\n  To rename them, rd bank remove them first, then add them again."
+            f"{number(sum(named_otherwise.values()), 'image')} given under another name than stored "
+            f"({called}): the stored name stays.\n  To rename them, rd bank remove them first, then add them again."
         )
-
-
-def _encoder(run: Run, recipe: Recipe, index: Index | None) -> Encoder:
-    from retrieval_detect.encoders.registry import load_encoder
-
-    settings = run.settings
-    stored = index.snapshot().manifest.encoder.name if index else ""
-    # An index keeps its encoder whatever a variable or rd.toml prefers; only a flag may object.
-    asked = settings.encoder if settings.origin("encoder") == "--encoder" else recipe.encoder
-    return load_encoder(
-        asked or stored or settings.encoder,
-        weights=settings.encoder_weights,
-        device=settings.device,
-        offline=settings.offline,
-    )
-
-
-def _objects(run: Run, index: Index) -> bool:
-    """Whether a flag may name another encoder than the index's: that is refused even if nothing is new."""
-    settings = run.settings
-    if settings.origin("encoder") != "--encoder":
-        return False
-    return settings.encoder != index.snapshot().manifest.encoder.name or settings.encoder_weights is not None
-
-
-def _same_layers(index: Index, recipe: Recipe) -> None:
-    stored = index.snapshot().manifest.layers
-    if recipe.layers not in (stored, DEFAULT_LAYERS):
-        raise UsageError(
-            f"index {index.folder.name!r} stores layers {','.join(stored)}, not {','.join(recipe.layers)}",
-            hint="All references of an index have the same layers: leave --layers out, or build another.",
-        )
-
-
-def _embed(
-    run: Run,
-    index: Index,
-    planned: UpdatePlan,
-    encoder: Encoder,
-    review: Reviewer,
-) -> AddReport:
-    run.output.detail(f"Encoder {encoder.spec.name}, engine {encoder.spec.engine}")
-    with progress(len(planned.work), "Embedding", run.output) as meter:
-        return index.apply(
-            planned,
-            encoder=encoder,
-            review=review,
-            progress=meter.advance,
-            workers=run.settings.workers,
-            batch_size=run.settings.batch_size,
-        )
-
-
-def _with_default_projection(run: Run, index: Index, report: AddReport) -> AddReport:
-    from retrieval_detect.teach.projections import fit_default
-
-    manifest = fit_default(index.store, device=run.settings.device)
-    return replace(report, manifest=manifest) if manifest else report
-
-
-def _open_banks(run: Run, index: Index) -> None:
-    """Build the FAISS files of new shards now, not at the first query."""
-    snapshot = index.snapshot()
-    if all(snapshot.manifest.live_rows(label, "bank") for label in LABELS):
-        Detector(snapshot, device=run.settings.device).open_banks()
 
 
 def _show_plan(output: Output, planned: UpdatePlan, folder: Path, *, exists: bool) -> None:
@@ -271,24 +206,18 @@ def _show_plan(output: Output, planned: UpdatePlan, folder: Path, *, exists: boo
 
 
 def _finish(
-    run: Run,
-    index: Index,
-    planned: UpdatePlan,
-    report: AddReport,
-    measured: Regression | None,
-    elapsed_s: float,
+    run: Run, planned: UpdatePlan, report: AddReport, measured: Regression | None, elapsed_s: float
 ) -> int | None:
     manifest = report.manifest
-    for failure in report.failures[:_SHOWN_FAILURES]:
-        run.output.warning(f"{failure.uri}: {failure.message}")
+    run.warn(report.failures[:_SHOWN_FAILURES])
     if len(report.failures) > _SHOWN_FAILURES:
         rest = len(report.failures) - _SHOWN_FAILURES
-        run.output.warning(f"and {rest:,} more, all listed in {index.folder / 'failures.jsonl'}")
+        run.output.warning(f"and {rest:,} more, all listed in {run.folder / 'failures.jsonl'}")
     if report.purged:
         run.output.warning(f"refused {number(report.purged, 'image')}, purged from this index before")
-    size_bytes = size_on_disk(index.folder)
+    size_bytes = size_on_disk(run.folder)
     record: dict[str, Any] = {
-        "index": str(index.folder),
+        "index": str(run.folder),
         "generation": manifest.generation,
         "added": report.added,
         "views": report.views,
@@ -311,12 +240,10 @@ def _finish(
     added = f"{report.added:,}{views} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"
     if len(report.failures) == planned.n_read:
         added = f"none of {number(planned.n_read, 'image')} could be used: nothing was added"
-    lines = [*_state(index, manifest), f"  {added}"]
-    if report.notes:
-        notes = ", ".join(f"{NOTES[note]} ({n:,})" for note, n in sorted(report.notes.items()))
-        lines.append(f"  {notes}")
-    lines += _fitted(report) if report.changed else []
-    lines += _next_steps(report, same_index(run, index.folder))
+    notes = ", ".join(f"{NOTES[note]} ({n:,})" for note, n in sorted(report.notes.items()))
+    lines = [*_state(run.folder, manifest), f"  {added}", *[f"  {notes}"] * bool(notes)]
+    lines += [*_fitted(report)] if report.changed else []
+    lines += _next_steps(report, run.same_index)
     run.output.record(record, text=lines, essential=["generation"])
     return SOME_FAILED if report.failures or report.purged else None
 
@@ -329,18 +256,16 @@ def _fitted(report: AddReport) -> Iterator[str]:
         yield f"  fitted anew: {', '.join(f'{f.kind} {f.name}' for f in report.fitted)}"
 
 
-def _state(index: Index, manifest: Manifest) -> list[str]:
+def _state(folder: Path, manifest: Manifest) -> Iterator[str]:
     counts = ", ".join(f"{manifest.live_rows(label):,} {label}" for label in LABELS)
     generators, sources = len(manifest.names("fake")), len(manifest.names("real"))
     names = f"{number(generators, 'generator')}, {number(sources, 'source')}"
-    held = sum(manifest.live_rows(label, "calib") for label in LABELS)
-    lines = [
-        f"{index.folder.name}, generation {manifest.generation}: {counts} references ({names})"
+    yield (
+        f"{folder.name}, generation {manifest.generation}: {counts} references ({names})"
         f" · {manifest.encoder.name}"
-    ]
-    if held:
-        lines.append(f"  {held:,} of them are set aside for calibration and do not vote")
-    return lines
+    )
+    if held := sum(manifest.live_rows(label, "calib") for label in LABELS):
+        yield f"  {held:,} of them are set aside for calibration and do not vote"
 
 
 def _next_steps(report: AddReport, index_flag: str) -> list[str]:

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval_detect.cli.settable import was_set
+from retrieval_detect.errors import UsageError
+from retrieval_detect.files import sha256_file
+from retrieval_detect.report.case import Case
+from retrieval_detect.report.words import blind_lines
+from retrieval_detect.types import Failure
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
     from retrieval_detect.cli.params import Run
-    from retrieval_detect.types import Failure
     from retrieval_detect.verdicts import Question, Verdict
 
 JUDGEMENTS = ("fake", "real", "undecided")
@@ -34,8 +38,6 @@ class Examination:
     """
 
     def __init__(self, run: Run, *, case: Path | None, examiner: str | None, asks: bool) -> None:
-        from retrieval_detect.report.case import Case
-
         self._run, self._asks = run, asks
         self._case = Case(case) if case else None
         self._who = examiner or _user()
@@ -51,34 +53,25 @@ class Examination:
         report: Path | None,
     ) -> Iterator[Verdict | Failure]:
         """The results as they are, each logged; with a report once that is written, for its digest."""
-        from retrieval_detect.types import Failure
+        from retrieval_detect.report.recheck import case_entry
 
         entries = []
         for result in results:
             if not isinstance(result, Failure):
                 judgement = self._judgement(result) if self._asks else None
                 if self._case:
-                    entries.append(self._entry(detector, result, question, judgement))
+                    who = {"who": self._who, "command": sys.argv, "judged_before": judgement}
+                    entries.append(who | case_entry(detector, result, question))
                     if report is None:
                         self._case.append(entries.pop())
             yield result
         if self._case and report is not None:
-            digest = _digest(report)
+            digest = {"path": str(report.resolve()), "sha256": sha256_file(report)}
             for entry in entries:
                 self._case.append(entry | {"report": digest})
 
-    def _entry(
-        self, detector: Detector, verdict: Verdict, question: Question, judgement: str | None
-    ) -> dict[str, Any]:
-        from retrieval_detect.report.recheck import case_entry
-
-        entry = case_entry(detector, verdict, question)
-        return {"who": self._who, "command": sys.argv, "judged_before": judgement, **entry}
-
     def _judgement(self, verdict: Verdict) -> str:
         """What the examiner makes of the evidence alone."""
-        from retrieval_detect.report.words import blind_lines
-
         self._run.output.lines(blind_lines(verdict, "the verdict is shown after your own judgement"))
         question = "Your own judgement, before the verdict is shown"
         return str(click.prompt(question, type=click.Choice(JUDGEMENTS), err=True))
@@ -86,8 +79,6 @@ class Examination:
 
 def examination_of(run: Run, asked: dict[str, Any]) -> Examination | None:
     """The examination that options ask for, if they do; takes them out of ``asked``."""
-    from retrieval_detect.errors import UsageError
-
     case, examiner, blind = (asked.pop(name) for name in ("case", "examiner", "blind"))
     if was_set(click.get_current_context(), "examiner") and not case:
         raise UsageError("examiner means nothing without --case")
@@ -101,8 +92,6 @@ def require_blind(run: Run, asked: Mapping[str, Any]) -> bool:
 
     Raises ``UsageError`` where judging blind could not keep its promise.
     """
-    from retrieval_detect.errors import UsageError
-
     if not asked["blind"]:
         return False
     if run.output.format != "human":
@@ -128,9 +117,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in some containers
         return "unknown"
-
-
-def _digest(report: Path) -> dict[str, str]:
-    from retrieval_detect.files import sha256_file
-
-    return {"path": str(report.resolve()), "sha256": sha256_file(report)}

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from retrieval_detect.errors import UsageError
+from retrieval_detect.files import require_folder_of, write_bytes, write_json
 from retrieval_detect.texts import csv_text
 
 Record: TypeAlias = Mapping[str, Any]
@@ -264,3 +266,23 @@ def aligned(table: Rows) -> list[str]:
 
 def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+# ---------------------------------------------------------------- tables beside what is printed
+
+
+def check_table_file(out: Path | None) -> None:
+    """Raise ``UsageError`` before the work is done if ``out`` could not be written afterwards."""
+    if out is None:
+        return
+    if out.suffix.lower() not in (".csv", ".json"):
+        raise UsageError(f"{out.name} ends in neither .csv nor .json")
+    require_folder_of(out)
+
+
+def write_table_file(out: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write ``rows`` to a file that ``check_table_file`` has passed."""
+    if out.suffix.lower() == ".json":
+        write_json(out, rows)
+        return
+    write_bytes(out, csv_text([columns, *([row[name] for name in columns] for row in rows)]).encode())

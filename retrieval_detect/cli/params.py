@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +34,16 @@ from retrieval_detect.errors import RdError, UsageError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from retrieval_detect.cli.output import Output
+    from retrieval_detect.ask.detector import Detector
+    from retrieval_detect.cli.output import Line, Output
     from retrieval_detect.cli.settings import Settings
+    from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.store.manifest import Manifest
+    from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.store.store import Store
+    from retrieval_detect.teach.build import Index
+    from retrieval_detect.types import Failure
+    from retrieval_detect.verdicts import Question
 
 SOME_FAILED = 3
 """Exit code where some inputs failed and the others are done."""
@@ -72,6 +80,109 @@ class Run:
         )
         click.get_current_context().find_root().call_on_close(output.close)
         return output
+
+    # ------------------------------------------------------------ what is asked, and of which index
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the index in use; it need not exist."""
+        from retrieval_detect.cli.settings import index_path
+
+        return index_path(self.settings)
+
+    @cached_property
+    def same_index(self) -> str:
+        """`` --index trial`` for a line to type, empty where a command without it means the same index."""
+        from retrieval_detect.cli.settings import index_home, index_path, load_settings
+
+        plain = load_settings(file=self.flags.get("config"))
+        if index_path(plain) == self.folder:
+            return ""
+        named = self.folder.name if self.folder.parent == index_home(plain) else str(self.folder)
+        return f" --index {shlex.quote(named)}"
+
+    def store(self) -> Store:
+        """The index in use, to be written."""
+        from retrieval_detect.store.store import Store
+
+        return Store(self.folder)
+
+    def snapshot(self) -> Snapshot:
+        """Its newest generation."""
+        from retrieval_detect.store.snapshot import Snapshot
+
+        return Snapshot.open(self.folder)
+
+    def index(self) -> Index:
+        """The same, to be taught."""
+        from retrieval_detect.teach.build import Index
+
+        return Index.open(self.folder)
+
+    def detector(self) -> Detector:
+        """The same, to be asked."""
+        from retrieval_detect.ask.detector import Detector
+
+        return Detector.load(self.folder, **self.running)
+
+    @property
+    def running(self) -> dict[str, Any]:
+        """How an encoder runs."""
+        settings = self.settings
+        return {
+            "weights": settings.encoder_weights,
+            "device": settings.device,
+            "offline": settings.offline,
+        }
+
+    @property
+    def batches(self) -> dict[str, Any]:
+        """How images are read and brought to it."""
+        return {"batch_size": self.settings.batch_size, "workers": self.settings.workers}
+
+    def encoder(self, name: str = "") -> Encoder:
+        """The encoder of this name, else the one that is set."""
+        from retrieval_detect.encoders.registry import load_encoder
+
+        return load_encoder(name or self.settings.encoder, **self.running)
+
+    def question(self, **more: Any) -> Question:
+        """What is asked of a vote."""
+        from retrieval_detect.verdicts import Question
+
+        return Question(self.settings.method, self.settings.k, self.settings.projection, **more)
+
+    # ------------------------------------------------------------ what is said
+
+    def warn(self, failures: Iterable[Failure]) -> None:
+        """Name inputs that could not be used."""
+        for failure in failures:
+            self.output.warning(f"{failure.uri}: {failure.message}")
+
+    def committed(self, manifest: Manifest) -> str:
+        """The line that says what was made, and how to go back."""
+        undo = f"rd bank rollback {manifest.parent}{self.same_index}"
+        return f"  Committed as generation {manifest.generation}. Undo: {undo}"
+
+    def commit(
+        self,
+        record: Mapping[str, Any],
+        lines: Sequence[Line],
+        write: Callable[[], Manifest],
+        *,
+        dry_run: bool,
+        after: Callable[[Manifest], Sequence[Line]] | None = None,
+    ) -> None:
+        """Show what was made, once ``write`` has committed it, or as it would be.
+
+        ``after`` : what people read of the new generation (default: ``committed``).
+        """
+        if dry_run:
+            self.output.record(record, text=[*lines, "  Nothing was written."])
+            return
+        manifest = write()
+        said = after(manifest) if after else [self.committed(manifest)]
+        self.output.record({**record, "generation": manifest.generation}, text=[*lines, *said])
 
 
 # ---------------------------------------------------------------- options

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval_detect.cli.parts import WORD, option_with_parts
+from retrieval_detect.errors import ImageError, UsageError
+from retrieval_detect.files import require_folder_of, sha256_bytes
+from retrieval_detect.types import Failure, ImageItem
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
     from retrieval_detect.report.html.records import EvidenceView
-    from retrieval_detect.types import Failure, ImageItem
     from retrieval_detect.verdicts import Question, Verdict
 
 report_option = option_with_parts(
@@ -30,9 +32,6 @@ report_option = option_with_parts(
 
 def check_report_file(path: Path) -> None:
     """Raise ``UsageError`` before any work is done if a page could not be written there afterwards."""
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.files import require_folder_of
-
     if path.is_dir():
         raise UsageError(f"{path} is a folder, not a file to write", hint="Name a file: report.html")
     require_folder_of(path)
@@ -64,7 +63,6 @@ class Report:
         """The results as they are; after the last the page is written."""
         from retrieval_detect.report.html.view import Viewer
         from retrieval_detect.report.html.write import write_html
-        from retrieval_detect.types import Failure
 
         viewer = Viewer(detector, thumbnails=self._thumbnails, blur_faces=self._blur_faces, with_map=True)
         for result in results:
@@ -81,8 +79,6 @@ class Report:
 
 def report_of(asked: dict[str, Any]) -> Report | None:
     """The report that options ask for, if they do; takes them out of ``asked``."""
-    from retrieval_detect.errors import UsageError
-
     path = asked.pop("report")
     hidden, blurred = asked.pop("no_thumbnails"), asked.pop("blur_faces")
     if path is not None:
@@ -94,9 +90,6 @@ def report_of(asked: dict[str, Any]) -> Report | None:
 
 def _bytes(item: ImageItem, verdict: Verdict) -> bytes | None:
     """What was judged, if it is still there and still the same."""
-    from retrieval_detect.errors import ImageError
-    from retrieval_detect.files import sha256_bytes
-
     try:
         data = item.read()
     except (ImageError, OSError):

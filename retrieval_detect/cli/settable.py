@@ -1,12 +1,14 @@
 """``--set NAME=VALUE``: what only experts set, by one option, and by table ``[set]`` of ``rd.toml``.
 
 A command says with ``set_option`` which names it has. They reach it as parameters of those names, set or not;
-those that are settings (``config.Settings``) go where every setting goes. ``--set help`` lists them.
+those that are settings (``settings.Settings``) go where every setting goes. ``--set help`` lists them. What a
+dataclass declares as hyper-parameters (``options.option``) is offered so, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, fields
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -186,3 +188,57 @@ def every_name(command: click.Command) -> Iterator[str]:
         for name in command.list_commands(context):
             if below := command.get_command(context, name):
                 yield from every_name(below)
+
+
+# ---------------------------------------------------------------- hyper-parameters
+
+
+def hyper_parameters(owner: type) -> list[Field[Any]]:
+    """The fields that ``options.option`` declared."""
+    return [f for f in fields(owner) if "help" in f.metadata]
+
+
+def settables(owners: Mapping[str, type]) -> list[Settable]:
+    """A name of ``--set`` for each hyper-parameter of any of ``owners``, by kind; unset ones are ``None``.
+
+    Where several kinds share one, its help is that of the first and names the kinds that have it, and
+    the default only where it is the same for all.
+    """
+    having: dict[str, dict[str, Field[Any]]] = {}
+    for kind, owner in owners.items():
+        for field in hyper_parameters(owner):
+            having.setdefault(field.name, {})[kind] = field
+
+    found = []
+    for kinds in having.values():
+        only = "" if len(kinds) == len(owners) else f" ({', '.join(kinds)})"
+        first, *others = kinds.values()
+        same = all(other.default == first.default for other in others)
+        note = only + (_default_of(first.default) if same else "")
+        text = f"{first.metadata['help'].rstrip('.')}{note}."
+        found.append(Settable(first.name, text, _kind_of(first)))
+    return found
+
+
+def _default_of(value: Any) -> str:
+    if value in ("", None):
+        return ""
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    return f" (default: {value:g})" if isinstance(value, float) else f" (default: {value})"
+
+
+def _kind_of(field: Field[Any]) -> Any:
+    limits: dict[str, Any] = {"min": field.metadata.get("low"), "max": field.metadata.get("high")}
+    if choices := field.metadata.get("choices"):
+        return click.Choice([str(choice) for choice in choices])
+    if isinstance(field.default, bool):
+        return click.BOOL
+    if isinstance(field.default, int):
+        return click.IntRange(**limits)
+    return click.FloatRange(**limits) if isinstance(field.default, float) else click.STRING
+
+
+def given(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Those of ``names`` that were set."""
+    return {name: values[name] for name in names if values.get(name) is not None}

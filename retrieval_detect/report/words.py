@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from retrieval_detect.scoring.conformal import BETA
 from retrieval_detect.types import LABELS, METHODS, UNNAMED
 
 if TYPE_CHECKING:
@@ -205,6 +204,8 @@ def _notes(verdict: Verdict) -> list[Line]:
 
 def absence(verdict: Verdict) -> str:
     """That the true tool may be absent, or that no known one fits."""
+    from retrieval_detect.scoring.conformal import BETA  # brings numpy, which no help needs
+
     known = [a.p for a in verdict.attribution if a.p is not None]
     if known and max(known) <= BETA and len(known) == len(verdict.attribution):
         return "none of these generators fits: the true tool, if there is one, is likely absent"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from retrieval_detect.cli.formats import check_table_file, write_table_file
 from retrieval_detect.cli.params import (
     SOME_FAILED,
     Command,
@@ -14,14 +15,14 @@ from retrieval_detect.cli.params import (
     encoder_option,
     offline_option,
 )
+from retrieval_detect.cli.progress import progress
 from retrieval_detect.cli.settable import WEIGHTS, set_option
-from retrieval_detect.cli.table_file import check_table_file, write_table_file
+from retrieval_detect.errors import UsageError
+from retrieval_detect.images.sources import scan
 
 if TYPE_CHECKING:
-    from retrieval_detect.evaluate.audit import Audit
     from retrieval_detect.evaluate.material import Material
     from retrieval_detect.evaluate.shortcuts import Level
-    from retrieval_detect.types import ImageItem
 
 EXIT_CODES: dict[Level, int] = {"usable": 0, "care": 4, "unusable": 5}
 """What the verdict makes of the exit code."""
@@ -77,67 +78,18 @@ def command(
     Exit code: 0 usable as evidence, 4 usable with care, 5 not usable; 3 if it is usable but some
     images could not be read.
     """
-    from retrieval_detect.cli.progress import progress
     from retrieval_detect.evaluate.audit import audit
+    from retrieval_detect.report.audit import NO_PROOF, audit_json, audit_lines, drop_preview, drop_rows
 
     check_table_file(out)
-    test = _test_items(against)
+    test = list(scan(against)) if against else []
     material = _material(run, folder, at_most)
     with progress(len(test), "Test images", run.output) as meter:
         found = audit(material, against=test, rebalance=rebalance, progress=meter.advance)
+    leaked = found.leak.failures if found.leak else ()
     if out is not None:
-        from retrieval_detect.report.audit import drop_rows
-
         write_table_file(out, drop_rows(found), ["row_id", "uri", "label", "reason"])
-    _show(run, found, out)
-    failed = SOME_FAILED if found.failures or (found.leak and found.leak.failures) else 0
-    return EXIT_CODES[found.level] or failed
-
-
-def _material(run: Run, folder: Path | None, at_most: int | None) -> Material:
-    from retrieval_detect.cli.progress import progress
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.evaluate.material import AT_MOST, look_through, of_folder, of_index, with_vectors
-    from retrieval_detect.store.snapshot import Snapshot
-
-    settings = run.settings
-    if folder is not None and run.flags.get("index"):
-        raise UsageError("a folder and an index were named", hint="Audit one of them at a time.")
-    n = at_most or AT_MOST
-    if folder is None:
-        listing = of_index(Snapshot.open(index_path(settings)), at_most=n)
-    else:
-        listing = of_folder(folder, at_most=n)
-    with progress(len(listing), "Looking", run.output) as meter:
-        material = look_through(listing, progress=meter.advance)
-    for failure in material.failures:
-        run.output.warning(f"{failure.uri}: {failure.message}")
-    if folder is None or settings.origin("encoder") == "default" or not len(material):
-        return material
-    from retrieval_detect.encoders.registry import load_encoder
-
-    encoder = load_encoder(
-        settings.encoder,
-        weights=settings.encoder_weights,
-        device=settings.device,
-        offline=settings.offline,
-    )
-    with progress(len(material), "Embedding", run.output) as meter:
-        return with_vectors(material, encoder, progress=meter.advance)
-
-
-def _test_items(against: tuple[str, ...]) -> list[ImageItem]:
-    from retrieval_detect.images.sources import scan
-
-    return list(scan(against)) if against else []
-
-
-def _show(run: Run, found: Audit, out: Path | None) -> None:
-    from retrieval_detect.report.audit import NO_PROOF, audit_json, audit_lines, drop_preview, drop_rows
-
-    for failure in found.leak.failures if found.leak else ():
-        run.output.warning(f"{failure.uri}: {failure.message}")
+    run.warn(leaked)
     lines = audit_lines(found)
     if found.drop and out is None:
         lines += drop_preview(drop_rows(found))
@@ -145,3 +97,22 @@ def _show(run: Run, found: Audit, out: Path | None) -> None:
     run.output.note(NO_PROOF)
     if out is not None:
         run.output.success(f"{out}: {len(found.drop):,} images better left out")
+    return EXIT_CODES[found.level] or (SOME_FAILED if found.failures or leaked else 0)
+
+
+def _material(run: Run, folder: Path | None, at_most: int | None) -> Material:
+    """What is looked at; with vectors where the index has them, or an encoder is named."""
+    from retrieval_detect.evaluate.material import AT_MOST, look_through, of_folder, of_index, with_vectors
+
+    if folder is not None and run.flags.get("index"):
+        raise UsageError("a folder and an index were named", hint="Audit one of them at a time.")
+    n = at_most or AT_MOST
+    listing = of_index(run.snapshot(), at_most=n) if folder is None else of_folder(folder, at_most=n)
+    with progress(len(listing), "Looking", run.output) as meter:
+        material = look_through(listing, progress=meter.advance)
+    run.warn(material.failures)
+    if folder is None or run.settings.origin("encoder") == "default" or not len(material):
+        return material
+    encoder = run.encoder()
+    with progress(len(material), "Embedding", run.output) as meter:
+        return with_vectors(material, encoder, progress=meter.advance)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval_detect.cli.commands.bank_rename import rename
 from retrieval_detect.cli.commands.bank_review import check, discover
+from retrieval_detect.cli.output import Column, human_bytes
 from retrieval_detect.cli.params import (
     Group,
     Run,
     category_folders_option,
     computing_options,
+    device_option,
     dry_run_option,
     fact_option,
     thumbnails_option,
@@ -22,13 +22,15 @@ from retrieval_detect.cli.params import (
     yes_option,
 )
 from retrieval_detect.cli.parts import fields_option
-from retrieval_detect.names import NAMED
+from retrieval_detect.cli.recipes import Recipe, ReferenceSet, check_date, parse_views
+from retrieval_detect.errors import UsageError
+from retrieval_detect.names import NAMED, checked, named, printable, shown, spelling
+from retrieval_detect.report.words import changes, name_of, number
+from retrieval_detect.texts import decoded
+from retrieval_detect.types import Facts, Label
 
 if TYPE_CHECKING:
     from retrieval_detect.store.manifest import Manifest
-    from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.teach.build import Index
-    from retrieval_detect.types import Label
 
 _BY = ("label", "generator", "source", "split", "batch", "contributor", "view", "row", "generation")
 
@@ -45,14 +47,6 @@ _BY = ("label", "generator", "source", "split", "batch", "contributor", "view", 
 )
 def command() -> None:
     """Add, remove and list references; undo."""
-
-
-def opened(run: Run) -> Index:
-    """The index that is meant."""
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.teach.build import Index
-
-    return Index.open(index_path(run.settings))
 
 
 # ---------------------------------------------------------------- add
@@ -115,12 +109,9 @@ def add(
     It is refused, and nothing is added, where false alarms would rise by more than --fpr-budget.
     """
     from retrieval_detect.cli.adding import teach
-    from retrieval_detect.cli.recipes import Recipe, ReferenceSet, check_date, parse_views
-    from retrieval_detect.names import checked, named
     from retrieval_detect.teach.measure import Reviewer
-    from retrieval_detect.types import Facts
 
-    opened(run)
+    run.index()
     family, released_at = (fact.pop(name, "") for name in ("family", "released_at"))
     if label == "real" and (generator or family or released_at):
         raise click.UsageError("a photograph has no generator: --generator goes with --label fake.")
@@ -175,37 +166,29 @@ def remove(
     rd bank compact --purge erases them. What was fitted on them is fitted anew along with it, as with
     rd bank add, and takes as long; what cannot be is named, and refuses nothing.
     """
-    from retrieval_detect.names import printable, spelling
-    from retrieval_detect.report.words import name_of, number
     from retrieval_detect.store.select import select_rows
+    from retrieval_detect.teach.refit import follows
 
-    index = opened(run)
+    index = run.index()
+    snapshot = index.snapshot()
     listed = _digests(from_file) if from_file else []
     conditions = {name: spelling(value) for name, value in among.items()}
-    wanted = select_rows(index.snapshot(), content_ids=[*ids, *listed], row_ids=rows, **conditions)
+    wanted = select_rows(snapshot, content_ids=[*ids, *listed], row_ids=rows, **conditions)
     names = [*map(name_of, conditions.values()), *(["chosen images"] if ids or rows or listed else [])]
     what = f"{number(len(wanted), 'reference')} ({', '.join(names)})"
     if dry_run:
-        _would_remove(run, index.snapshot(), wanted, what)
+        left = snapshot.without(wanted)
+        fitted = [f"{f.kind} {f.name}" for f in snapshot.manifest.fitted if follows(snapshot, left, f)]
+        lines = [f"Would remove {what}. Nothing was written."]
+        lines += [f"  Would be fitted anew along with it: {', '.join(fitted)}"] * bool(fitted)
+        run.output.record({"would_remove": len(wanted), "would_fit": fitted}, text=lines)
         return None
     if wanted and not run.output.confirm(f"Remove {what}?", yes=yes):
         return _declined(run)
     detail = conditions | {"command": "bank remove"}
-    before = index.snapshot().manifest
     manifest = index.remove(wanted, reason=printable(reason), detail=detail, device=run.settings.device)
-    committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.", before=before)
+    _committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.", before=snapshot.manifest)
     return None
-
-
-def _would_remove(run: Run, snapshot: Snapshot, wanted: Sequence[int], what: str) -> None:
-    """What a removal would take out and fit anew, with nothing written."""
-    from retrieval_detect.teach.refit import follows
-
-    left = snapshot.without(wanted)
-    fitted = [f"{f.kind} {f.name}" for f in snapshot.manifest.fitted if follows(snapshot, left, f)]
-    lines = [f"Would remove {what}. Nothing was written."]
-    lines += [f"  Would be fitted anew along with it: {', '.join(fitted)}"] * bool(fitted)
-    run.output.record({"would_remove": len(wanted), "would_fit": fitted}, text=lines)
 
 
 def _digests(file: Path) -> list[str]:
@@ -213,10 +196,6 @@ def _digests(file: Path) -> list[str]:
 
     A list of nothing is refused: passed over, it would leave it to the other conditions what goes.
     """
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.names import printable
-    from retrieval_detect.texts import decoded
-
     lines = decoded(file.read_bytes(), str(file), file_names=True).split("\n")
     found = [line.split()[0].removeprefix("\\") for line in lines if line.strip()]
     if not found:
@@ -229,22 +208,16 @@ def _declined(run: Run) -> int:
     return 1
 
 
-def committed(
+def _committed(
     run: Run, manifest: Manifest, record: dict[str, Any], text: str, *, before: Manifest | None = None
 ) -> None:
     """Say what was committed and how to go back; ``before`` : beside which something may be fitted anew."""
     from retrieval_detect.ask.anew import command as fit_again
     from retrieval_detect.ask.calibrations import in_force
-    from retrieval_detect.cli.again import same_index
-    from retrieval_detect.cli.settings import index_path
     from retrieval_detect.store.snapshot import Snapshot
 
-    folder = index_path(run.settings)
-    same, snapshot = same_index(run, folder), Snapshot(folder, manifest)
-    lines = [
-        text,
-        f"  Committed as generation {manifest.generation}. Undo: rd bank rollback {manifest.parent}{same}",
-    ]
+    snapshot, same = Snapshot(run.folder, manifest), run.same_index
+    lines = [text, run.committed(manifest)]
     if before is not None:
         fitted = [f"{f.kind} {f.name}" for f in manifest.fitted if f not in before.fitted]
         record |= {"fitted": fitted}
@@ -285,32 +258,22 @@ def committed(
 @click.pass_obj
 def list_(run: Run, by: str | None) -> None:
     """Say what is in the banks, or what came and went."""
-    from retrieval_detect.store.select import count_by, list_rows
-
-    if by == "generation":
-        _history(run)
-        return
-    snapshot = opened(run).snapshot()
-    if by == "row":
-        run.output.table(list_rows(snapshot), ["row_id", "label", "split", "generator", "source", "uri"])
-        return
-    keys = [by] if by else ["label", "name"]
-    run.output.table(count_by(snapshot, by), [*keys, "bank", "calib", "references"])
-
-
-def _history(run: Run) -> None:
-    from retrieval_detect.cli.output import Column
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.report.words import changes
     from retrieval_detect.store.manifest import read_current
-    from retrieval_detect.store.select import kept_history
+    from retrieval_detect.store.select import count_by, kept_history, list_rows
     from retrieval_detect.store.snapshot import Snapshot
 
-    folder = index_path(run.settings)
-    rows = kept_history(Snapshot(folder, read_current(folder)))  # unchecked: it says where to go back to
-    numbers = ("added", "removed", "references")
-    when, what = Column("created_at", "when"), Column("changes", "what", changes)
-    run.output.table(rows, ["generation", when, "operation", *numbers, what])
+    columns: list[str | Column]
+    if by == "generation":  # read unchecked: it says where to go back to
+        rows = kept_history(Snapshot(run.folder, read_current(run.folder)))
+        when, what = Column("created_at", "when"), Column("changes", "what", changes)
+        columns = ["generation", when, "operation", "added", "removed", "references", what]
+    elif by == "row":
+        rows = list_rows(run.index().snapshot())
+        columns = ["row_id", "label", "split", "generator", "source", "uri"]
+    else:
+        rows = count_by(run.index().snapshot(), by)
+        columns = [*([by] if by else ["label", "name"]), "bank", "calib", "references"]
+    run.output.table(rows, columns)
 
 
 # ---------------------------------------------------------------- undo and erase
@@ -322,10 +285,7 @@ def _history(run: Run) -> None:
 @click.pass_obj
 def rollback(run: Run, generation: int, dry_run: bool) -> None:
     """Go back to an older generation, as a new one: nothing is lost, and this can be undone too."""
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.store.store import Store
-
-    store = Store(index_path(run.settings))
+    store = run.store()
     if dry_run:
         store.kept(generation)
         text = f"Would go back to generation {generation}. Nothing was written."
@@ -333,7 +293,7 @@ def rollback(run: Run, generation: int, dry_run: bool) -> None:
         return
     with store.writer(checked=False) as writer:
         manifest = writer.rollback(generation)
-    committed(
+    _committed(
         run, manifest, {"rolled_back_to": generation}, f"Back at the references of generation {generation}."
     )
 
@@ -350,9 +310,10 @@ def compact(run: Run, purge: bool, dry_run: bool, yes: bool) -> int | None:
     be gone back to, and refuses the same images for ever. Reports and copies that were handed out
     are out of its reach.
     """
-    from retrieval_detect.report.words import number
+    from retrieval_detect.store.select import size_on_disk
+    from retrieval_detect.teach.erasing import purge as erase
 
-    index = opened(run)
+    index = run.index()
     if purge:
         removed = len(index.store.erasable())
         what = f"{number(removed, 'removed image')} and every older generation for good"
@@ -369,36 +330,69 @@ def compact(run: Run, purge: bool, dry_run: bool, yes: bool) -> int | None:
         return None
     if purge and not run.output.confirm(f"Erase {what}?", yes=yes):
         return _declined(run)
-    _compact(run, index, removed, what, purge=purge)
+    before = size_on_disk(index.folder)
+    if purge:
+        manifest = erase(index.store)
+    else:
+        with index.store.writer() as writer:
+            manifest = writer.compact()
+    after = size_on_disk(index.folder)
+    sizes = f"{human_bytes(before)} before, {human_bytes(after)} now"
+    record = {"dropped": removed, "purge": purge, "size_bytes_before": before, "size_bytes": after}
+    if purge:
+        last = f"  Committed as generation {manifest.generation}, the only one there is."
+        run.output.record(
+            record | {"generation": manifest.generation}, text=[f"Erased {what}; {sizes}.", last]
+        )
+        return None
+    note = "older generations keep their files until ten changes later" if after >= before else sizes
+    _committed(run, manifest, record, f"Dropped {what}; {note}.")
     return None
 
 
-def _compacted(index: Index) -> Manifest:
-    with index.store.writer() as writer:
-        return writer.compact()
+# ---------------------------------------------------------------- names
 
 
-def _compact(run: Run, index: Index, removed: int, what: str, *, purge: bool) -> None:
-    from retrieval_detect.cli.output import human_bytes
-    from retrieval_detect.store.select import size_on_disk
-    from retrieval_detect.teach.erasing import purge as erase
+@command.command(
+    "rename",
+    examples="""
+        rd bank rename
+        rd bank rename generator "sd xl" sdxl
+    """,
+)
+@click.argument("column", required=False, type=click.Choice(NAMED), metavar="[COLUMN]")
+@click.argument("old", required=False, metavar="[OLD]")
+@click.argument("new", required=False, metavar="[NEW]")
+@device_option
+@dry_run_option
+@click.pass_obj
+def rename(run: Run, column: str | None, old: str | None, new: str | None, dry_run: bool) -> None:
+    """Call references otherwise: what gets the name of others is one with them.
 
-    before = size_on_disk(index.folder)
-    manifest = erase(index.store) if purge else _compacted(index)
-    after = size_on_disk(index.folder)
-    record = {"dropped": removed, "purge": purge, "size_bytes_before": before, "size_bytes": after}
-    sizes = f"{human_bytes(before)} before, {human_bytes(after)} now"
-    if purge:
-        text = [
-            f"Erased {what}; {sizes}.",
-            f"  Committed as generation {manifest.generation}, the only one there is.",
-        ]
-        run.output.record(record | {"generation": manifest.generation}, text=text)
+    COLUMN is generator, source, category, licence, contributor, batch, tags or pair_id. Without it every
+    name that rd index verify reports as spelt in several ways gets the one that rd would give it. What was
+    fitted by the old names is fitted anew.
+    """
+    from retrieval_detect.store.renaming import misspelt
+    from retrieval_detect.teach.renaming import new_name
+    from retrieval_detect.teach.renaming import rename as commit
+
+    if column is not None and (old is None or new is None):
+        raise click.UsageError("give the old name and the new one, or nothing.")
+    index = run.index()
+    snapshot = index.snapshot()
+    names = misspelt(snapshot) if column is None else new_name(snapshot, column, old or "", new or "")
+    record = {"names": names}
+    said = [f"{c} {shown(a)} → {shown(b)}" for c, found in names.items() for a, b in sorted(found.items())]
+    if dry_run or not names:
+        lines = [f"Would call {change}." for change in said] or ["All names are spelt as rd spells them."]
+        run.output.record(record, text=[*lines, "Nothing was written."])
         return
-    note = "older generations keep their files until ten changes later" if after >= before else sizes
-    committed(run, manifest, record, f"Dropped {what}; {note}.")
+    manifest = commit(index.store, names, detail={"command": "bank rename"}, device=run.settings.device)
+    images = manifest.operation.detail["references"]
+    text = f"Renamed {number(images, 'reference')}: {'; '.join(said)}."
+    _committed(run, manifest, record | {"references": images}, text)
 
 
-command.add_command(rename)
 command.add_command(check)
 command.add_command(discover)

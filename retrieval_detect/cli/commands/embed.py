@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,13 +15,13 @@ from retrieval_detect.cli.params import (
     dry_run_option,
     encoder_option,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from retrieval_detect.cli.output import Output
-    from retrieval_detect.cli.progress import Meter
-    from retrieval_detect.types import Embedded, Failure
+from retrieval_detect.cli.progress import progress
+from retrieval_detect.cli.recipes import parse_layers
+from retrieval_detect.errors import ImageError
+from retrieval_detect.files import require_folder_of
+from retrieval_detect.images.sources import scan
+from retrieval_detect.report.words import number
+from retrieval_detect.types import Embedded, Failure
 
 
 @click.command(
@@ -49,17 +49,6 @@ def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: b
     One row an image: uri, content id, size, and for each layer the unit vector as float16 bytes
     (little-endian) with its norm before normalisation. The encoder is written into the file.
     """
-    from retrieval_detect.cli.progress import progress
-    from retrieval_detect.cli.recipes import parse_layers
-    from retrieval_detect.encoders.base import require_layers
-    from retrieval_detect.encoders.pipeline import embed
-    from retrieval_detect.encoders.registry import load_encoder
-    from retrieval_detect.files import require_folder_of
-    from retrieval_detect.images.sources import scan
-    from retrieval_detect.report.words import number
-    from retrieval_detect.store.exchange import write_embeddings
-
-    settings = run.settings
     wanted = parse_layers(layers)
     require_folder_of(out)
     items = list(scan(paths))
@@ -67,19 +56,27 @@ def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: b
         text = f"Would embed {number(len(items), 'image')} to {out}. Nothing was written."
         run.output.record({"out": str(out), "would_embed": len(items)}, text=text)
         return None
-    encoder = load_encoder(
-        settings.encoder,
-        weights=settings.encoder_weights,
-        device=settings.device,
-        offline=settings.offline,
-    )
+    from retrieval_detect.encoders.base import require_layers
+    from retrieval_detect.encoders.pipeline import embed
+    from retrieval_detect.store.exchange import write_embeddings
+
+    encoder = run.encoder()
     require_layers(encoder.spec, wanted)
     failures: list[Failure] = []
+
+    def usable(results: Iterable[Embedded | Failure]) -> Iterator[Embedded]:
+        for result in results:
+            meter.advance()
+            if isinstance(result, Failure):
+                failures.append(result)
+                run.warn([result])
+            else:
+                yield result
+        if failures and meter.n_done == len(failures):  # what lies at ``out`` must not be overwritten
+            raise ImageError("none of the images could be used, so nothing was written", reason="unreadable")
+
     with progress(len(items), "Embedding", run.output) as meter:
-        results = embed(
-            items, encoder, layers=wanted, batch_size=settings.batch_size, workers=settings.workers
-        )
-        done = _usable(results, failures, run.output, meter)
+        done = usable(embed(items, encoder, layers=wanted, **run.batches))
         rows = write_embeddings(out, done, spec=encoder.spec, layers=wanted)
     name = encoder.spec.name
     run.output.record(
@@ -87,21 +84,3 @@ def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: b
         text=f"{out}: {number(rows, 'embedding')} of {name}, layers {', '.join(wanted)}",
     )
     return SOME_FAILED if failures else None
-
-
-def _usable(
-    results: Iterable[Embedded | Failure], failures: list[Failure], output: Output, meter: Meter
-) -> Iterator[Embedded]:
-    """What can be written; the rest goes to ``failures``. If that is all, nothing must be overwritten."""
-    from retrieval_detect.errors import ImageError
-    from retrieval_detect.types import Failure
-
-    for result in results:
-        meter.advance()
-        if isinstance(result, Failure):
-            failures.append(result)
-            output.warning(f"{result.uri}: {result.message}")
-        else:
-            yield result
-    if failures and meter.n_done == len(failures):
-        raise ImageError("none of the images could be used, so nothing was written", reason="unreadable")

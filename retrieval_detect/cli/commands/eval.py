@@ -1,12 +1,16 @@
-"""``rd eval``: how good an index is, by the papers' protocols. ``_measured`` shows and writes it."""
+"""``rd eval``: how good an index is, by the papers' protocols."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_detect.cli.output import Column, Output
 from retrieval_detect.cli.params import (
     SOME_FAILED,
     Command,
@@ -14,12 +18,25 @@ from retrieval_detect.cli.params import (
     computing_options,
     method_option,
 )
+from retrieval_detect.cli.progress import progress
 from retrieval_detect.cli.settable import ASKING, Settable
+from retrieval_detect.evaluate.datasets import Dataset, load
+from retrieval_detect.files import write_bytes, write_json
+from retrieval_detect.report.page import result_page, results_page
+from retrieval_detect.report.tables import (
+    cell,
+    compared_rows,
+    heading,
+    markdown_table,
+    result_csv,
+    result_json,
+    result_markdown,
+)
+from retrieval_detect.report.words import number
 
 if TYPE_CHECKING:
     from retrieval_detect.errors import UsageError
     from retrieval_detect.evaluate.context import Context, Options, Result
-    from retrieval_detect.evaluate.datasets import Dataset
     from retrieval_detect.types import Failure
 
 PROTOCOLS = (
@@ -108,10 +125,10 @@ def command(
     DATA is a folder with real/SOURCE/… and fake/GENERATOR/…, a .csv or .parquet with columns path and
     label, or a published set by --layout. Images are embedded once and kept. The index is only read.
     """
-    from tempfile import TemporaryDirectory
-
-    from retrieval_detect.cli import measured
-    from retrieval_detect.evaluate.datasets import load
+    from retrieval_detect.evaluate.cache import user_folder
+    from retrieval_detect.evaluate.protocols import PROTOCOLS as PLANS
+    from retrieval_detect.evaluate.running import programme, run_all
+    from retrieval_detect.evaluate.running import run as carry_out
 
     if compare and protocol not in ("generators", ALL):
         raise click.UsageError("published numbers are of protocol generators")
@@ -125,37 +142,21 @@ def command(
         context, failures = _context(run, dataset, options, Path(work), asked["cache"])
         about = _about(context, data, failures)
         if protocol == ALL:
-            results, skipped = _every(run, context, out or asked["cache"])
-            measured.show_all(run.output, measured.Measured(results, skipped, about), out, compare)
+            planned = programme(context)
+            # Steps are kept with the embeddings where no other place is named.
+            steps = (out or asked["cache"] or user_folder()) / "steps"
+            with _progress(run, planned.work, "Measuring", unit="parts") as meter:
+                results, skipped = run_all(planned, context, steps, progress=meter.advance)
+            for name, error in skipped.items():
+                run.output.warning(f"{name} is skipped: {error.message}. {error.hint}".rstrip())
+            _show_all(run.output, Measured(results, skipped, about), out, compare)
         else:
-            result = _one(run, context, protocol, out)
-            measured.show(run.output, result, about, out, compare)
+            plan = PLANS[protocol](context)
+            kept = None if out is None else out / "steps"
+            with _progress(run, len(plan.steps), "Measuring", unit="steps") as meter:
+                result = carry_out(plan, kept, f"{protocol}/{context.key}", progress=meter.advance)
+            _show(run.output, result, about, out, compare)
     return SOME_FAILED if failures else None
-
-
-def _one(run: Run, context: Context, protocol: str, out: Path | None) -> Result:
-    from retrieval_detect.evaluate.protocols import PROTOCOLS as PLANS
-    from retrieval_detect.evaluate.running import run as carry_out
-
-    plan = PLANS[protocol](context)
-    steps = None if out is None else out / "steps"
-    with _progress(run, len(plan.steps), "Measuring", unit="steps") as meter:
-        return carry_out(plan, steps, f"{protocol}/{context.key}", progress=meter.advance)
-
-
-def _every(run: Run, context: Context, kept: Path | None) -> tuple[dict[str, Result], dict[str, UsageError]]:
-    """All that applies; steps are kept with the embeddings where no other place is named."""
-    from retrieval_detect.evaluate.cache import user_folder
-    from retrieval_detect.evaluate.running import programme, run_all
-
-    planned = programme(context)
-    with _progress(run, planned.work, "Measuring", unit="parts") as meter:
-        results, skipped = run_all(
-            planned, context, (kept or user_folder()) / "steps", progress=meter.advance
-        )
-    for name, error in skipped.items():
-        run.output.warning(f"{name} is skipped: {error.message}. {error.hint}".rstrip())
-    return results, skipped
 
 
 def _options(asked: dict[str, Any], compare: str | None) -> Options:
@@ -182,8 +183,6 @@ def _list(text: str | None) -> tuple[str, ...]:
 
 
 def _progress(run: Run, total: int, text: str, *, unit: str = "img") -> Any:
-    from retrieval_detect.cli.progress import progress
-
     # A step may take minutes: of the last half minute alone nothing could be told.
     return progress(total, text, run.output, unit=unit, window_s=30.0 if unit == "img" else 3600.0)
 
@@ -192,22 +191,12 @@ def _context(
     run: Run, dataset: Dataset, options: Options, work: Path, cache: Path | None
 ) -> tuple[Context, list[Failure]]:
     """Hash and embed the images; what cannot be used is said, and left out."""
-    from retrieval_detect.ask.detector import Detector
-    from retrieval_detect.cli.settings import index_path
     from retrieval_detect.evaluate.cache import Cache, user_folder
     from retrieval_detect.evaluate.context import Context
     from retrieval_detect.evaluate.listed import read_listed
-    from retrieval_detect.report.words import number
-    from retrieval_detect.verdicts import Question
 
-    settings = run.settings
-    detector = Detector.load(
-        index_path(settings),
-        weights=settings.encoder_weights,
-        device=settings.device,
-        offline=settings.offline,
-    )
-    question = detector.methods.checked(Question(settings.method, settings.k, settings.projection))
+    detector = run.detector()
+    question = detector.methods.checked(run.question())
     layers = tuple(detector.snapshot.manifest.layers)
     spec = detector.snapshot.manifest.encoder
     store = Cache(cache or user_folder(), spec, lambda: detector.encoder, layers)
@@ -220,12 +209,20 @@ def _context(
             f"{again} of images that were listed before: each counts once, where it stood first"
         )
     context = Context(
-        detector.snapshot, question, dataset, store, items, identities, layers, options, work, settings.device
+        detector.snapshot,
+        question,
+        dataset,
+        store,
+        items,
+        identities,
+        layers,
+        options,
+        work,
+        run.settings.device,
     )
     with _progress(run, len(items), "Embedding") as meter:
         failures = [*listed.failures, *store.rows(items, context.base, progress=meter.advance)[1]]
-    for failure in failures:
-        run.output.warning(f"{failure.uri}: {failure.message}")
+    run.warn(failures)
     return context, failures
 
 
@@ -246,3 +243,117 @@ def _about(context: Context, data: Path, failures: list[Failure]) -> dict[str, A
         "unified": context.options.unified,
         "references": {label: manifest.live_rows(label) for label in ("real", "fake")},
     }
+
+
+# ---------------------------------------------------------------- what is shown and written
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All protocols. ``skipped`` : those that do not apply, and why not. ``about`` : what all are of."""
+
+    results: Mapping[str, Result]
+    skipped: Mapping[str, UsageError]
+    about: Mapping[str, Any]
+
+
+def _show(
+    output: Output, result: Result, about: Mapping[str, Any], out: Path | None, compare: str | None
+) -> None:
+    """One result: on the terminal, and in ``out`` if given. ``compare`` : whose numbers stand beside."""
+    document = _document(result, about, compare)
+    if out is not None:
+        _write_tables(out, result, document)
+        write_bytes(out / "page.html", result_page(result, about).encode())
+    if output.format in ("json", "jsonl"):
+        output.record(document)
+        return
+    _show_table(output, result, document)
+    if out is not None:
+        output.success(f"Written to {out}: result.json, table.csv, table.md, page.html")
+
+
+def _show_all(output: Output, measured: Measured, out: Path | None, compare: str | None) -> None:
+    """The same of all: a table each, and in ``out`` a folder each and one page."""
+    documents = {
+        name: _document(result, measured.about, compare) for name, result in measured.results.items()
+    }
+    whole = {
+        "protocol": "all",
+        "about": dict(measured.about),
+        "results": documents,
+        "skipped": [
+            {"protocol": name, "reason": error.message, "hint": error.hint}
+            for name, error in measured.skipped.items()
+        ],
+    }
+    if out is not None:
+        _write_all(out, measured, whole)
+    if output.format in ("json", "jsonl"):
+        output.record(whole)
+    elif output.format == "human":
+        for name, result in measured.results.items():
+            _show_table(output, result, documents[name])
+            output.line()
+    else:
+        _one_table(output, measured.results)
+    if out is not None:
+        output.success(f"Written to {out}: result.json, page.html, and a folder for each protocol")
+
+
+def _document(result: Result, about: Mapping[str, Any], compare: str | None) -> dict[str, Any]:
+    document = result_json(result, about)
+    if compare and result.protocol == "generators" and (beside := _beside(result, compare)):
+        document["compared"] = beside
+    return document
+
+
+def _show_table(output: Output, result: Result, document: Mapping[str, Any]) -> None:
+    output.table(list(result.rows), [Column(c, heading(c), cell) for c in result.columns], title=result.title)
+    for row in document.get("compared", ()):
+        output.line(", ".join(f"{key} {cell(value)}" for key, value in row.items() if value is not None))
+    for line in result.lines:
+        output.note(line)
+
+
+def _one_table(output: Output, results: Mapping[str, Result]) -> None:
+    """Rows of all protocols under one header, for formats that hold one table."""
+    rows = [{"protocol": name, **row} for name, result in results.items() for row in result.rows]
+    columns = dict.fromkeys(key for row in rows for key in row)
+    output.table([dict.fromkeys(columns) | row for row in rows], list(columns))
+
+
+def _beside(result: Result, compare: str) -> list[dict[str, Any]]:
+    """Accuracy at the fixed threshold, as the papers have it, and AP, of every method that was run."""
+    from retrieval_detect.evaluate.published import compared, published
+
+    table = published(compare)
+    methods = result.detail["methods"]
+    rows = []
+    for metric, own in (("acc", "acc_fixed"), ("ap", "ap")):
+        ours = {
+            name: {column: row[own] for column, row in said["columns"].items() if own in row}
+            for name, said in methods.items()
+            if "columns" in said
+        }
+        rows += compared_rows(compared(table, metric, ours))
+    return rows
+
+
+def _write_tables(out: Path, result: Result, document: Mapping[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "result.json", document)
+    write_bytes(out / "table.csv", result_csv(result).encode())
+    text = result_markdown(result, document["about"])
+    if beside := document.get("compared"):
+        text += "\n## Published numbers beside\n\n" + markdown_table(tuple(beside[0]), beside) + "\n"
+    write_bytes(out / "table.md", text.encode())
+
+
+def _write_all(out: Path, measured: Measured, whole: Mapping[str, Any]) -> None:
+    for name, result in measured.results.items():
+        _write_tables(out / name, result, whole["results"][name])
+    reasons = {name: error.message for name, error in measured.skipped.items()}
+    page = results_page(list(measured.results.values()), measured.about, skipped=reasons)
+    write_bytes(out / "page.html", page.encode())
+    write_json(out / "result.json", whole)

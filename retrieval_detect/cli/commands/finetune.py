@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,10 +17,8 @@ from retrieval_detect.cli.params import (
     offline_option,
 )
 from retrieval_detect.cli.settable import WEIGHTS, WORKERS, Settable, set_option
-
-if TYPE_CHECKING:
-    from retrieval_detect.teach.finetune import FinetuneReport
-    from retrieval_detect.types import ImageItem
+from retrieval_detect.images.sources import scan
+from retrieval_detect.report.words import number
 
 _SETTABLE = (
     Settable("blocks", "How many last blocks --train blocks trains.", click.IntRange(1), 2),
@@ -74,48 +72,22 @@ def command(
     from retrieval_detect.teach.finetune import FinetuneOptions, finetune
 
     settings = run.settings
-    chosen = FinetuneOptions(
-        **options,
-        pretrained=not scratch,
-        weights=settings.encoder_weights,
-        device=settings.device,
-        offline=settings.offline,
-        workers=settings.workers,
-    )
+    chosen = FinetuneOptions(**options, **run.running, pretrained=not scratch, workers=settings.workers)
     text = None
     if chosen.objective == "caption":
         from retrieval_detect.encoders.text import load_text_tower
 
         text = load_text_tower(settings.encoder, weights=settings.encoder_weights, offline=settings.offline)
-    images = [*_labelled(real, fake=False), *_labelled(fake, fake=True)]
+    images = [*((item, False) for item in scan(real)), *((item, True) for item in scan(fake))]
     report = finetune(settings.encoder, images, options=chosen, out=out, text=text, progress=run.output.note)
-    for failure in report.failures:
-        run.output.warning(f"{failure.uri}: {failure.message}")
-    run.output.record(_record(report), text=_lines(report))
-    return SOME_FAILED if report.failures else None
-
-
-def _labelled(places: tuple[str, ...], *, fake: bool) -> Iterator[tuple[ImageItem, bool]]:
-    from retrieval_detect.images.sources import scan
-
-    return ((item, fake) for item in scan(places))
-
-
-def _record(report: FinetuneReport) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(report) | {
+    run.warn(report.failures)
+    record = asdict(report) | {
         "weights": str(report.weights),
         "head": str(report.head),
         "losses": [round(loss, 6) for loss in report.losses],
         "failures": len(report.failures),
     }
-
-
-def _lines(report: FinetuneReport) -> list[str]:
-    from retrieval_detect.report.words import number
-
-    return [
+    lines = [
         f"Trained {report.encoder} on {number(report.n_fit, 'image')}, {number(report.epochs_run, 'epoch')}; "
         f"epoch {report.epoch} is kept",
         f"  accuracy on {report.n_held_out:,} images held out, labels counted alike: "
@@ -125,3 +97,5 @@ def _lines(report: FinetuneReport) -> list[str]:
         f"  and, to ask its classifier: rd head import {report.head} --name finetuned; "
         "rd query --method finetuned",
     ]
+    run.output.record(record, text=lines)
+    return SOME_FAILED if report.failures else None

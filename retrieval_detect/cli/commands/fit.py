@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval_detect.cli.hyper_parameters import given, settables
 from retrieval_detect.cli.params import (
     Group,
     Run,
@@ -15,11 +15,17 @@ from retrieval_detect.cli.params import (
     dry_run_option,
     method_option,
 )
-from retrieval_detect.cli.settable import ASKING, Settable, set_option, was_set
+from retrieval_detect.cli.progress import progress
+from retrieval_detect.cli.recipes import parse_layers
+from retrieval_detect.cli.settable import ASKING, Settable, given, set_option, settables, was_set
+from retrieval_detect.errors import UsageError
 from retrieval_detect.projections.registry import KINDS
+from retrieval_detect.report.words import calibration_lines, number
+from retrieval_detect.types import LABELS, Label
 
 if TYPE_CHECKING:
-    from retrieval_detect.store.store import Store
+    from retrieval_detect.scoring.calibration import Calibration
+    from retrieval_detect.scoring.highest_crops import HighestCrops
 
 
 @click.group("fit", cls=Group, examples="rd fit projection white --kind whiten\nrd fit calibration")
@@ -51,48 +57,37 @@ def command() -> None:
 @set_option(*ASKING)
 @dry_run_option
 @click.pass_obj
-def calibration(run: Run, regions: bool, likelihood: str, dry_run: bool) -> None:
+def calibration(run: Run, regions: bool, likelihood: Any, dry_run: bool) -> None:
     """Learn which scores photographs and fakes get, from the references set aside for it.
 
     A verdict then says how many photographs score as high, at the rate of false alarms you ask for,
     and a likelihood ratio. It holds for images like those set aside, and for no other cameras or sites.
     --regions needs an index with crops: rd build-index --views crops, or rd bank add --views crops.
     """
-    from retrieval_detect.errors import UsageError
-
-    if not regions:
-        _calibrate(run, likelihood, dry_run)
-        return
     source = click.get_current_context().get_parameter_source("likelihood")
-    if source is click.core.ParameterSource.COMMANDLINE:
+    if regions and source is click.core.ParameterSource.COMMANDLINE:
         raise UsageError("--likelihood is of scores, and --regions learns how high crops score")
-    _calibrate_regions(run, dry_run)
-
-
-def _calibrate(run: Run, likelihood: str, dry_run: bool) -> None:
-    from retrieval_detect.cli.again import committed
-    from retrieval_detect.cli.progress import progress
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.report.words import calibration_lines
-    from retrieval_detect.store.store import Store
-    from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
-    from retrieval_detect.types import LABELS
-    from retrieval_detect.verdicts import Question
-
-    settings = run.settings
-    store = Store(index_path(settings))
+    store = run.store()
     snapshot = store.snapshot()
-    total = sum(snapshot.manifest.live_rows(label, "calib") for label in LABELS)
+    labels: Sequence[Label] = ("real",) if regions else LABELS
+    total = sum(snapshot.manifest.live_rows(label, "calib") for label in labels)
     with progress(total, "Scoring", run.output) as meter:
-        fitted = fit_calibration(
-            snapshot,
-            Question(settings.method, settings.k, settings.projection),
-            likelihood=likelihood,  # type: ignore[arg-type]
-            device=settings.device,
-            progress=meter.advance,
-        )
+        how: dict[str, Any] = {"device": run.settings.device, "progress": meter.advance}
+        if regions:
+            from retrieval_detect.teach.regions import commit_regions, fit_regions
+
+            crops = fit_regions(snapshot, run.question(), **how)
+            write, record, lines = partial(commit_regions, store, crops), *_regions_said(crops)
+        else:
+            from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
+
+            fitted = fit_calibration(snapshot, run.question(), likelihood=likelihood, **how)
+            write, record, lines = partial(commit_calibration, store, fitted), *_calibration_said(fitted)
+    run.commit({"index": str(store.folder), **record}, lines, write, dry_run=dry_run)
+
+
+def _calibration_said(fitted: Calibration) -> tuple[dict[str, Any], list[str]]:
     record = {
-        "index": str(store.folder),
         "method": fitted.method,
         "k": fitted.k,
         "photographs": {name: len(scores) for name, scores in fitted.conformal.real.items()},
@@ -100,43 +95,17 @@ def _calibrate(run: Run, likelihood: str, dry_run: bool) -> None:
         "cllr": round(fitted.quality["cllr"], 4),
         "lacking": fitted.lacking(fitted.question) or None,
     }
-    lines = calibration_lines(fitted)
-    if dry_run:
-        run.output.record(record, text=[*lines, "  Nothing was written."])
-        return
-    manifest = commit_calibration(store, fitted)
-    lines.append(committed(run, store.folder, manifest))
-    run.output.record(record | {"generation": manifest.generation}, text=lines)
+    return record, calibration_lines(fitted)
 
 
-def _calibrate_regions(run: Run, dry_run: bool) -> None:
-    from retrieval_detect.cli.again import committed
-    from retrieval_detect.cli.progress import progress
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.report.words import number
-    from retrieval_detect.store.store import Store
-    from retrieval_detect.teach.regions import commit_regions, fit_regions
-    from retrieval_detect.verdicts import Question
-
-    settings = run.settings
-    store = Store(index_path(settings))
-    snapshot = store.snapshot()
-    question = Question(settings.method, settings.k, settings.projection)
-    with progress(snapshot.manifest.live_rows("real", "calib"), "Scoring", run.output) as meter:
-        fitted = fit_regions(snapshot, question, device=settings.device, progress=meter.advance)
+def _regions_said(fitted: HighestCrops) -> tuple[dict[str, Any], list[str]]:
     crops = [n for n, _ in fitted.photographs]
-    record = {"index": str(store.folder), "method": fitted.method, "k": fitted.k}
-    record |= {"photographs": len(crops), "crops": sum(crops)}
-    lines = [
+    record = {"method": fitted.method, "k": fitted.k, "photographs": len(crops), "crops": sum(crops)}
+    line = (
         f"Regions ({fitted.method}, k {fitted.k}): judged {number(sum(crops), 'crop')} of "
         f"{number(len(crops), 'photograph')}, kept the highest of each"
-    ]
-    if dry_run:
-        run.output.record(record, text=[*lines, "  Nothing was written."])
-        return
-    manifest = commit_regions(store, fitted)
-    lines.append(committed(run, store.folder, manifest))
-    run.output.record(record | {"generation": manifest.generation}, text=lines)
+    )
+    return record, [line]
 
 
 def _of_kind(params: Mapping[str, Any]) -> list[Settable]:
@@ -170,76 +139,55 @@ def projection(
     It is fitted on the references in the banks; no image is opened. Calibrations are fitted again along
     with it. Without --kind, a projection that the index has already becomes the one in use.
     """
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.store.store import Store
+    from retrieval_detect.ask.fitted import read_projection
+    from retrieval_detect.store.schema import grouping_layer
+    from retrieval_detect.teach.projections import (
+        check_projection_name,
+        commit_projection,
+        fitted_projection,
+        use_projection,
+    )
 
-    store = Store(index_path(run.settings))
+    store, device = run.store(), run.settings.device
+    snapshot = store.snapshot()
+    record: dict[str, Any] = {"index": str(store.folder), "name": name}
     if kind is None:
         context = click.get_current_context()
         if layers or any(was_set(context, name) for name in options):
             raise UsageError("options say how to fit, and --kind is missing", hint="Give --kind KIND.")
-        _use(run, store, name, dry_run=dry_run)
+        read_projection(snapshot, name)
+        if dry_run:
+            run.output.record(record, text=f"Banks would be searched through {name}. Nothing was written.")
+            return
+        manifest = use_projection(store, name, device=device)
+        text = f"Banks are searched through {name}, generation {manifest.generation}."
+        run.output.record(record | {"generation": manifest.generation}, text=text)
         return
-    _fit(run, store, name, _Wanted(kind, layers, given(options, options)), dry_run=dry_run)
-
-
-class _Wanted(NamedTuple):
-    kind: str
-    layers: str | None
-    options: dict[str, Any]
-
-
-def _use(run: Run, store: Store, name: str, *, dry_run: bool) -> None:
-    from retrieval_detect.ask.fitted import read_projection
-    from retrieval_detect.teach.projections import use_projection
-
-    read_projection(store.snapshot(), name)
-    record: dict[str, Any] = {"index": str(store.folder), "name": name}
-    if dry_run:
-        run.output.record(record, text=[f"Banks would be searched through {name}. Nothing was written."])
-        return
-    manifest = use_projection(store, name, device=run.settings.device)
-    text = f"Banks are searched through {name}, generation {manifest.generation}."
-    run.output.record(record | {"generation": manifest.generation}, text=[text])
-
-
-def _fit(run: Run, store: Store, name: str, wanted: _Wanted, *, dry_run: bool) -> None:
-    from retrieval_detect.cli.again import same_index
-    from retrieval_detect.cli.recipes import parse_layers
-    from retrieval_detect.store.schema import grouping_layer
-    from retrieval_detect.teach.projections import check_projection_name, commit_projection, fitted_projection
-
     check_projection_name(name)
-    snapshot = store.snapshot()
-    stored = snapshot.manifest.layers
-    layers = parse_layers(wanted.layers) if wanted.layers else (grouping_layer(stored),)
+    read = parse_layers(layers) if layers else (grouping_layer(snapshot.manifest.layers),)
     fitted = fitted_projection(
-        snapshot, wanted.kind, layers, progress=run.output.note, options=wanted.options
+        snapshot, kind, read, progress=run.output.note, options=given(options, options)
     )
-    record = {
-        "index": str(store.folder),
-        "name": name,
+    record |= {
         "kind": fitted.kind,
         "layers": list(fitted.layers),
         "d": fitted.d_out,
         "temperature": fitted.temperature,
         "facts": dict(fitted.facts),
     }
-    lines = projection_lines(record)
-    if dry_run:
-        run.output.record(record, text=[*lines, "  Nothing was written."])
-        return
-    manifest = commit_projection(store, name, fitted, of=snapshot, device=run.settings.device)
-    flag = same_index(run, store.folder)
-    lines.append(
-        f"  Banks are searched through it, generation {manifest.generation}. "
-        f"Undo: rd bank rollback {manifest.parent}{flag}"
+    run.commit(
+        record,
+        _projection_lines(record),
+        lambda: commit_projection(store, name, fitted, of=snapshot, device=device),
+        dry_run=dry_run,
+        after=lambda manifest: [
+            f"  Banks are searched through it, generation {manifest.generation}. "
+            f"Undo: rd bank rollback {manifest.parent}{run.same_index}"
+        ],
     )
-    run.output.record(record | {"generation": manifest.generation}, text=lines)
 
 
-def projection_lines(record: Mapping[str, Any]) -> list[str]:
+def _projection_lines(record: Mapping[str, Any]) -> list[str]:
     """What a projection maps to what, and what it promises on generators held out."""
     inner = record["facts"].get("held_out_auc", {})
     lines = [

@@ -11,7 +11,6 @@ from retrieval_detect.cli.params import Group, Run, dry_run_option
 
 if TYPE_CHECKING:
     from retrieval_detect.heads.base import Head
-    from retrieval_detect.store.snapshot import Snapshot
 
 _TRAINED = ".safetensors"
 
@@ -40,14 +39,25 @@ def import_head(run: Run, file: Path, name: str | None, layer: str | None, dry_r
     built with the encoder trained along with it; or the published weights of UniversalFakeDetect. These fit
     embeddings of ViT-L-14:openai@crop alone; with another encoder their scores mean nothing.
     """
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.store.store import Store
-    from retrieval_detect.teach.heads import check_name, commit_head
+    from retrieval_detect.heads.imported import import_fc_weights, read_trained
+    from retrieval_detect.store.training import require_layers_stored
+    from retrieval_detect.teach.heads import check_name, commit_head, import_for
 
-    name = name or ("finetuned" if file.suffix == _TRAINED else "ufd")
+    trained = file.suffix == _TRAINED
+    if trained and layer:
+        raise click.UsageError("--layer is of .pth files: this file says which layer it reads")
+    name = name or ("finetuned" if trained else "ufd")
     check_name(name)
-    store = Store(index_path(run.settings))
-    head = _imported(run, file, layer, store.snapshot())
+    store = run.store()
+    snapshot = store.snapshot()
+    head: Head
+    if trained:
+        head = read_trained(file, snapshot.manifest.encoder)
+        require_layers_stored(snapshot, head.layers)
+    else:
+        head = import_fc_weights(file, layer=layer or "proj")
+        for warning in import_for(snapshot, head):
+            run.output.warning(warning)
     record = {"index": str(store.folder), "name": name, "kind": head.kind, "layer": ", ".join(head.layers)}
     if dry_run:
         run.output.record(record, text=[f"{file} can be imported as {name}. Nothing was written."])
@@ -57,20 +67,3 @@ def import_head(run: Run, file: Path, name: str | None, layer: str | None, dry_r
         record | {"generation": manifest.generation},
         text=[f"Imported {file} as {name}, generation {manifest.generation}."],
     )
-
-
-def _imported(run: Run, file: Path, layer: str | None, snapshot: Snapshot) -> Head:
-    from retrieval_detect.heads.imported import import_fc_weights, read_trained
-    from retrieval_detect.store.training import require_layers_stored
-    from retrieval_detect.teach.heads import import_for
-
-    if file.suffix == _TRAINED and layer:
-        raise click.UsageError("--layer is of .pth files: this file says which layer it reads")
-    if file.suffix == _TRAINED:
-        trained = read_trained(file, snapshot.manifest.encoder)
-        require_layers_stored(snapshot, trained.layers)
-        return trained
-    head = import_fc_weights(file, layer=layer or "proj")
-    for warning in import_for(snapshot, head):
-        run.output.warning(warning)
-    return head

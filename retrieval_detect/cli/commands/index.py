@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,13 +11,16 @@ from retrieval_detect.cli.commands.index_fitted import fitted
 from retrieval_detect.cli.commands.index_map import map_
 from retrieval_detect.cli.commands.index_share import export, import_
 from retrieval_detect.cli.commands.index_tune import search_line, tune
+from retrieval_detect.cli.output import Column, human_bytes
 from retrieval_detect.cli.params import Group, Run, offline_option
 from retrieval_detect.cli.settable import WEIGHTS, set_option
+from retrieval_detect.cli.settings import index_home
+from retrieval_detect.errors import RdError
+from retrieval_detect.report.words import counted, number
+from retrieval_detect.store.indexes import index_names
+from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from retrieval_detect.store.manifest import FittedKind
     from retrieval_detect.store.snapshot import Snapshot
 
@@ -35,67 +39,42 @@ command.add_command(import_)
 command.add_command(map_)
 
 
-def _list(run: Run) -> None:
-    """One line for each index in the home."""
-    from retrieval_detect.cli.output import Column, human_bytes
-    from retrieval_detect.cli.settings import index_home
-    from retrieval_detect.store.indexes import index_names
-
-    home = index_home(run.settings)
-    names = index_names(home)
-    if not names:
-        run.output.note(f"There is no index in {home}. Build one: rd build-index --real DIR --fake DIR")
-    rows = [_row(home / name) for name in names]
-    for row in rows:
-        if row["error"]:
-            run.output.warning(f"index {row['name']}: {row['error']}")
-    columns: list[str | Column] = [
-        "name",
-        "encoder",
-        "real",
-        "fake",
-        "generators",
-        "generation",
-        Column("size_bytes", "size", human_bytes),
-    ]
-    run.output.table(rows, columns)
-
-
-def _row(folder: Path) -> dict[str, Any]:
-    from retrieval_detect.errors import RdError
-    from retrieval_detect.store.manifest import read_current
-    from retrieval_detect.store.select import size_on_disk
-
-    row: dict[str, Any] = {"name": folder.name, "size_bytes": size_on_disk(folder)}
-    try:
-        manifest = read_current(folder)
-    except RdError as error:
-        unknown = dict.fromkeys(("encoder", "real", "fake", "generators", "generation"))
-        return row | unknown | {"error": error.message}
-    return row | {
-        "encoder": manifest.encoder.name,
-        "real": manifest.live_rows("real"),
-        "fake": manifest.live_rows("fake"),
-        "generators": len(manifest.names("fake")),
-        "generation": manifest.generation,
-        "error": None,
-    }
-
-
 @command.command("info", examples="rd index info\nrd index info --index trial --json\nrd index info --all")
 @click.option("--all", "every", is_flag=True, help="One line for each index in the home instead.")
 @click.pass_obj
 def info(run: Run, every: bool) -> None:
     """Describe one index: encoder, banks, how it was made."""
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.store.snapshot import Snapshot
-
     if every:
         _list(run)
         return
-    snapshot = Snapshot.open(index_path(run.settings))
-    record = _info(snapshot)
-    run.output.record(record, text=_info_text(record))
+    record = _info(run.snapshot())
+    run.output.record(record, text=[f"{name:<12} {value}" for name, value in _info_pairs(record)])
+
+
+def _list(run: Run) -> None:
+    """One line for each index in the home."""
+    from retrieval_detect.store.manifest import read_current
+    from retrieval_detect.store.select import size_on_disk
+
+    home = index_home(run.settings)
+    rows = []
+    for name in index_names(home):
+        row: dict[str, Any] = {"name": name, "size_bytes": size_on_disk(home / name)}
+        row |= dict.fromkeys(("encoder", "real", "fake", "generators", "generation", "error"))
+        try:
+            manifest = read_current(home / name)
+        except RdError as error:
+            row["error"] = error.message
+            run.output.warning(f"index {name}: {error.message}")
+        else:
+            row |= {"encoder": manifest.encoder.name, "generation": manifest.generation}
+            row |= {label: manifest.live_rows(label) for label in LABELS}
+            row["generators"] = len(manifest.names("fake"))
+        rows.append(row)
+    if not rows:
+        run.output.note(f"There is no index in {home}. Build one: rd build-index --real DIR --fake DIR")
+    shown = ("name", "encoder", "real", "fake", "generators", "generation")
+    run.output.table(rows, [*shown, Column("size_bytes", "size", human_bytes)])
 
 
 def _info(snapshot: Snapshot) -> dict[str, Any]:
@@ -103,7 +82,6 @@ def _info(snapshot: Snapshot) -> dict[str, Any]:
     from retrieval_detect.store.rows import PARQUET
     from retrieval_detect.store.select import size_on_disk
     from retrieval_detect.teach.tune import describe
-    from retrieval_detect.types import LABELS
 
     manifest = snapshot.manifest
     spec = manifest.encoder
@@ -148,57 +126,41 @@ def _fitted(snapshot: Snapshot, kind: FittedKind) -> dict[str, dict[str, Any]]:
     return {f.name: {"kind": f.method, "stale": f in stale} for f in fitted}
 
 
-def _named(fitted: dict[str, dict[str, Any]], none: str) -> str:
+def _named(fitted: dict[str, dict[str, Any]]) -> str:
     notes = {
         name: ", ".join([*([facts["kind"]] if "kind" in facts else []), *["stale"] * facts["stale"]])
         for name, facts in fitted.items()
     }
-    return ", ".join(f"{name} ({note})" if note else name for name, note in notes.items()) or none
+    return ", ".join(f"{name} ({note})" if note else name for name, note in notes.items())
 
 
-def _projections(record: dict[str, Any]) -> str:
-    others = _named({"identity": {"stale": False}} | record["projections"], "")
-    return f"{record['projection']}, of {others}" if record["projections"] else record["projection"]
-
-
-def _info_text(record: dict[str, Any]) -> list[str]:
-    from retrieval_detect.cli.output import human_bytes
-    from retrieval_detect.report.words import counted, number
-
+def _info_pairs(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    version, shards = record["format_version"], record["shards"]
+    old = record["shards_of_format_1"] if version > 1 else 0
     kind = "CLIP" if record["is_clip"] else record["encoder_note"] or "not CLIP"
-    layers = ", ".join(f"{layer} ({d})" for layer, d in record["layers"].items())
-    banks = ", ".join(
+    others = {"identity": {"stale": False}} | record["projections"]
+    banks = [
         f"{counts['bank']:,} {label} ({counts['calib']:,} more set aside for calibration)"
         for label, counts in record["references"].items()
-    )
-    pairs = [
-        ("index", f"{record['name']}, generation {record['generation']} of {record['created_at']}"),
-        ("path", record["path"]),
-        ("format", _format(record)),
-        ("encoder", f"{record['encoder']} ({kind})"),
-        ("engine", record["engine"]),
-        ("fingerprint", record["fingerprint"][:16]),
-        ("layers", layers),
-        ("banks", banks),
-        ("generators", counted(record["generators"])),
-        ("sources", counted(record["sources"])),
-        ("removed", f"{record['removed']:,} (purged for good: {record['purged']:,})"),
-        ("failures", f"{number(record['failures'], 'input')} could not be used"),
-        ("projection", _projections(record)),
-        ("search", search_line(record["search"])),
-        ("heads", _named(record["heads"], "none")),
-        (
-            "calibration",
-            _named(record["calibrations"], "none: scores say which bank is nearer, not how sure that is"),
-        ),
-        ("size", f"{human_bytes(record['size_bytes'])} in {number(record['shards'], 'shard')}"),
     ]
-    return [f"{name:<12} {value}" for name, value in pairs]
-
-
-def _format(record: dict[str, Any]) -> str:
-    old = record["shards_of_format_1"] if record["format_version"] > 1 else 0
-    return f"{record['format_version']}" + (f", {old} of {record['shards']} shards still of 1" if old else "")
+    yield "index", f"{record['name']}, generation {record['generation']} of {record['created_at']}"
+    yield "path", record["path"]
+    yield "format", f"{version}" + (f", {old} of {shards} shards still of 1" if old else "")
+    yield "encoder", f"{record['encoder']} ({kind})"
+    yield "engine", record["engine"]
+    yield "fingerprint", record["fingerprint"][:16]
+    yield "layers", ", ".join(f"{layer} ({d})" for layer, d in record["layers"].items())
+    yield "banks", ", ".join(banks)
+    yield "generators", counted(record["generators"])
+    yield "sources", counted(record["sources"])
+    yield "removed", f"{record['removed']:,} (purged for good: {record['purged']:,})"
+    yield "failures", f"{number(record['failures'], 'input')} could not be used"
+    yield "projection", record["projection"] + (f", of {_named(others)}" if record["projections"] else "")
+    yield "search", search_line(record["search"])
+    yield "heads", _named(record["heads"]) or "none"
+    unsure = "none: scores say which bank is nearer, not how sure that is"
+    yield "calibration", _named(record["calibrations"]) or unsure
+    yield "size", f"{human_bytes(record['size_bytes'])} in {number(shards, 'shard')}"
 
 
 @command.command("verify", examples="rd index verify\nrd index verify --sample 32")
@@ -210,14 +172,12 @@ def _format(record: dict[str, Any]) -> str:
 @click.pass_obj
 def verify(run: Run, sample: int) -> int | None:
     """Reread every byte of an index and check that FAISS agrees with the store."""
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.report.words import number
     from retrieval_detect.review.whole import verify as examine
     from retrieval_detect.store.manifest import read_current
     from retrieval_detect.store.renaming import twins
     from retrieval_detect.store.snapshot import Snapshot
 
-    folder, settings = index_path(run.settings), run.settings
+    folder, settings = run.folder, run.settings
     snapshot = Snapshot(folder, read_current(folder))
     found = examine(snapshot, sample=sample, weights=settings.encoder_weights, offline=settings.offline)
     names = {} if found.problems else twins(snapshot)
@@ -234,13 +194,13 @@ def verify(run: Run, sample: int) -> int | None:
         "names": names,
     }
     if found.problems:
-        lines = [f"{folder}: {number(len(found.problems), 'problem')}"]
-        lines += [f"  {problem}" for problem in found.problems]
-        lines.append(
+        go_on = (
             "  Go back to a whole generation (rd bank list --by generation), restore the files from a copy, "
             "or rebuild."
         )
-        run.output.record(record, text=lines)
+        problems = [f"  {problem}" for problem in found.problems]
+        said = f"{folder}: {number(len(problems), 'problem')}"
+        run.output.record(record, text=[said, *problems, go_on])
         return 1
     manifest = snapshot.manifest
     lines = [

@@ -29,10 +29,8 @@ def list_(run: Run) -> None:
     set aside whose scores they keep. A head that was trained elsewhere has seen no reference.
     """
     from retrieval_detect.ask.anew import command
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.store.snapshot import Snapshot
 
-    snapshot = Snapshot.open(index_path(run.settings))
+    snapshot = run.snapshot()
     stale = snapshot.stale()
     rows: list[dict[str, Any]] = [
         {
@@ -81,13 +79,10 @@ def remove(run: Run, kind: FittedKind, name: str, dry_run: bool) -> None:
     goes with it: calibrations and regions through a projection, and those of a head. The projection that
     banks are searched through stays.
     """
-    from retrieval_detect.cli.again import committed
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.store.store import Store
     from retrieval_detect.teach.fitted import removable
     from retrieval_detect.teach.fitted import remove as remove_fitted
 
-    store = Store(index_path(run.settings))
+    store = run.store()
     along = [{"kind": f.kind, "name": f.name} for f in removable(store.snapshot(), kind, name)[1:]]
     record = {"index": str(store.folder), "kind": kind, "name": name, "along": along}
     with_it = f" and, with it, {', '.join(' '.join(f.values()) for f in along)}" if along else ""
@@ -97,5 +92,5 @@ def remove(run: Run, kind: FittedKind, name: str, dry_run: bool) -> None:
     manifest = remove_fitted(store, kind, name)
     run.output.record(
         record | {"generation": manifest.generation},
-        text=[f"Removed {kind} {name}{with_it}.", committed(run, store.folder, manifest)],
+        text=[f"Removed {kind} {name}{with_it}.", run.committed(manifest)],
     )

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval_detect.cli.params import Command, Run, computing_options
+from retrieval_detect.cli.report_files import check_report_file
+from retrieval_detect.errors import ImageError
+from retrieval_detect.images.items import file_item
+from retrieval_detect.types import Failure
 
 if TYPE_CHECKING:
     from retrieval_detect.review.map import Atlas
@@ -47,15 +51,12 @@ def map_(run: Run, out: Path, how: Any, colour: Any, query: Path | None) -> None
     evenly from every generator and source. A map distorts distances; it shows what is in an index and is
     no evidence about an image.
     """
-    from retrieval_detect.cli.report_files import check_report_file
-    from retrieval_detect.cli.settings import index_path
     from retrieval_detect.report.html.map import map_view
     from retrieval_detect.report.html.write import write_map
     from retrieval_detect.review.map import draw
-    from retrieval_detect.store.snapshot import Snapshot
 
     check_report_file(out)
-    snapshot = Snapshot.open(index_path(run.settings))
+    snapshot = run.snapshot()
     atlas = draw(snapshot, method=how)
     place = _place(run, snapshot, atlas, query) if query else None
     write_map(out, map_view(atlas, index=snapshot.folder.resolve().name, colour=colour, place=place))
@@ -67,14 +68,8 @@ def _place(run: Run, snapshot: Snapshot, atlas: Atlas, query: Path) -> tuple[flo
     """Where an image lies on the map; ``ImageError`` if it cannot be used."""
     from retrieval_detect.ask.detector import Detector
     from retrieval_detect.encoders.pipeline import embed
-    from retrieval_detect.errors import ImageError
-    from retrieval_detect.images.items import file_item
-    from retrieval_detect.types import Failure
 
-    settings = run.settings
-    detector = Detector(
-        snapshot, weights=settings.encoder_weights, device=settings.device, offline=settings.offline
-    )
+    detector = Detector(snapshot, **run.running)
     (found,) = embed([file_item(query, query.name)], detector.encoder, layers=atlas.projection.layers)
     if isinstance(found, Failure):
         raise ImageError(f"{found.uri}: {found.message}", reason=found.reason, uri=found.uri)

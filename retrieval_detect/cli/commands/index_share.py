@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval_detect.cli.params import Command, Run, dry_run_option
+from retrieval_detect.cli.settings import index_path
+from retrieval_detect.report.words import number
 
 if TYPE_CHECKING:
     from retrieval_detect.store.manifest import Manifest
@@ -35,18 +37,17 @@ def export(run: Run, out: Path, with_uris: bool, with_contributors: bool, dry_ru
     What was removed is not in it, nor any derived file. Vectors and checksums are: whoever has a picture can
     tell whether it was a reference, and what a picture shows can be guessed from its vector.
     """
-    from retrieval_detect.cli.settings import index_path
     from retrieval_detect.store.sharing import export_index
-    from retrieval_detect.store.snapshot import Snapshot
 
-    snapshot = Snapshot.open(index_path(run.settings))
+    snapshot = run.snapshot()
     keep = [name for name, kept in (("uri", with_uris), ("contributor", with_contributors)) if kept]
     manifest = snapshot.manifest if dry_run else export_index(snapshot, out, keep=keep)
     record = _record(manifest) | {"file": str(out), "kept": keep, "written": not dry_run}
     if dry_run:
         text = f"Would export {_words(manifest)} to {out}. Nothing was written."
     else:
-        text = f"{out}: {_words(manifest)}, {_left_out(keep)}"
+        gone = [*["paths"] * (not with_uris), *["contributors"] * (not with_contributors), "pictures"]
+        text = f"{out}: {_words(manifest)}, without {' and '.join(gone)}"
     run.output.record(record, text=text)
     if snapshot.manifest.tuned:
         run.output.note("Approximate search is not handed on: it is tuned where it runs (rd index tune).")
@@ -64,7 +65,6 @@ def import_(run: Run, file: Path, name: str) -> None:
     Every checksum is compared, rows and vectors are checked and written anew, and all that was fitted is
     read, before the index is in place. Nothing that exists is ever touched.
     """
-    from retrieval_detect.cli.settings import index_path
     from retrieval_detect.review.whole import require_fitted
     from retrieval_detect.store.sharing import import_index
 
@@ -89,15 +89,6 @@ def _record(manifest: Manifest) -> dict[str, Any]:
 
 
 def _words(manifest: Manifest) -> str:
-    from retrieval_detect.report.words import number
-
     real, fake = manifest.live_rows("real"), manifest.live_rows("fake")
     fitted = f", {number(len(manifest.fitted), 'fitted file')}" if manifest.fitted else ""
     return f"generation {manifest.generation}, {real:,} real and {number(fake, 'fake reference')}{fitted}"
-
-
-def _left_out(keep: list[str]) -> str:
-    gone = [
-        name for column, name in (("uri", "paths"), ("contributor", "contributors")) if column not in keep
-    ]
-    return f"without {' and '.join([*gone, 'pictures'])}"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_detect.cli.formats import Column, Rows, aligned, human
 from retrieval_detect.cli.params import Command, Run, device_option, dry_run_option
+from retrieval_detect.errors import UsageError
 
 if TYPE_CHECKING:
-    from retrieval_detect.store.store import Store
     from retrieval_detect.teach.tune import Tuning
 
 
@@ -35,31 +36,21 @@ def tune(run: Run, target: float | None, kinds: str | None, exact: bool, dry_run
     saves a fifth of the time; else banks stay exact, as they are by default. Missed neighbours can move a
     vote: calibrations are fitted again along with it, and every verdict says how much is found.
     """
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.store.store import Store
-    from retrieval_detect.teach.tune import TARGET, try_kinds
+    from retrieval_detect.teach.tune import TARGET, commit_tuning, try_kinds
 
-    store = Store(index_path(run.settings))
-    if exact:
-        if target is not None or kinds is not None:
-            raise UsageError("--exact tries nothing", hint="Leave out --recall and --kinds.")
-        _commit(run, store, None, dry_run=dry_run)
-        return
-    tuning = try_kinds(
-        store.snapshot(),
-        target=TARGET if target is None else target,
-        kinds=[name.strip() for name in kinds.split(",")] if kinds is not None else None,
-        device=run.settings.device,
-        progress=run.output.note,
-    )
-    _commit(run, store, tuning, dry_run=dry_run)
-
-
-def _commit(run: Run, store: Store, tuning: Tuning | None, *, dry_run: bool) -> None:
-    from retrieval_detect.cli.again import same_index
-    from retrieval_detect.teach.tune import commit_tuning
-
+    if exact and (target is not None or kinds is not None):
+        raise UsageError("--exact tries nothing", hint="Leave out --recall and --kinds.")
+    store = run.store()
+    before = store.snapshot()
+    tuning = None
+    if not exact:
+        tuning = try_kinds(
+            before,
+            target=TARGET if target is None else target,
+            kinds=[name.strip() for name in kinds.split(",")] if kinds is not None else None,
+            device=run.settings.device,
+            progress=run.output.note,
+        )
     kind = tuning.tuned.kind if tuning and tuning.tuned else "exact"
     record: dict[str, Any] = {"search": kind, "index": str(store.folder)}
     lines: list[str] = []
@@ -70,16 +61,13 @@ def _commit(run: Run, store: Store, tuning: Tuning | None, *, dry_run: bool) -> 
     if dry_run:
         run.output.record(record, text=[*lines, "Nothing was written."])
         return
-    before = store.snapshot().manifest.generation
     manifest = commit_tuning(store, tuning, device=run.settings.device)
-    flag = same_index(run, store.folder)
-    if manifest.generation == before:
-        lines.append(f"Banks are searched exactly, as before: generation {before}.")
+    if manifest.generation == before.manifest.generation:
+        lines.append(f"Banks are searched exactly, as before: generation {manifest.generation}.")
     else:
-        undo = (
-            f"rd bank rollback {manifest.parent}{flag}" if kind == "exact" else f"rd index tune --exact{flag}"
-        )
-        lines.append(f"Banks are searched so from generation {manifest.generation} on. Undo: {undo}")
+        undo = f"rd bank rollback {manifest.parent}" if kind == "exact" else "rd index tune --exact"
+        said = f"Banks are searched so from generation {manifest.generation} on."
+        lines.append(f"{said} Undo: {undo}{run.same_index}")
     run.output.record(record | {"generation": manifest.generation}, text=lines)
 
 
@@ -87,8 +75,6 @@ def _lines(tuning: Tuning) -> list[str]:
     """A table of what was tried."""
     if not tuning.tried:
         return []
-    from retrieval_detect.cli.formats import Column, Rows, aligned, human
-
     rows = [
         {
             "bank": m.label,

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from retrieval_detect.cli.params import SOME_FAILED, Command, Run, dry_run_option
+from retrieval_detect.cli.progress import progress
 from retrieval_detect.cli.settable import WORKERS, set_option
+from retrieval_detect.errors import UsageError
+from retrieval_detect.images.sources import scan
+from retrieval_detect.report.words import number
+from retrieval_detect.types import Failure, ImageItem
 
 if TYPE_CHECKING:
     from retrieval_detect.images.chains import Chain
-    from retrieval_detect.types import ImageItem
 
 _MOST_SEED = 2**32 - 1
 
@@ -62,7 +66,6 @@ def command(
     bytes, and nothing is ever overwritten.
     """
     from retrieval_detect.images.chains import parse_chain
-    from retrieval_detect.report.words import number
 
     chain = parse_chain(_one_of(as_, unify))
     items = _placed(paths, out)
@@ -80,7 +83,6 @@ def command(
 
 
 def _one_of(as_: tuple[str, ...], unify: bool) -> str:
-    from retrieval_detect.errors import UsageError
     from retrieval_detect.images.chains import parse_chain
 
     if len(as_) > 1:  # one after another, or a copy each? The names of copies do not say which is which
@@ -100,34 +102,24 @@ def _one_of(as_: tuple[str, ...], unify: bool) -> str:
 
 def _placed(paths: tuple[str, ...], out: Path) -> list[tuple[ImageItem, str]]:
     """Every image with its place below ``out``."""
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.images.sources import scan
-
-    for path in map(Path, paths):
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+    placed = []
+    for path in dict.fromkeys(paths):
+        folder = Path(path).resolve()
+        if folder.is_dir() and out.resolve().is_relative_to(folder):
             raise UsageError(
-                f"{out} lies within {path}, whose images are to be read", hint="Give a folder outside it."
+                f"{out} lies within {Path(path)}, whose images are to be read",
+                hint="Give a folder outside it.",
             )
-    return [
-        (item, _place(item, path, several=len(paths) > 1))
-        for path in dict.fromkeys(paths)
-        for item in scan([path])
-    ]
-
-
-def _place(item: ImageItem, path: str, *, several: bool) -> str:
-    folder = Path(path).resolve()
-    name = item.relative or Path(item.uri).name
-    return f"{folder.name}/{name}" if several and folder.is_dir() else name
+        below = f"{folder.name}/" if len(paths) > 1 and folder.is_dir() else ""
+        placed += [(item, below + (item.relative or Path(item.uri).name)) for item in scan([path])]
+    return placed
 
 
 def _launder(
     run: Run, items: list[tuple[ImageItem, str]], out: Path, chain: Chain, *, seed: int
 ) -> tuple[int, int, int]:
     """How many copies were written, were there already, and failed."""
-    from retrieval_detect.cli.progress import progress
     from retrieval_detect.images.copies import launder_all
-    from retrieval_detect.types import Failure
 
     written = there = failed = 0
     with progress(len(items), "Laundering", run.output) as meter:
@@ -135,7 +127,7 @@ def _launder(
             meter.advance()
             if isinstance(result, Failure):
                 failed += 1
-                run.output.warning(f"{result.uri}: {result.message}")
+                run.warn([result])
             else:
                 written, there = written + result.new, there + (not result.new)
     return written, there, failed

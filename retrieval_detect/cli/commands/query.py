@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from retrieval_detect.cli.asking import fpr_option, settle_rates, within_option
 from retrieval_detect.cli.case import case_option, examination_of, require_blind
+from retrieval_detect.cli.output import Output
 from retrieval_detect.cli.params import (
+    EVERYWHERE,
+    SOME_FAILED,
     Command,
     Run,
     computing_options,
@@ -23,19 +25,27 @@ from retrieval_detect.cli.params import (
     exit_code_option,
     method_option,
 )
-from retrieval_detect.cli.parts import WORD, option_with_parts
+from retrieval_detect.cli.parts import WORD, fpr_option, option_with_parts, settle_rates, within_option
 from retrieval_detect.cli.report_files import report_of, report_option
-from retrieval_detect.cli.settable import ASKING, Settable, was_set
+from retrieval_detect.cli.settable import ASKING, ENCODING, Settable, set_names, was_set
+from retrieval_detect.errors import ImageError, UsageError
+from retrieval_detect.files import write_bytes
+from retrieval_detect.images.items import failed_item
+from retrieval_detect.images.sources import from_bytes, read_list, scan
+from retrieval_detect.names import printable
+from retrieval_detect.report.csv import failure_row, verdict_row
+from retrieval_detect.report.json import failure_json, verdict_json
+from retrieval_detect.report.words import blind_lines, evidence_lines, full, one_line, summary
+from retrieval_detect.types import Failure, ImageItem
+from retrieval_detect.verdicts import Question, Verdict
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
-    from retrieval_detect.cli.case import Examination
-    from retrieval_detect.cli.output import Output
-    from retrieval_detect.cli.report_files import Report
-    from retrieval_detect.cli.settings import Settings
-    from retrieval_detect.types import Failure, ImageItem
-    from retrieval_detect.verdicts import Verdict
 
+NO_VERDICT = "Predicted quality says nothing about fakes; low quality is where false alarms are."
+_OF_QUALITY = ("images", "from_file", "null", "method", "offline", "device", "settings")
+"""Parameters that mean something for a quality head, too."""
+_QUALITY_COLUMNS = ("input", "quality", "sha256", "index", "generation", "warnings", "error")
 _ESSENTIAL = ("verdict", "score", "input")
 _VIEWS = 16
 _MORE = ["  --report FILE.html shows the nearest references, --evidence 10 names them"]
@@ -150,75 +160,48 @@ def command(
     is evidence to weigh, not a finding that an image is fake or authentic. With --method of a quality
     head it is the quality that the head predicts, and nothing else.
     """
-    from retrieval_detect.ask.detector import Detector
     from retrieval_detect.ask.ratings import is_quality
-    from retrieval_detect.cli.commands.query_quality import rate_images
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.errors import UsageError
 
-    shown_to = {name: asked[name] for name in ("blind", "report")}
-    keepers = report_of(asked), examination_of(run, asked)
-    settings = run.settings
+    report = report_of(asked)
+    shown_to = {"blind": asked["blind"], "report": report}
+    examination = examination_of(run, asked)
     settle_rates(asked)
     _settle_views(asked, heatmap)
     items = _items(images, from_file, null)
     ahead = list(islice(items, 2))
     if not ahead:
         raise UsageError(f"the list {from_file} names no image")
-    single, brief = _is_the_one_asked_for(images, ahead), len(ahead) > 1
+    # One image was named, not a folder or list that happens to hold one: that is a series.
+    single = len(images) == len(ahead) == 1 and ahead[0].uri == printable(str(Path(images[0])))
+    brief = len(ahead) > 1
     if heatmap and brief:
         raise UsageError("a heat map is of one image", hint="Ask about one at a time.")
-    detector = Detector.load(
-        index_path(settings),
-        weights=settings.encoder_weights,
-        device=settings.device,
-        offline=settings.offline,
-    )
-    if is_quality(detector.snapshot, settings.method):
-        return rate_images(run, detector, chain(ahead, items), single=single)
+    items = chain(ahead, items)
+    detector = run.detector()
+    if is_quality(detector.snapshot, run.settings.method):
+        return _rate(run, detector, items, single=single)
     withheld = require_blind(run, shown_to)
     started = time.monotonic()
-    results = _judged(settings, detector, chain(ahead, items), asked, keepers)
+    question = run.question(**asked)
+    results = detector.query_many(
+        report.overheard(items) if report else items, **run.batches, **asdict(question)
+    )
+    if report:
+        results = report.written(results, detector, question)
+    if examination:
+        results = examination.of(results, detector, question, report=report.path if report else None)
     if heatmap:
         results = _drawn(results, ahead[0], heatmap)
     shown = None if withheld else evidence
     counts, failed = _show(run.output, results, single=single, brief=brief, evidence=shown)
     if brief and not withheld:
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
-        _sum_up(run, detector, counts, failed, rate=rate, asked=asked)
+        _sum_up(run, detector, question, counts, failed, rate=rate)
     return exit_code_of(counts, failed, asked=exit_code)
-
-
-def _judged(
-    settings: Settings,
-    detector: Detector,
-    items: Iterator[ImageItem],
-    asked: dict[str, Any],
-    keepers: tuple[Report | None, Examination | None],
-) -> Iterator[Verdict | Failure]:
-    """Verdicts as they come, on their way through a report and a case, where there are such."""
-    from retrieval_detect.verdicts import Question
-
-    report, examination = keepers
-    question = Question(settings.method, settings.k, settings.projection, **asked)
-    results = detector.query_many(
-        report.overheard(items) if report else items,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        **asdict(question),
-    )
-    if report:
-        results = report.written(results, detector, question)
-    if examination:
-        path = report.path if report else None
-        results = examination.of(results, detector, question, report=path)
-    return results
 
 
 def _settle_views(asked: dict[str, Any], heatmap: Path | None) -> None:
     """What is asked of regions is how they are pooled; options that say how need the one that says what."""
-    from retrieval_detect.errors import UsageError
-
     context = click.get_current_context()
     for name, what in (("stable_at", "stability"), ("pool", "regions")):
         if was_set(context, name) and not asked[what]:
@@ -231,10 +214,8 @@ def _settle_views(asked: dict[str, Any], heatmap: Path | None) -> None:
 
 def _drawn(results: Iterator[Verdict | Failure], item: ImageItem, path: Path) -> Iterator[Verdict | Failure]:
     """The verdicts as they are; a heat map is written on the way."""
-    from retrieval_detect.files import write_bytes
     from retrieval_detect.images.decode import decode
     from retrieval_detect.report.heatmap import heat_map_png
-    from retrieval_detect.verdicts import Verdict
 
     for result in results:
         if isinstance(result, Verdict) and result.regions:
@@ -243,9 +224,6 @@ def _drawn(results: Iterator[Verdict | Failure], item: ImageItem, path: Path) ->
 
 
 def _items(images: tuple[str, ...], from_file: str | None, null: bool) -> Iterator[ImageItem]:
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.images.sources import from_bytes, scan
-
     if images and from_file:
         raise UsageError("images and --from-file are both given", hint="Give one of them.")
     if from_file == "-":
@@ -265,22 +243,11 @@ def _items(images: tuple[str, ...], from_file: str | None, null: bool) -> Iterat
 
 def _listed(stream: BinaryIO, null: bool) -> Iterator[ImageItem]:
     """Images of a list; a path that is not there fails alone and does not end the run."""
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.images.items import failed_item
-    from retrieval_detect.images.sources import read_list, scan
-
     for path in read_list(stream, null_separated=null):
         try:
             yield from scan([path])
         except UsageError as error:
             yield failed_item(path, error.message)
-
-
-def _is_the_one_asked_for(images: tuple[str, ...], ahead: Sequence[ImageItem]) -> bool:
-    """Whether one image was named, not a folder or list that happens to hold one: that is a series."""
-    from retrieval_detect.names import printable
-
-    return len(images) == len(ahead) == 1 and ahead[0].uri == printable(str(Path(images[0])))
 
 
 def _show(
@@ -290,12 +257,6 @@ def _show(
 
     ``evidence`` : how many references are shown; ``None`` = all that a page shows before its verdict.
     """
-    from retrieval_detect.errors import ImageError
-    from retrieval_detect.report.csv import failure_row, verdict_row
-    from retrieval_detect.report.json import failure_json, verdict_json
-    from retrieval_detect.report.words import blind_lines, evidence_lines, full, one_line
-    from retrieval_detect.types import Failure
-
     in_csv = output.format == "csv"
     counts: Counter[str] = Counter()
     failed = 0
@@ -321,18 +282,64 @@ def _show(
 
 
 def _sum_up(
-    run: Run, detector: Detector, counts: Counter[str], failed: int, *, rate: float, asked: dict[str, Any]
+    run: Run, detector: Detector, asked: Question, counts: Counter[str], failed: int, *, rate: float
 ) -> None:
-    from retrieval_detect.report.words import summary
-    from retrieval_detect.verdicts import Question
-
-    settings = run.settings
-    question = detector.checked(Question(settings.method, settings.k, settings.projection, **asked))
+    question = detector.checked(asked)
     calibrated = detector.calibration(question)
-    fpr = asked["fpr"] if calibrated else None
-    for line in summary(counts, failed, rate=rate, fpr=fpr, fdr=asked["fdr"]):
+    fpr = asked.fpr if calibrated else None
+    for line in summary(counts, failed, rate=rate, fpr=fpr, fdr=asked.fdr):
         run.output.note(line)
     for why in detector.methods.uncalibrated(question):
         run.output.warning(why)
     if calibrated and detector.is_stale(calibrated):
         run.output.warning(detector.stale_note(calibrated))
+
+
+# ---------------------------------------------------------------- quality heads, beside no verdict
+
+
+def _rate(run: Run, detector: Detector, items: Iterator[ImageItem], *, single: bool) -> int | None:
+    """Show the quality that the head asked for predicts of each image; returns the exit code."""
+    from retrieval_detect.ask.ratings import rate
+
+    method, output = run.settings.method, run.output
+    _refuse_what_is_of_verdicts(method)
+    show, failed = output.record if single else output.stream, 0
+    for rating in rate(detector, items, method, **run.batches):
+        row: dict[str, Any] = dict.fromkeys(_QUALITY_COLUMNS)
+        if isinstance(rating, Failure):
+            if single:
+                raise ImageError(f"{rating.uri}: {rating.message}", reason=rating.reason, uri=rating.uri)
+            failed += 1
+            if output.format == "csv":
+                show(row | {"input": rating.uri, "error": f"{rating.reason}: {rating.message}"})
+            elif output.format in ("json", "jsonl"):
+                show(failure_json(rating))
+            run.warn([rating])
+            continue
+        record = rating.to_json()
+        if output.format == "csv":
+            index = {"index": rating.index.name, "generation": rating.index.generation}
+            told = {key: record[key] for key in ("input", "quality", "sha256")}
+            record = row | told | index | {"warnings": "; ".join(rating.warnings)}
+        text = f"quality {rating.quality:8.3f}  {rating.input}"
+        show(record, text=[text], essential=("quality", "input"))
+    output.note(NO_VERDICT)
+    return SOME_FAILED if failed else None
+
+
+def _refuse_what_is_of_verdicts(method: str) -> None:
+    context = click.get_current_context()
+    given = [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name not in _OF_QUALITY
+        and parameter not in EVERYWHERE
+        and context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
+    ]
+    given += sorted(set_names(context) - {settable.name for settable in ENCODING})
+    if given:
+        raise UsageError(
+            f"{given[0]} means nothing for {method}, which tells how good an image looks",
+            hint="Leave it out, or ask another method.",
+        )

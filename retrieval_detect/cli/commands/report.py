@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_detect.cli.output import Line
 from retrieval_detect.cli.params import (
     SOME_FAILED,
     Command,
@@ -14,10 +15,12 @@ from retrieval_detect.cli.params import (
     offline_option,
 )
 from retrieval_detect.cli.settable import WEIGHTS, set_option
+from retrieval_detect.errors import UsageError
+from retrieval_detect.report.case import Case, Log
+from retrieval_detect.report.json import verdict_json
+from retrieval_detect.report.words import number
 
 if TYPE_CHECKING:
-    from retrieval_detect.cli.output import Line
-    from retrieval_detect.report.case import Log
     from retrieval_detect.report.recheck import Finding
 
 DIFFERS = 4
@@ -43,13 +46,11 @@ DIFFERS = 4
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="With --verify: where an image is that has been moved since; it is known by its bytes.",
 )
-@click.option(
-    "--entry", "number", metavar="N", type=click.IntRange(1), help="With --verify: only this entry."
-)
+@click.option("--entry", metavar="N", type=click.IntRange(1), help="With --verify: only this entry.")
 @offline_option
 @set_option(WEIGHTS)
 @click.pass_obj
-def command(run: Run, case: Path, verify: bool, images: tuple[Path, ...], number: int | None) -> int | None:
+def command(run: Run, case: Path, verify: bool, images: tuple[Path, ...], entry: int | None) -> int | None:
     """List the verdicts of an examiner's case, or verify them.
 
     rd query IMAGE --case DIR keeps one. A log that was changed is refused. With --verify each report must be
@@ -58,49 +59,38 @@ def command(run: Run, case: Path, verify: bool, images: tuple[Path, ...], number
 
     Exit code of --verify: 0 all stand, 3 some could not be asked again, 4 some do not stand or were changed.
     """
-    from retrieval_detect.errors import UsageError
-
     if verify:
-        return _verify(run, case, images, number)
-    if images or number:
+        return _verify(run, case, images, entry)
+    if images or entry:
         raise UsageError("--image and --entry mean nothing without --verify")
-    _list(run, case)
+    rows = [
+        {
+            "number": said["number"],
+            "at": said["at"],
+            "who": said["who"],
+            "input": said["verdict"]["input"],
+            "judged_before": said.get("judged_before"),
+            "verdict": said["verdict"]["verdict"],
+            "index": said["index"]["name"],
+            "generation": said["index"]["generation"],
+            "report": (said.get("report") or {}).get("path"),
+        }
+        for said in Case(case).read().entries
+    ]
+    run.output.table(rows, ["number", "at", "who", "verdict", "index", "generation", "input"])
     return None
 
 
-def _list(run: Run, case: Path) -> None:
-    from retrieval_detect.report.case import Case
-
-    rows = [
-        {
-            "number": entry["number"],
-            "at": entry["at"],
-            "who": entry["who"],
-            "input": entry["verdict"]["input"],
-            "judged_before": entry.get("judged_before"),
-            "verdict": entry["verdict"]["verdict"],
-            "index": entry["index"]["name"],
-            "generation": entry["index"]["generation"],
-            "report": (entry.get("report") or {}).get("path"),
-        }
-        for entry in Case(case).read().entries
-    ]
-    run.output.table(rows, ["number", "at", "who", "verdict", "index", "generation", "input"])
-
-
-def _verify(run: Run, case: Path, images: tuple[Path, ...], number: int | None) -> int | None:
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.report.case import Case
+def _verify(run: Run, case: Path, images: tuple[Path, ...], entry: int | None) -> int | None:
     from retrieval_detect.report.recheck import recheck
 
     log = Case(case).read()
-    entries = [entry for entry in log.entries if number in (None, entry["number"])]
+    entries = [found for found in log.entries if entry in (None, found["number"])]
     if not entries:
-        raise UsageError(f"{case} has no entry {number}", hint=f"It has {len(log.entries)}.")
+        raise UsageError(f"{case} has no entry {entry}", hint=f"It has {len(log.entries)}.")
     settings = run.settings
     # Only the flag: a variable or rd.toml says what is asked next, not where those of a case lie.
-    index = index_path(settings) if settings.origin("index") == "--index" else None
+    index = run.folder if settings.origin("index") == "--index" else None
     found = []
     for finding in recheck(
         entries, images=images, index=index, weights=settings.encoder_weights, offline=settings.offline
@@ -114,8 +104,6 @@ def _verify(run: Run, case: Path, images: tuple[Path, ...], number: int | None) 
 
 
 def _record(finding: Finding) -> dict[str, Any]:
-    from retrieval_detect.report.json import verdict_json
-
     return {
         "number": finding.number,
         "input": finding.input,
@@ -134,8 +122,6 @@ def _text(finding: Finding) -> list[Line]:
 
 
 def _summary(log: Log, found: list[Finding]) -> str:
-    from retrieval_detect.report.words import number
-
     stand = sum(f.stands is True for f in found)
     return (
         f"{stand} of {number(len(found), 'verdict')} stand. The log is whole "

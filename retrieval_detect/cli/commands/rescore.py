@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval_detect.cli.asking import fpr_option, settle_rates, within_option
+from retrieval_detect.cli.output import Output
 from retrieval_detect.cli.params import (
     Command,
     Run,
@@ -17,12 +17,14 @@ from retrieval_detect.cli.params import (
     exit_code_option,
     method_option,
 )
+from retrieval_detect.cli.parts import fpr_option, settle_rates, within_option
+from retrieval_detect.cli.progress import progress
 from retrieval_detect.cli.settable import ASKING, set_option
+from retrieval_detect.errors import UsageError
+from retrieval_detect.report.words import FITS, Part, number, summary
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.rescore import Rescoring, Tally
-    from retrieval_detect.cli.output import Output
-    from retrieval_detect.report.words import Part
 
 _WARNED = 10
 """Failures that are named, beside the number of all."""
@@ -67,18 +69,13 @@ def command(
     """
     from retrieval_detect.ask.detector import Detector
     from retrieval_detect.ask.rescore import Rescoring
-    from retrieval_detect.cli.settings import index_path
-    from retrieval_detect.errors import UsageError
-    from retrieval_detect.report.words import summary
-    from retrieval_detect.verdicts import Question
 
     if asked.pop("fdr") is not None:
         raise UsageError("fdr judges a batch as a whole, and rd rescore judges it in pieces: give --fpr RATE")
     settle_rates(asked)
-    settings = run.settings
-    detector = Detector.load(index_path(settings), device=settings.device)
-    question = Question(settings.method, settings.k, settings.projection, **asked)
-    rescoring = Rescoring(detector, question, vectors, since=since, device=settings.device)
+    device = run.settings.device
+    detector = Detector.load(run.folder, device=device)
+    rescoring = Rescoring(detector, run.question(**asked), vectors, since=since, device=device)
     started = time.monotonic()
     tally = _stream(run, rescoring) if out is None else _write(run, rescoring, out, since)
     rate = tally.rows / max(time.monotonic() - started, 1e-9)
@@ -92,8 +89,6 @@ def command(
 
 def _write(run: Run, rescoring: Rescoring, out: Path, since: int | None) -> Tally:
     from retrieval_detect.ask.rescore import write_verdicts
-    from retrieval_detect.cli.progress import progress
-    from retrieval_detect.report.words import number
 
     with progress(rescoring.n_rows, "Judging", run.output, unit="rows") as meter:
         tally, n_kept = write_verdicts(rescoring, out, progress=meter.advance)
@@ -126,28 +121,20 @@ def _stream(run: Run, rescoring: Rescoring) -> Tally:
 
 
 def _show(output: Output, row: dict[str, Any], *, named: bool) -> None:
+    """One image among many; ``named`` : whether a failure is said by name."""
     error, content_id = row.pop("error"), row.pop("content_id")
     record = {"input": row.pop("uri"), "sha256": content_id.hex() if content_id else None}
     record |= {name: round(x, 6) if isinstance(x, float) else x for name, x in row.items()}
     record["error"] = error
-    if error and named:
+    line: list[Part] = [record["input"]]
+    if not error:
+        ratio, score = record["log10_lr"], record["score"]
+        said = f"uncalibrated score {score:+.2f}" if ratio is None else f"log10 likelihood ratio {ratio:+.1f}"
+        near = f"best fake {record['nearest_fake']:.3f}  best real {record['nearest_real']:.3f}"
+        before = record.get("verdict_before")
+        was = f"  was {before}" * bool(before)
+        line = [*FITS[record["verdict"]], f"     {said}  {near}  {record['input']}", was]
+    elif named:
         output.warning(f"{record['input']}: {error}")
     if not error or output.format in ("json", "jsonl", "csv"):
-        output.stream(record, text=[_line(record)], essential=("verdict", "score", "input"))
-
-
-def _line(record: dict[str, Any]) -> list[Part]:
-    """One image among many, for people."""
-    from retrieval_detect.report.words import FITS
-
-    if record["error"]:
-        return [record["input"]]
-    ratio, score = record["log10_lr"], record["score"]
-    said = f"uncalibrated score {score:+.2f}" if ratio is None else f"log10 likelihood ratio {ratio:+.1f}"
-    near = f"best fake {record['nearest_fake']:.3f}  best real {record['nearest_real']:.3f}"
-    before = record.get("verdict_before")
-    return [
-        *FITS[record["verdict"]],
-        f"     {said}  {near}  {record['input']}",
-        f"  was {before}" * bool(before),
-    ]
+        output.stream(record, text=[line], essential=("verdict", "score", "input"))

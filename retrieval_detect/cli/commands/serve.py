@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,12 +16,11 @@ from retrieval_detect.cli.params import (
     method_option,
 )
 from retrieval_detect.cli.settable import ASKING
+from retrieval_detect.errors import UsageError
+from retrieval_detect.texts import read_text
 
 if TYPE_CHECKING:
-    from retrieval_detect.ask.detector import Detector
     from retrieval_detect.encoders.base import Encoder
-    from retrieval_detect.web.generations import Load
-    from retrieval_detect.web.settings import ServeSettings
 
 TOKEN = "RD_TOKEN"  # noqa: S105 - the variable's name
 
@@ -65,15 +65,21 @@ TOKEN = "RD_TOKEN"  # noqa: S105 - the variable's name
 @method_option
 @computing_options(*ASKING)
 @click.pass_obj
-def command(run: Run, /, host: str, port: int, token_file: Path | None, **limits: Any) -> None:
+def command(
+    run: Run,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    hosts: tuple[str, ...],
+    max_queue: int,
+    max_file: int,
+) -> None:
     """Answer on a web page and over HTTP.
 
     The page judges images dropped or pasted on it and shows the evidence; /v1/query answers programs
     with the JSON of rd query. By default only this machine can reach it. Ctrl-C ends it once what it
     is working on is done.
     """
-    from retrieval_detect.errors import UsageError
-
     # Read when numpy is loaded, below: its threads would spin between small products on cores others need.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
@@ -83,54 +89,28 @@ def command(run: Run, /, host: str, port: int, token_file: Path | None, **limits
             f"rd serve needs the package {error.name}, which is not installed",
             hint="Install it with: pip install 'retrieval-detect[web]'",
         ) from error
-    settings = _settings(run, limits, host=host, port=port, token=_token(token_file))
-    serve(_loader(run), settings, device=run.settings.device, say=run.output.note)
-
-
-def _settings(run: Run, limits: dict[str, Any], *, host: str, port: int, token: str | None) -> ServeSettings:
-    from dataclasses import replace
-
-    from retrieval_detect.verdicts import Question
+    from retrieval_detect.ask.detector import Detector
     from retrieval_detect.web.safety import require_safe
     from retrieval_detect.web.settings import MIB, ServeSettings
 
+    # The token of a file, else of the variable; never of the command line, which others can read.
+    token = read_text(token_file).strip() if token_file else os.environ.get(TOKEN, "").strip() or None
     chosen = run.settings
     settings = ServeSettings(
         host=host,
         port=port,
         token=token,
-        hosts=limits["hosts"],
-        queue_images=limits["max_queue"],
+        hosts=hosts,
+        queue_images=max_queue,
         batch_images=chosen.batch_size,
-        file_bytes=limits["max_file"] * MIB,
-        question=Question(chosen.method, chosen.k, chosen.projection),
+        file_bytes=max_file * MIB,
+        question=run.question(),
     )
     require_safe(settings)
-    return settings if chosen.workers is None else replace(settings, decoders=chosen.workers)
-
-
-def _token(file: Path | None) -> str | None:
-    """The token of a file, else of the variable; never of the command line, which others can read."""
-    if file is not None:
-        from retrieval_detect.texts import read_text
-
-        return read_text(file).strip()
-    return os.environ.get(TOKEN, "").strip() or None
-
-
-def _loader(run: Run) -> Load:
-    from retrieval_detect.ask.detector import Detector
-    from retrieval_detect.cli.settings import index_path
-
-    settings, folder = run.settings, index_path(run.settings)
+    if chosen.workers is not None:
+        settings = replace(settings, decoders=chosen.workers)
 
     def load(encoder: Encoder | None) -> Detector:
-        return Detector.load(
-            folder,
-            encoder=encoder,
-            weights=settings.encoder_weights,
-            device=settings.device,
-            offline=settings.offline,
-        )
+        return Detector.load(run.folder, encoder=encoder, **run.running)
 
-    return load
+    serve(load, settings, device=chosen.device, say=run.output.note)
