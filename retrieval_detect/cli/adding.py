@@ -180,7 +180,8 @@ def _say_plan(output: Output, planned: UpdatePlan, kind: str) -> None:
         called = ", ".join(f"{n:,} as {name_of(name)}" for name, n in sorted(named_otherwise.items()))
         output.warning(
             f"{number(sum(named_otherwise.values()), 'image')} given under another name than stored "
-            f"({called}): the stored name stays.\n  To rename them, rd bank remove them first, then add them again."
+            f"({called}): the stored name stays.\n"
+            "  To rename them, rd bank remove them first, then add them again."
         )
 
 
