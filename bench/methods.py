@@ -31,7 +31,7 @@ from bench._machine import commit
 from bench._nested import INNER_N, OUTER_N, SEEDS, Fold, World, inner_folds, outer_folds
 from retrieval_detect.encoders.registry import load_encoder
 from retrieval_detect.evaluate.metrics import auroc, average_precision, calibration_metrics, tpr_at_fpr
-from retrieval_detect.evaluate.states import logistic
+from retrieval_detect.evaluate.shortcuts import logistic
 from retrieval_detect.scoring.likelihood import fit_likelihood_ratio
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from retrieval_detect.evaluate.duplicates import (
     Drop,
     Duplicates,
     Leak,
-    Row,
     everything,
     leaks,
     near_duplicates,
@@ -151,7 +150,13 @@ def audit(
         {label: int(own.sum()) for label, own in found.items()},
         {label: int((own & material.read).sum()) for label, own in found.items()},
         material.total,
-        _balance(rows),
+        Balance(
+            {label: counts[label] for label in LABELS},
+            {
+                label: dict(Counter(row.name for row in rows if row.label == label).most_common())
+                for label in LABELS
+            },
+        ),
         tuple(shortcuts),
         skipped,
         describe(clusters, material) if clusters is not None else None,
@@ -197,17 +202,6 @@ def _enough(material: Material) -> bool:
     )
 
 
-# ---------------------------------------------------------------- balance
-
-
-def _balance(rows: Sequence[Row]) -> Balance:
-    names = {label: Counter(row.name for row in rows if row.label == label) for label in LABELS}
-    return Balance(
-        {label: sum(counts.values()) for label, counts in names.items()},
-        {label: dict(counts.most_common()) for label, counts in names.items()},
-    )
-
-
 # ---------------------------------------------------------------- content matching
 
 
@@ -218,7 +212,7 @@ def _surplus(material: Material, clusters: Int64 | None) -> list[Drop]:
             "content can only be matched by vectors of enough images",
             hint="Audit an index, or name an encoder: --encoder efficientnet-lite0",
         )
-    if _left_out(material):
+    if sum(material.total.values()) > len(material) + len(material.failures):
         raise UsageError(
             "content can only be matched if every image is looked at",
             hint=f"Look at all of them: --at-most {max(material.total.values())}",
@@ -240,8 +234,3 @@ def _surplus(material: Material, clusters: Int64 | None) -> list[Drop]:
             for i in places[kept:]
         ]
     return drops
-
-
-def _left_out(material: Material) -> int:
-    """How many images were not looked at."""
-    return sum(material.total.values()) - len(material) - len(material.failures)

@@ -19,7 +19,8 @@ from retrieval_detect.evaluate.datasets import apart
 from retrieval_detect.evaluate.intervals import ranges, ranked, right_at_zero
 from retrieval_detect.evaluate.newcomers import RD, asked_about, drawn, without
 from retrieval_detect.evaluate.rows import BOTH_CHANCES, averaged_over, by_source, stated
-from retrieval_detect.evaluate.states import logistic, rival_scores, state_of
+from retrieval_detect.evaluate.shortcuts import logistic
+from retrieval_detect.evaluate.states import rival_scores, state_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +37,8 @@ MEAN = "mean"
 
 def few_shot(context: Context) -> Plan:
     """Indexes of nothing but n photographs and n fakes of every category the index's references state."""
-    asked = _asked(context)
+    # All images of the set, if none is a reference.
+    asked = context.images.take(asked_about(context)) if context.n_stored else context.images
     pools = _pools(without(context.known, asked))
     most = min(len(pool) for pool in pools.values())
     numbers = [n for n in context.options.numbers or PER_CATEGORY if 0 < n <= most]
@@ -62,12 +64,6 @@ def few_shot(context: Context) -> Plan:
         return tabled(context, "few-shot", "Few references of each category", rows, lines, detail)
 
     return Plan(steps, finish)
-
-
-def _asked(context: Context) -> Images:
-    """All images of the set, if none is a reference; else those that ``asked_about`` says."""
-    images = context.images
-    return images.take(asked_about(context)) if context.n_stored else images
 
 
 def _pools(known: Images) -> dict[tuple[str, bool], Images]:

@@ -15,11 +15,11 @@ from retrieval_detect.ask.banks import Asked
 from retrieval_detect.errors import UsageError
 from retrieval_detect.evaluate.datasets import EVERY
 from retrieval_detect.evaluate.intervals import Scored
+from retrieval_detect.evaluate.material import drawn_from, groups_of
 from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.evaluate.shortcuts import LEAST_IMAGES, MODELS, group_folds, out_of_fold
 from retrieval_detect.files import sha256_bytes
 from retrieval_detect.images.chains import UNIFIED, pruned
-from retrieval_detect.store.groups import group_rows
 from retrieval_detect.store.manifest import tool_versions
 from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.training import stored_rows
@@ -206,12 +206,7 @@ class Context:
         if not len(images):
             return images
         codes = normalise(images.vectors[self.layer])[0]
-        near = group_rows(images.phash, codes, (), "").cluster
-        first: dict[bytes, int] = {}
-        for identity, group in zip(images.content_ids, near.tolist(), strict=True):
-            first.setdefault(identity, group)
-        groups = np.array([first[identity] for identity in images.content_ids], np.int64)
-        return replace(images, groups=groups)
+        return replace(images, groups=groups_of(images.phash, codes, images.content_ids.tolist()))
 
     def some(self, at_most: int) -> frozenset[bytes]:
         """Up to so many images of each generator and source, always the same ones."""
@@ -283,16 +278,11 @@ class Context:
 
     def _reference_statistics(self) -> tuple[Float64, Bool] | None:
         """Of ``_AT_MOST`` references a label that are no images of the set; ``None`` if files are gone."""
-        from retrieval_detect.evaluate.material import of_index
-
-        listing = of_index(self.snapshot, at_most=_AT_MOST)
-        items = {
-            row["content_id"]: item
-            for row, item in zip(listing.rows, listing.items, strict=True)
-            if row["content_id"] not in self.items
-        }
-        labels = {row["content_id"]: row["label"] == "fake" for row in listing.rows}
-        values = self.cache.statistics(items)
+        drawn = drawn_from(self.snapshot, _AT_MOST)
+        identities = drawn.content_ids.tolist()
+        items = dict(zip(identities, drawn.items.tolist(), strict=True))
+        labels = dict(zip(identities, drawn.fake.tolist(), strict=True))
+        values = self.cache.statistics({i: item for i, item in items.items() if i not in self.items})
         fake = np.array([labels[identity] for identity in values], bool)
         if min(int(fake.sum()), int((~fake).sum())) < LEAST_IMAGES:
             return None

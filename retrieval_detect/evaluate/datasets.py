@@ -23,8 +23,7 @@ from retrieval_detect.texts import read_csv
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
-    from retrieval_detect.names import spelling
-from retrieval_detect.types import ImageItem, Label
+    from retrieval_detect.types import ImageItem, Label
 
 EVERY = ""
 """Column of photographs that all columns share."""
@@ -273,12 +272,9 @@ def _manifest_in(data: Path) -> Path:
 def _rows(path: Path) -> list[_Row]:
     if path.suffix.lower() == ".csv":
         return read_csv(path).rows
-    if path.suffix.lower() == ".parquet":
-        return _parquet_rows(path)
-    raise UsageError(f"'{path}' is neither a folder nor a manifest", hint=_WHAT_TO_GIVE)
+    if path.suffix.lower() != ".parquet":
+        raise UsageError(f"'{path}' is neither a folder nor a manifest", hint=_WHAT_TO_GIVE)
 
-
-def _parquet_rows(path: Path) -> list[_Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -289,19 +285,15 @@ def _parquet_rows(path: Path) -> list[_Row]:
     return [{k: "" if v is None else str(v) for k, v in row.items()} for row in table.to_pylist()]
 
 
-def _require(path: Path, rows: Sequence[_Row], *names: str) -> None:
+def _manifest(path: Path) -> Dataset:
+    rows = _rows(path)
     if not rows:
-        raise UsageError(f"{path} lists no image", hint=f"One a line, below the header: {', '.join(names)}.")
-    if missing := [name for name in names if name not in rows[0]]:
+        raise UsageError(f"{path} lists no image", hint="One a line, below the header: path, label.")
+    if missing := [name for name in ("path", "label") if name not in rows[0]]:
         raise UsageError(
             f"{path} has no column {missing[0]!r}",
             hint="Columns: path, label (real or fake), and if known generator, source, family, released_at.",
         )
-
-
-def _manifest(path: Path) -> Dataset:
-    rows = _rows(path)
-    _require(path, rows, "path", "label")
     samples = [_listed(path, number, row) for number, row in enumerate(rows, start=2)]
     return _complete(path.stem, samples, _columns_of(samples))
 

@@ -11,11 +11,13 @@ import numpy as np
 
 from retrieval_detect.evaluate.material import Look, looked_at
 from retrieval_detect.store.groups import near_candidates, near_keys
+from retrieval_detect.store.training import COLUMNS, rows_of
 from retrieval_detect.types import LABELS, NEAR_COSINE, NEAR_HAMMING, ORIGINAL_VIEW, Failure
 
 if TYPE_CHECKING:
     from retrieval_detect.evaluate.material import Material
-    from retrieval_detect.types import ImageItem, Label, UInt64
+    from retrieval_detect.types import ImageItem, Label
+    from retrieval_detect.vectors import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +75,17 @@ class Row:
 
 def everything(material: Material) -> list[Row]:
     """All references of an index; of a folder the images that were looked at."""
-    if material.snapshot is None:
-        labels: list[Label] = ["fake" if fake else "real" for fake in material.fake]
-        columns = [c.tolist() for c in (material.names, material.pair_ids, material.groups)]
-        hashes = material.phash.tolist()
-        return list(
-            map(Row, [-1] * len(material), material.uris, labels, *columns, material.content_ids, hashes)
-        )
-    names = ["row_id", "uri", "label", "generator", "source", "pair_id", "group", "content_id", "phash"]
-    return [
-        Row(
-            row["row_id"],
-            row["uri"],
-            row["label"],
-            row["generator" if row["label"] == "fake" else "source"],
-            *(row[name] for name in ("pair_id", "group", "content_id", "phash")),
-        )
-        for row in material.snapshot.scan([*names, "view"]).to_pylist()
-        if row["view"] == ORIGINAL_VIEW
-    ]
+    rows: Rows = material
+    uris, pair_ids = material.uris, material.pair_ids.tolist()
+    if material.snapshot is not None:
+        table = material.snapshot.scan([*COLUMNS, "pair_id", "uri"])
+        rows = rows_of(table, vectors={}, norms={})
+        uris, pair_ids = (table[name].to_pylist() for name in ("uri", "pair_id"))
+    labels: list[Label] = ["fake" if fake else "real" for fake in rows.fake]
+    facts = (rows.names, rows.groups, rows.content_ids, rows.phash)
+    names, *others = (column.tolist() for column in facts)
+    found = map(Row, rows.row_ids.tolist(), uris, labels, names, pair_ids, *others)
+    return [row for row, view in zip(found, rows.views, strict=True) if view == ORIGINAL_VIEW]
 
 
 # ---------------------------------------------------------------- among themselves
@@ -105,7 +99,9 @@ def near_duplicates(rows: Sequence[Row]) -> tuple[Duplicates, list[Drop]]:
     within: Counter[Label] = Counter()
     across, drops = 0, []
     for members in groups.values():
-        if len({row.label for row in members}) > 1 and not _one_pair(members):
+        # A photograph and the fake made from it are alike on purpose.
+        one_pair = len({row.pair_id for row in members}) == 1 and bool(members[0].pair_id)
+        if len({row.label for row in members}) > 1 and not one_pair:
             across += 1
             drops += [_drop(row, "near-duplicate under the other label") for row in members]
         for label in LABELS:
@@ -117,11 +113,6 @@ def near_duplicates(rows: Sequence[Row]) -> tuple[Duplicates, list[Drop]]:
         pairs[row.pair_id].add(row.label)
     n_pairs = sum(len(labels) == len(LABELS) for pair, labels in pairs.items() if pair)
     return Duplicates({label: within[label] for label in LABELS}, across, n_pairs), drops
-
-
-def _one_pair(members: Sequence[Row]) -> bool:
-    """A photograph and the fake made from it are alike on purpose."""
-    return len({row.pair_id for row in members}) == 1 and bool(members[0].pair_id)
 
 
 def _drop(row: Row, reason: str) -> Drop:
@@ -158,8 +149,7 @@ def _near(
         for content, look in zip(material.content_ids, material.looks, strict=True)
         if look is not None
     }
-    hashes = _hashes([row.phash for row in rows])
-    asked_hashes = _hashes([look.phash for look in looks])
+    hashes, asked_hashes = (np.array([one.phash for one in own], np.uint64) for own in (rows, looks))
     asked, position = near_candidates(near_keys(hashes), asked_hashes)
     close = np.bitwise_count(asked_hashes[asked] ^ hashes[position]) <= NEAR_HAMMING
     found: dict[int, list[tuple[int, bool]]] = defaultdict(list)
@@ -169,7 +159,3 @@ def _near(
         if i not in exact and alike:
             found[i].append((j, known is not None))
     return dict(found)
-
-
-def _hashes(values: Sequence[int]) -> UInt64:
-    return np.array(values, np.uint64)

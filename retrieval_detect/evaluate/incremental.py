@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
+from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, rounded, tabled
 from retrieval_detect.evaluate.cutoffs import training_cutoff
 from retrieval_detect.evaluate.intervals import averaged, recall_change, thresholded
 from retrieval_detect.evaluate.metrics import auroc
@@ -20,6 +20,7 @@ from retrieval_detect.evaluate.newcomers import (
     RD,
     RETRAINED,
     asked_about,
+    both_asked,
     drawn,
     judged,
     percent,
@@ -46,7 +47,9 @@ NEWEST = "LogisticRegression, newest only"
 def incremental(context: Context) -> Plan:
     """Generators one by one in the order they came; what is learnt of the new and kept of the old."""
     order = _order(context)
-    start = _start(context, order)
+    # The banks begin with one of them, if the index has no fakes besides.
+    others = context.known.fake & ~np.isin(context.known.names, order)
+    start = 0 if others.any() else 1
     steps = [(order[t], partial(_period, context, order, t)) for t in range(start, len(order))]
     encoder = context.snapshot.manifest.encoder.name
     begin = order[:start] or ["the index's other fakes"]
@@ -92,30 +95,16 @@ def _order(context: Context) -> list[str]:
     return order
 
 
-def _start(context: Context, order: Sequence[str]) -> int:
-    """How many of the generators the banks begin with: one, if the index has no fakes besides."""
-    known = context.known
-    return 0 if (known.fake & ~np.isin(known.names, order)).any() else 1
-
-
-def _before(context: Context, order: Sequence[str], t: int, asked: Bool) -> Images:
-    """References of the time before generator ``t``."""
-    images, queries = context.images, context.images.take(asked)
-    later = order[t:]
-    known = without(context.known, queries)
-    known = known.take(~(known.fake & np.isin(known.names, later)))
-    pools = images.take(images.fake & ~asked & np.isin(images.names, order[:t])).once()
-    return known.joined(pools)
-
-
 def _period(context: Context, order: Sequence[str], t: int) -> Json:
+    """Generator ``t`` taught to an index of the references of the time before it."""
     images, asked = context.images, asked_about(context)
     queries = images.take(asked & (~images.fake | np.isin(images.names, order))).once()
     pool = images.take(images.fake & ~asked & (images.names == order[t])).once()
-    known = _before(context, order, t, asked)
+    known = without(context.known, images.take(asked))
+    known = known.take(~(known.fake & np.isin(known.names, order[t:])))
+    known = known.joined(images.take(images.fake & ~asked & np.isin(images.names, order[:t])).once())
     with state_of(context, known) as base:
-        period = _Period(context, order, t, queries, base)
-        return list(period.rows(without(pool, known)))
+        return list(_Period(context, order, t, queries, base).rows(without(pool, known)))
 
 
 @dataclass(slots=True, eq=False)
@@ -140,35 +129,27 @@ class _Period:
             trials = [self._lesson(drawn(pool, n, seed)) for seed in seeds_of(self.context, n)]
             for method in trials[0]:
                 now = [trial[method] for trial in trials]
-                before = self.began.setdefault(_ancestor(method), now)
-                row = self._bounded(mean_of([standing.row for standing in now]), now)
+                # A head of the newest alone takes the place of one of them all.
+                before = self.began.setdefault(RETRAINED if method == NEWEST else method, now)
+                recall = thresholded(*self._draws(self.order[self.t], now), **self._sampling)
+                redrawn = {"recall": None if recall is None else recall.plain()}
+                row = bounded(mean_of([standing.row for standing in now]), redrawn)
                 row |= self._kept(before, now)
                 yield {"generator": self.order[self.t], "method": method, "n": n} | row
-
-    def _bounded(self, row: dict[str, Json], now: Sequence[_Standing]) -> dict[str, Json]:
-        """The row with the 95 % interval of its recall."""
-        recall = thresholded(*self._draws(self.order[self.t], now), **self._sampling)
-        return bounded(row, {"recall": None if recall is None else recall.plain()})
 
     def _lesson(self, lesson: Images) -> dict[str, _Standing]:
         """One lesson, learnt by everybody."""
         started_s = time.perf_counter()
         with self.base.taught(lesson) as state:
             seconds = (time.perf_counter() - started_s) / max(len(lesson), 1)
-            scorer, layers = state.scorer, self.context.layers
-            aside = references(scorer.snapshot, layers, split="calib")
-            bank = references(scorer.snapshot, layers, split="bank")
-            calib = scorer.ask(aside).scores if len(aside) else np.empty(0)
-            said = {RD: (scorer.ask(self.queries).scores, calib)}
-        said[RETRAINED] = regression(self.context, bank, self.queries, aside)
+            said, bank, aside = both_asked(self.context, state, self.queries)
         if len(lesson):
             newest = bank.take(~bank.fake).joined(lesson)
             said[NEWEST] = regression(self.context, newest, self.queries, aside)
         found = {}
         for method, (scores, calib) in said.items():
             row = self._row(method, scores, threshold_of(self.context, calib, aside.fake))
-            timed = method == RD and len(lesson)
-            row["seconds_an_image"] = seconds if timed else None
+            row["seconds_an_image"] = seconds if method == RD and len(lesson) else None
             found[method] = _Standing(row, scores, aside.scored(calib))
         return found
 
@@ -210,7 +191,8 @@ class _Period:
                 changes.append(change)
                 kept.append({"old": name, "recall": rounded(recall.value)} | _ends("change", "", change))
         transfer = _ends("transfer", "transfer_", averaged(changes)) if changes else {"transfer": None}
-        return transfer | {"worst_old": _worst(kept), "lost": _lost(kept), "kept": kept}
+        lost = sum((old["high"] or 0.0) < 0 for old in kept) if kept else None
+        return transfer | {"worst_old": _worst(kept), "lost": lost, "kept": kept}
 
     def _draws(self, name: str, standings: Sequence[_Standing]) -> Draws:
         """A generator's queries and the rows set aside, as scored in each draw."""
@@ -238,11 +220,6 @@ class _Standing:
     aside: Scored
 
 
-def _ancestor(method: str) -> str:
-    """What stood before the first lesson: a head of the newest alone takes the place of one of them all."""
-    return RETRAINED if method == NEWEST else method
-
-
 def _worst(kept: Sequence[dict[str, Json]]) -> str | None:
     """The old generator that lost most since the period began, in points, with its 95 % interval."""
     if not kept:
@@ -250,8 +227,3 @@ def _worst(kept: Sequence[dict[str, Json]]) -> str | None:
     worst = min(kept, key=lambda old: old["change"])
     change, low, high = (100 * (worst[key] or 0.0) for key in ("change", "low", "high"))
     return f"{worst['old']} {change:+.1f} ({low:+.1f}…{high:+.1f})"
-
-
-def _lost(kept: Sequence[dict[str, Json]]) -> int | None:
-    """How many old generators lost recall by more than the choice of images explains."""
-    return sum((old["high"] or 0.0) < 0 for old in kept) if kept else None

@@ -134,16 +134,9 @@ def ranges(metric: Metric, scored: Scored) -> dict[Label, dict[str, float]]:
 
 def units_of(scored: Scored) -> dict[Label, By]:
     """What is redrawn, for each label."""
-    return {
-        label: "source"
-        if _named(scored.names[scored.fake == (label == "fake")]) >= LEAST_SOURCES
-        else "group"
-        for label in _KINDS
-    }
-
-
-def _named(names: NDArray[np.str_]) -> int:
-    return len(np.unique(names[names != ""]))
+    names = {label: scored.names[scored.fake == (label == "fake")] for label in _KINDS}
+    named = {label: len(np.unique(own[own != ""])) for label, own in names.items()}
+    return {label: "source" if n >= LEAST_SOURCES else "group" for label, n in named.items()}
 
 
 # ---------------------------------------------------------------- redrawing
@@ -156,12 +149,14 @@ def _values(
     if not columns:
         raise UsageError("there is nothing to measure")
     found = [metric(column.scores, column.fake) for column in columns.values()]
-    units, n_units = _numbered([_units(column) for column in columns.values()])
+    named = [_units(column) for column in columns.values()]
+    unique, numbers = np.unique(np.concatenate(named), return_inverse=True)  # the same for the same unit
+    units = np.split(numbers, np.cumsum([len(own) for own in named])[:-1])
     enough = [_can_be_redrawn(column, own) for column, own in zip(columns.values(), units, strict=True)]
     rng = np.random.default_rng(seed)
     drawn = np.full((resamples, len(columns)), np.nan)
     for row in drawn:
-        counts = rng.poisson(1.0, n_units)
+        counts = rng.poisson(1.0, len(unique))
         for i, column in enumerate(columns.values()):
             if enough[i]:
                 row[i] = _redrawn(metric, column, counts[units[i]])
@@ -172,12 +167,6 @@ def _redrawn(metric: Metric, column: Scored, counts: Int64) -> float:
     scores, fake = np.repeat(column.scores, counts), np.repeat(column.fake, counts)
     whole = len(np.unique(fake)) == len(np.unique(column.fake))
     return metric(scores, fake) if whole else float("nan")
-
-
-def _numbered(units: Sequence[NDArray[np.str_]]) -> tuple[list[Int64], int]:
-    """Units of several columns as whole numbers, the same for the same unit, and how many there are."""
-    unique, numbers = np.unique(np.concatenate(list(units)), return_inverse=True)
-    return np.split(numbers, np.cumsum([len(own) for own in units])[:-1]), len(unique)
 
 
 def _can_be_redrawn(column: Scored, units: Int64) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -39,7 +39,8 @@ def _attributed(context: Context) -> Json:
     known = np.isin(fakes.names, context.snapshot.manifest.names("fake"))
     right = said.generators == fakes.names
     names = sorted(set(fakes.names.tolist()))
-    confusion = {name: _counts(said.generators[fakes.names == name].tolist()) for name in names}
+    named = {name: Counter(said.generators[fakes.names == name].tolist()) for name in names}
+    confusion = {name: dict(sorted(counts.items())) for name, counts in named.items()}
     open_set = bool(known.any() and (~known).any())
     closed = _right(context, fakes, right, known)
     return {
@@ -73,10 +74,6 @@ def _right(context: Context, fakes: Images, right: NDArray[np.bool_], own: NDArr
 
 def _share(flags: Float64, _fake: NDArray[np.bool_]) -> float:
     return float(flags.mean())
-
-
-def _counts(names: Sequence[str]) -> dict[str, int]:
-    return {name: names.count(name) for name in sorted(set(names))}
 
 
 def _attribution_table(context: Context, found: dict[str, Json]) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from retrieval_detect.evaluate.cache import Progress
     from retrieval_detect.evaluate.datasets import Dataset
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import ImageItem, Label
+    from retrieval_detect.types import ImageItem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +40,13 @@ def read_listed(dataset: Dataset, snapshot: Snapshot, *, progress: Progress = qu
     found = content_ids([sample.item for sample in samples], progress=progress)
     read = [(i, sample) for i, sample in zip(found, samples, strict=True) if isinstance(i, bytes)]
     given = [(i, sample.label, sample.item.uri) for i, sample in read]
-    refuse_both_labels([*both_labels(given), *_otherwise_stored(given, snapshot)], "nothing was measured")
+    stored = stored_images(snapshot, [content for content, _, _ in given])
+    otherwise = [
+        f"{uri} ({label}) and a stored reference ({stored[content].label})"
+        for content, label, uri in given
+        if content in stored and stored[content].label != label
+    ]
+    refuse_both_labels([*both_labels(given), *otherwise], "nothing was measured")
     items: dict[bytes, ImageItem] = {}
     identities: list[bytes | None] = []
     for i, sample in zip(found, samples, strict=True):
@@ -50,10 +56,3 @@ def read_listed(dataset: Dataset, snapshot: Snapshot, *, progress: Progress = qu
             items.setdefault(i, sample.item)
     failures = [i for i in found if isinstance(i, Failure)]
     return Listed(items, identities, failures, len(read) - sum(i is not None for i in identities))
-
-
-def _otherwise_stored(given: Sequence[tuple[bytes, Label, str]], snapshot: Snapshot) -> Iterator[str]:
-    stored = stored_images(snapshot, [content for content, _, _ in given])
-    for content, label, uri in given:
-        if content in stored and stored[content].label != label:
-            yield f"{uri} ({label}) and a stored reference ({stored[content].label})"

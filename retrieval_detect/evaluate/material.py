@@ -6,9 +6,9 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,7 @@ from retrieval_detect.images.sources import scan
 from retrieval_detect.images.stored import stored_items
 from retrieval_detect.store.groups import group_rows
 from retrieval_detect.store.schema import grouping_layer
+from retrieval_detect.store.training import COLUMNS, rows_of
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, Failure
 from retrieval_detect.vectors import Rows
 
@@ -71,6 +72,8 @@ def _look(data: bytes) -> Look:
     decoded = decode(data)
     with Image.open(io.BytesIO(data), formats=[decoded.format]) as image:
         exif, facts = bool(image.info.get("exif")), jpeg_facts(image)
+    top, left = (max(side - _PIXELS_SIDE, 0) // 2 for side in decoded.rgb.shape[:2])
+    centre = decoded.rgb[top : top + _PIXELS_SIDE, left : left + _PIXELS_SIDE]
     return Look(
         content_id(data),
         phash(decoded.rgb),
@@ -82,14 +85,9 @@ def _look(data: bytes) -> Look:
         profile="icc-ignored" in decoded.notes,
         jpeg=facts,
         comb=comb(data),
-        statistics=statistics(_centre(decoded.rgb)),
+        statistics=statistics(centre),
         thumbnail=thumbnail(decoded.rgb),
     )
-
-
-def _centre(rgb: UInt8) -> UInt8:
-    top, left = (max(side - _PIXELS_SIDE, 0) // 2 for side in rgb.shape[:2])
-    return rgb[top : top + _PIXELS_SIDE, left : left + _PIXELS_SIDE]
 
 
 def thumbnail(rgb: UInt8) -> Float16:
@@ -102,25 +100,6 @@ def thumbnail(rgb: UInt8) -> Float16:
 
 
 # ---------------------------------------------------------------- what is audited
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Listing:
-    """Images that will be looked at. ``total`` : how many there are of each label.
-
-    ``rows`` : what the store knows of each, empty for a folder.
-    """
-
-    subject: str
-    items: tuple[ImageItem, ...]
-    labels: tuple[Label, ...]
-    names: tuple[str, ...]
-    total: dict[Label, int]
-    rows: tuple[dict[str, Any], ...] = ()
-    snapshot: Snapshot | None = None
-
-    def __len__(self) -> int:
-        return len(self.items)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -148,30 +127,56 @@ class Material(Rows):
         return np.array([look is not None for look in self.looks], bool)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """Images that will be looked at. ``total`` : how many there are of each label.
+
+    ``stored`` : what an index knows of them, without looks and vectors; ``None`` for a folder.
+    """
+
+    subject: str
+    items: tuple[ImageItem, ...]
+    labels: tuple[Label, ...]
+    names: tuple[str, ...]
+    total: dict[Label, int]
+    stored: Material | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
 def of_index(snapshot: Snapshot, *, at_most: int = AT_MOST) -> Listing:
-    """``at_most`` references of each label, drawn by content id: the same ones whenever it is asked."""
-    columns = ["row_id", "content_id", "group", "phash", "view", "label", "generator", "source", "category"]
-    rows = snapshot.scan([*columns, "pair_id", "uri", "width", "height", "format"]).to_pylist()
-    rows = [row for row in rows if row["view"] == ORIGINAL_VIEW]
-    total = {label: sum(row["label"] == label for row in rows) for label in LABELS}
-    chosen = [
-        row
-        for label in LABELS
-        for row in sorted((r for r in rows if r["label"] == label), key=_by_content)[:at_most]
-    ]
-    return Listing(
-        snapshot.folder.resolve().name,
-        tuple(stored_items((row["uri"], row["content_id"]) for row in chosen)),
-        tuple(row["label"] for row in chosen),
-        tuple(row["generator" if row["label"] == "fake" else "source"] for row in chosen),
-        total,
-        tuple(chosen),
-        snapshot,
+    """``at_most`` references of each label, as ``drawn_from`` an index."""
+    stored = drawn_from(snapshot, at_most)
+    labels: list[Label] = ["fake" if fake else "real" for fake in stored.fake]
+    names, items = stored.names.tolist(), stored.items.tolist()
+    return Listing(stored.subject, tuple(items), tuple(labels), tuple(names), stored.total, stored)
+
+
+def drawn_from(snapshot: Snapshot, at_most: int) -> Material:
+    """``at_most`` references of each label, drawn by content id: the same ones whenever it is asked.
+
+    Without looks and vectors.
+    """
+    table = snapshot.scan([*COLUMNS, "pair_id", "uri"])
+    rows = rows_of(table, vectors={}, norms={})
+    own: dict[Label, list[int]] = {label: [] for label in LABELS}
+    for i in sorted(np.flatnonzero(rows.views == ORIGINAL_VIEW).tolist(), key=rows.content_ids.__getitem__):
+        own["fake" if rows.fake[i] else "real"].append(i)
+    chosen = np.array([i for label in LABELS for i in own[label][:at_most]], np.int64)
+    rows = rows.take(chosen)
+    uris, pair_ids = (np.array(table[name].to_pylist(), object)[chosen] for name in ("uri", "pair_id"))
+    items = stored_items(zip(uris.tolist(), rows.content_ids.tolist(), strict=True))
+    return Material(
+        **{f.name: getattr(rows, f.name) for f in fields(rows)},
+        subject=snapshot.folder.resolve().name,
+        items=np.array(items, object),
+        uris=uris,
+        pair_ids=pair_ids.astype(np.str_),
+        looks=np.full(len(rows), None),
+        total={label: len(positions) for label, positions in own.items()},
+        snapshot=snapshot,
     )
-
-
-def _by_content(row: dict[str, Any]) -> bytes:
-    return bytes(row["content_id"])
 
 
 def of_folder(folder: Path, *, at_most: int = AT_MOST) -> Listing:
@@ -205,8 +210,10 @@ def look_through(listing: Listing, *, progress: Callable[[int], None] = lambda _
         if isinstance(seen, Failure):
             failures.append(seen)
         looks.append(seen if isinstance(seen, Look) else None)
-    if listing.snapshot:  # the store knows enough: that a file is gone is no failure
-        return _stored(listing, listing.snapshot, looks)
+    if (stored := listing.stored) and stored.snapshot:  # it knows enough: that a file is gone is no failure
+        layer = grouping_layer(stored.snapshot.manifest.layers)
+        vectors = {layer: stored.snapshot.gather(stored.row_ids.tolist(), layer)}
+        return replace(stored, vectors=vectors, layer=layer, looks=np.array(looks, object))
     return replace(_found(listing, looks), failures=tuple(failures))
 
 
@@ -236,36 +243,6 @@ def with_vectors(
     return replace(material, vectors={layer: np.stack(vectors)}, layer=layer)
 
 
-def _stored(listing: Listing, snapshot: Snapshot, looks: Sequence[Look | None]) -> Material:
-    rows = listing.rows
-    layer = grouping_layer(snapshot.manifest.layers)
-    row_ids = np.array([row["row_id"] for row in rows], np.int64)
-
-    def text(column: str) -> NDArray[np.str_]:
-        return np.array([row[column] for row in rows], np.str_)
-
-    return Material.of(
-        vectors={layer: snapshot.gather(row_ids.tolist(), layer)},
-        fake=np.array([label == "fake" for label in listing.labels], bool),
-        names=np.array(listing.names, np.str_),
-        groups=np.array([row["group"] for row in rows], np.int64),
-        row_ids=row_ids,
-        content_ids=np.array([row["content_id"] for row in rows], object),
-        phash=np.array([row["phash"] for row in rows], np.uint64),
-        sizes=np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2),
-        formats=text("format"),
-        categories=text("category"),
-        pair_ids=text("pair_id"),
-        subject=listing.subject,
-        items=np.array(listing.items, object),
-        uris=np.array([str(row["uri"]) for row in rows], object),
-        looks=np.array(looks, object),
-        layer=layer,
-        total=listing.total,
-        snapshot=snapshot,
-    )
-
-
 def _found(listing: Listing, looks: Sequence[Look | None]) -> Material:
     """A folder: what cannot be read is left out, and groups are found here.
 
@@ -285,7 +262,7 @@ def _found(listing: Listing, looks: Sequence[Look | None]) -> Material:
     return Material.of(
         fake=np.array([listing.labels[i] == "fake" for i in kept], bool),
         names=np.array([listing.names[i] for i in kept], np.str_),
-        groups=_groups(seen, phashes, thumbnails),
+        groups=groups_of(phashes, thumbnails, [look.content_id for look in seen]),
         content_ids=np.array([look.content_id for look in seen], object),
         phash=phashes,
         sizes=np.array([(look.width, look.height) for look in seen], np.int64).reshape(-1, 2),
@@ -299,12 +276,15 @@ def _found(listing: Listing, looks: Sequence[Look | None]) -> Material:
     )
 
 
-def _groups(looks: Sequence[Look], phashes: UInt64, thumbnails: Float16) -> Int64:
-    """Near-duplicates by the rule of the store, thumbnails standing for vectors; equal files always."""
-    if not looks:
+def groups_of(phashes: UInt64, codes: Float16, content_ids: Sequence[bytes]) -> Int64:
+    """Near-duplicates by the rule of the store, int64 (n,); equal files are always one group.
+
+    ``codes`` : float16 (n, d), unit norm: vectors, or thumbnails in their place.
+    """
+    if not len(phashes):
         return np.empty(0, np.int64)
-    near = group_rows(phashes, thumbnails, (), "").cluster
+    near = group_rows(phashes, codes, (), "").cluster
     first: dict[bytes, int] = {}
-    for look, group in zip(looks, near.tolist(), strict=True):
-        first.setdefault(look.content_id, group)
-    return np.array([first[look.content_id] for look in looks], np.int64)
+    for identity, group in zip(content_ids, near.tolist(), strict=True):
+        first.setdefault(identity, group)
+    return np.array([first[identity] for identity in content_ids], np.int64)

@@ -18,7 +18,8 @@ from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Resul
 from retrieval_detect.evaluate.intervals import Scored, interval, ranges, ranked, thresholded
 from retrieval_detect.evaluate.metrics import auroc, curves, mean_curves
 from retrieval_detect.evaluate.rows import BOTH_CHANCES, averaged_over, bounded, by_source, mean_of, stated
-from retrieval_detect.evaluate.states import State, logistic, neutral, rival_scores, state_of, threshold_at
+from retrieval_detect.evaluate.shortcuts import logistic
+from retrieval_detect.evaluate.states import State, neutral, rival_scores, state_of, threshold_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,12 +133,8 @@ def _held_out(context: Context, family: str, source: str) -> Json:
             "LogisticRegression_auroc_known_sources": _against(rival[asked.fake], calm),
         }
     row["LogisticRegression_auroc"] = _against(rival[asked.fake], rival[~asked.fake])
-    drawn = {"rd": scores, "LogisticRegression": rival}
-    return row | {"curves": {name: _drawn(own, asked.fake) for name, own in drawn.items()}}
-
-
-def _drawn(scores: Float64, fake: Bool) -> dict[str, list[float]]:
-    return mean_curves([curves(scores, fake)])
+    ranked_by = {"rd": scores, "LogisticRegression": rival}
+    return row | {"curves": {name: mean_curves([curves(x, asked.fake)]) for name, x in ranked_by.items()}}
 
 
 def _against(fakes: Float64, photographs: Float64) -> float:
@@ -155,16 +152,12 @@ def _holdout_table(context: Context, found: dict[str, Json]) -> Result:
         "apart; auroc known sources: against the photographs set aside of all other sources."
     )
     rows.append({"left out": "mean", **mean})
-    return tabled(context, "holdout", "Hold-out", rows, [line], {"curves": _mean_curves(found, mean)})
-
-
-def _mean_curves(found: Mapping[str, Json], mean: Mapping[str, float]) -> dict[str, Json]:
-    """The mean over folds, and the mean AUROC it belongs to."""
     worth = {"rd": mean["auroc"], "LogisticRegression": mean["LogisticRegression_auroc"]}
-    return {
+    means = {
         name: mean_curves([row["curves"][name] for row in found.values()]) | {"auroc": value}
         for name, value in worth.items()
     }
+    return tabled(context, "holdout", "Hold-out", rows, [line], {"curves": means})
 
 
 # ---------------------------------------------------------------- few-shot
@@ -237,28 +230,36 @@ def _few_shot_of(context: Context, name: str) -> Json:
 def _trial(context: Context, base: State, lesson: Images, queries: Images) -> dict[str, dict[str, Json]]:
     """What each method makes of one draw, for ``stated``."""
     with base.taught(lesson) as state:
-        scorer = state.scorer
-        aside = references(scorer.snapshot, context.layers, split="calib")
-        bank = references(scorer.snapshot, context.layers, split="bank")
-        scores = {
-            RD: (scorer.ask(queries).scores, scorer.ask(aside).scores if len(aside) else np.empty(0)),
-            RETRAINED: regression(context, bank, queries, aside),
-        }
-    return {
-        method: {"row": judged(own, queries.fake, threshold_of(context, calib, aside.fake))}
-        | _chances(context, queries.scored(own), _set_aside(aside, calib))
-        for method, (own, calib) in scores.items()
-    }
-
-
-def _chances(context: Context, asked: Scored, aside: Scored) -> dict[str, Json]:
+        scores, _, aside = both_asked(context, state, queries)
     fpr, resamples = context.options.fpr, context.options.resamples
-    recall = thresholded([asked], [aside], fpr=fpr, resamples=resamples)
-    redrawn = {
-        "auroc": ranked(asked, resamples=resamples).plain(),
-        "recall": None if recall is None else recall.plain(),
-    }
-    return {"redrawn": redrawn, "sources": ranges(auroc, asked)}
+    found = {}
+    for method, (own, calib) in scores.items():
+        asked = queries.scored(own)
+        recall = thresholded([asked], [_set_aside(aside, calib)], fpr=fpr, resamples=resamples)
+        found[method] = {
+            "row": judged(own, queries.fake, threshold_of(context, calib, aside.fake)),
+            "redrawn": {
+                "auroc": ranked(asked, resamples=resamples).plain(),
+                "recall": None if recall is None else recall.plain(),
+            },
+            "sources": ranges(auroc, asked),
+        }
+    return found
+
+
+def both_asked(
+    context: Context, state: State, queries: Images
+) -> tuple[dict[str, tuple[Float64, Float64]], Images, Images]:
+    """By rd and by a regression trained again: scores of queries and of the rows set aside.
+
+    Beside them the rows that vote, and those set aside.
+    """
+    scorer = state.scorer
+    aside = references(scorer.snapshot, context.layers, split="calib")
+    bank = references(scorer.snapshot, context.layers, split="bank")
+    calib = scorer.ask(aside).scores if len(aside) else np.empty(0)
+    by_regression = regression(context, bank, queries, aside)
+    return {RD: (scorer.ask(queries).scores, calib), RETRAINED: by_regression}, bank, aside
 
 
 def _set_aside(images: Images, scores: Float64) -> Scored:
@@ -297,6 +298,7 @@ def bank_size(context: Context) -> Plan:
     cases = [(n, seed) for n in sizes for seed in range(context.options.seeds)]
     steps = [(f"{n} a bank, {seed}", partial(_sized, context, known, n, seed)) for n, seed in cases]
     steps.append((f"{largest} a bank", partial(_sized, context, known, largest, 0)))
+    dimensions = sum(context.snapshot.manifest.encoder.layers[layer] for layer in context.layers)
 
     def finish(found: dict[str, Json]) -> Result:
         by_size: dict[int, list[Json]] = {}
@@ -304,7 +306,8 @@ def bank_size(context: Context) -> Plan:
             by_size.setdefault(draw["n"], []).append(draw)
         told = []
         for n, own in by_size.items():
-            facts = {"n": n, "draws": len(own), "vectors_bytes": _bytes(context, n)}
+            # Of both labels, two bytes a number.
+            facts = {"n": n, "draws": len(own), "vectors_bytes": 2 * 2 * n * dimensions}
             told.append((one := stated(own)) | {"row": facts | one["row"]})
         rows, lines = [one["row"] for one in told], ["n: references of each label.", f"{BOTH_CHANCES}."]
         return tabled(context, "bank-size", "Size of the banks", rows, lines, by_source(told, "n"))
@@ -324,8 +327,3 @@ def _sized(context: Context, known: Images, n: int, seed: int) -> Json:
     redrawn = {"auroc": ranked(asked, resamples=context.options.resamples).plain()}
     row = {"auroc": auroc(scores, queries.fake), "seconds_a_query": seconds / len(queries)}
     return {"n": n, "row": row, "redrawn": redrawn, "sources": ranges(auroc, asked)}
-
-
-def _bytes(context: Context, n: int) -> int:
-    """Of n stored vectors of each label, two bytes a number."""
-    return 2 * 2 * n * sum(context.snapshot.manifest.encoder.layers[layer] for layer in context.layers)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from retrieval_detect.evaluate import categories, incremental, judging, metrics, newcomers, robustness
-from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, references, rounded, tabled
+from retrieval_detect.evaluate.context import Context, Json, Plan, Result, references, rounded, tabled
 from retrieval_detect.evaluate.datasets import apart
 from retrieval_detect.evaluate.intervals import intervals, ranges
 from retrieval_detect.evaluate.states import (
@@ -29,6 +29,7 @@ from retrieval_detect.evaluate.states import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retrieval_detect.types import Split
     from retrieval_detect.verdicts import Question
 
     Float64: TypeAlias = NDArray[np.float64]
@@ -52,21 +53,25 @@ def generators(context: Context) -> Plan:
         (name, partial(_asked, context, question)) for name, question in own
     ]
     steps += [(name, partial(_rivalled, context, name)) for name in PEERS]
-    steps.append((TRIVIAL, partial(_trivial, context)))
+
+    def trivial() -> Json:
+        scores, how = context.baseline
+        return _by_column(context, scores) | {"how": how} if scores.any() else {"left out": how}
+
+    steps.append((TRIVIAL, trivial))
     return Plan(steps, partial(_generators_table, context))
 
 
 def _asked(context: Context, question: Question) -> Json:
     scorer = Scorer(context.snapshot, question, device=context.device)
     scores = scorer.ask(context.images).scores
-    aside = scorer.set_aside(context.layers)
-    calibrated = None if aside is None else neutral(aside[1].scores, aside[0].fake)
-    return _by_column(context, scores, calibrated=calibrated)
+    return _by_column(context, scores, calibrated=scorer.threshold(context.layers))
 
 
 def _rivalled(context: Context, name: str) -> Json:
     """A rival learns from bank rows; its threshold comes from calibration rows, as rd's does."""
-    bank, aside = _banks(context)
+    splits: tuple[Split, Split] = ("bank", "calib")
+    bank, aside = (references(context.snapshot, context.layers, split=split) for split in splits)
     scores = unlearnt_scores(context, bank, PEERS[name])
     if scores is None:
         return {"left out": "no references of a label are left that are not asked about"}
@@ -74,18 +79,6 @@ def _rivalled(context: Context, name: str) -> Json:
     if aside.fake.any() and (~aside.fake).any():
         calibrated = neutral(rival_scores(bank, aside, context.layer, PEERS[name]), aside.fake)
     return _by_column(context, scores, calibrated=calibrated)
-
-
-def _banks(context: Context) -> tuple[Images, Images]:
-    bank = references(context.snapshot, context.layers, split="bank")
-    return bank, references(context.snapshot, context.layers, split="calib")
-
-
-def _trivial(context: Context) -> Json:
-    scores, how = context.baseline
-    if not scores.any():
-        return {"left out": how}
-    return _by_column(context, scores) | {"how": how}
 
 
 def _by_column(context: Context, scores: Float64, *, calibrated: float | None = None) -> dict[str, Json]:
@@ -150,7 +143,7 @@ def _generators_table(context: Context, found: dict[str, Json]) -> Result:
         "acc_fixed: at score 0. acc_calibrated: threshold from the index's calibration rows. "
         "acc_oracle: the best threshold for these very images, which nobody can have.",
         *_better(methods),
-        *_left_out(found),
+        *(f"{name}: {said['left out']}." for name, said in found.items() if "left out" in said),
         *context.overlap_lines(),
     ]
     drawn = {
@@ -173,10 +166,6 @@ def _better(methods: Mapping[str, Json]) -> list[str]:
         "seen is learnt from a handful of references (protocol few-shot measures it beside a retrained "
         "regression), a wrong one is taken out exactly, and every score shows what it rests on."
     ]
-
-
-def _left_out(found: Mapping[str, Json]) -> list[str]:
-    return [f"{name}: {said['left out']}." for name, said in found.items() if "left out" in said]
 
 
 # ---------------------------------------------------------------- by name

@@ -11,8 +11,8 @@ import numpy as np
 
 from retrieval_detect.evaluate import metrics
 from retrieval_detect.evaluate.context import Context, Images, Json, Plan, Result, rounded, tabled
-from retrieval_detect.evaluate.intervals import Scored, difference, interval
-from retrieval_detect.evaluate.states import Scorer, neutral
+from retrieval_detect.evaluate.intervals import difference, interval
+from retrieval_detect.evaluate.states import Scorer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +54,8 @@ def robustness(context: Context) -> Plan:
     steps = [(name, partial(_setting, before, chain)) for name, chain in ROBUSTNESS.items()]
 
     def finish(found: dict[str, Json]) -> Result:
-        rows = [{"setting": name, "settings_of": _papers(name)} | row for name, row in found.items()]
+        papers = {n: ", ".join(p for p, own in _PAPERS.items() if n in own) or None for n in found}
+        rows = [{"setting": name, "settings_of": papers[name]} | row for name, row in found.items()]
         lines = [
             f"Of each generator and source at most {context.options.at_most} images, drawn by content.",
             "flipped: share of images whose score changes its side of the threshold.",
@@ -66,10 +67,6 @@ def robustness(context: Context) -> Plan:
         return tabled(context, "robustness", "Robustness", rows, lines)
 
     return Plan(steps, finish)
-
-
-def _papers(setting: str) -> str | None:
-    return ", ".join(paper for paper, settings in _PAPERS.items() if setting in settings) or None
 
 
 @dataclass(eq=False)
@@ -88,8 +85,7 @@ class _Before:
 
     @cached_property
     def threshold(self) -> float | None:
-        aside = self.scorer.set_aside(self.context.layers)
-        return None if aside is None else neutral(aside[1].scores, aside[0].fake)
+        return self.scorer.threshold(self.context.layers)
 
     @cached_property
     def images(self) -> tuple[Images, Int64]:
@@ -114,26 +110,20 @@ def _setting(before: _Before, chain: Chain) -> Json:
     flipped = (scores > threshold) != (as_is > threshold)
     row = metrics.measure(scores, changed.fake, calibrated=before.threshold)
     shown = {name: rounded(row[name]) for name in metrics.SHOWN if name in row}
-    shown |= _stated(context, unchanged.scored(scores), unchanged.scored(as_is))
+    drawn = {"resamples": context.options.resamples}
+    own = interval(metrics.auroc, unchanged.scored(scores), **drawn)
+    # Every image is paired with itself.
+    change = difference(metrics.auroc, unchanged.scored(scores), unchanged.scored(as_is), **drawn)
     of_real, of_fake = (float(flipped[changed.fake == label].mean()) for label in (False, True))
     return shown | {
-        "flipped": rounded(float(flipped.mean())),
-        "flipped_real": rounded(of_real),
-        "flipped_fake": rounded(of_fake),
-        "images": len(changed),
-    }
-
-
-def _stated(context: Context, changed: Scored, as_is: Scored) -> dict[str, Json]:
-    """The interval of the AUROC, and of its change, in which every image is paired with itself."""
-    drawn = {"resamples": context.options.resamples}
-    own = interval(metrics.auroc, changed, **drawn)
-    change = difference(metrics.auroc, changed, as_is, **drawn)
-    return {
         "auroc_low": rounded(own.low),
         "auroc_high": rounded(own.high),
         "auroc_change": rounded(change.value),
         "change_low": rounded(change.low),
         "change_high": rounded(change.high),
         "redrawn_range": dict(own.by),
+        "flipped": rounded(float(flipped.mean())),
+        "flipped_real": rounded(of_real),
+        "flipped_fake": rounded(of_fake),
+        "images": len(changed),
     }

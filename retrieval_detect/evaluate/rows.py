@@ -32,22 +32,18 @@ def stated(draws: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
     Of each draw, ``row`` : its numbers. ``redrawn`` : of those that have intervals, ``Redrawn.plain`` or
     ``None``. ``sources`` : ``ranges`` of its AUROC.
     """
-    redrawn = {key: _over_draws([draw["redrawn"][key] for draw in draws]) for key in draws[0]["redrawn"]}
+    redrawn = {}
+    for key in draws[0]["redrawn"]:
+        known = [Redrawn.of(draw["redrawn"][key]) for draw in draws if draw["redrawn"][key] is not None]
+        redrawn[key] = over_draws(known).plain() if len(known) == len(draws) else None
     sources = {
-        label: {name: _mean([draw["sources"][label][name] for draw in draws]) for name in own}
+        label: {
+            name: round(float(np.mean([draw["sources"][label][name] for draw in draws])), 4) for name in own
+        }
         for label, own in draws[0]["sources"].items()
     }
     row = bounded(mean_of([draw["row"] for draw in draws]), redrawn)
     return {"row": row, "redrawn": redrawn, "sources": sources}
-
-
-def _over_draws(draws: Sequence[list[float] | None]) -> list[float] | None:
-    known = [Redrawn.of(draw) for draw in draws if draw is not None]
-    return over_draws(known).plain() if len(known) == len(draws) else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(float(np.mean(values)), 4)
 
 
 def bounded(row: Mapping[str, Json], redrawn: Mapping[str, list[float] | None]) -> dict[str, Json]:

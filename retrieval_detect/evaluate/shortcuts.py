@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.evaluate.material import Material
-    from retrieval_detect.types import Bool, Int64
+    from retrieval_detect.types import Bool, Float32, Int64
 
     Float64: TypeAlias = NDArray[np.float64]
 
@@ -145,14 +145,18 @@ Model: TypeAlias = "Callable[[Float64, Bool, Float64], Float64]"
 """Facts and labels to learn from, facts asked about → scores, positive = fake."""
 
 
-def _logistic(x: Float64, fake: Bool, asked: Float64) -> Float64:
+def logistic(x: Float32 | Float64, fake: Bool, asked: Float32 | Float64) -> Float64:
+    """Logistic regression of standardised coordinates, both labels weighing alike."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
-    scores: Float64 = model.fit(x, fake).decision_function(asked)
-    return scores
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        scores: Float64 = model.fit(x, fake).decision_function(asked)
+    return scores.astype(np.float64)
 
 
 def _nearest(x: Float64, fake: Bool, asked: Float64) -> Float64:
@@ -175,7 +179,7 @@ def _shares(x: Float64, fake: Bool, asked: Float64) -> Float64:
     return odds[numbers[len(x) :]]
 
 
-MODELS: dict[str, Model] = {"logistic": _logistic, "k-NN": _nearest}
+MODELS: dict[str, Model] = {"logistic": logistic, "k-NN": _nearest}
 SHARES: dict[str, Model] = {"shares": _shares}
 
 

@@ -21,7 +21,7 @@ from retrieval_detect.ask.fitted import PLAIN
 from retrieval_detect.ask.methods import Methods
 from retrieval_detect.errors import EmptyBank, UsageError
 from retrieval_detect.evaluate.context import references
-from retrieval_detect.evaluate.shortcuts import group_folds
+from retrieval_detect.evaluate.shortcuts import group_folds, logistic
 from retrieval_detect.scoring.likelihood import fit_likelihood_ratio
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.store import Store
@@ -70,18 +70,17 @@ class Scorer:
 
     def ask(self, images: Images) -> Said:
         """What the index says; an image's own copies among the references do not vote."""
-        parts = [self._block(images.take(chosen)) for chosen in _blocks(len(images))]
+        parts = []
+        for chosen in np.split(np.arange(len(images)), range(_BLOCK, len(images), _BLOCK)):
+            answers = self.methods.ask(images.take(chosen).asked(), self.question)
+            if answers.missing:
+                raise EmptyBank(
+                    f"the {answers.missing[0]} bank holds nothing but copies of an image that is asked about",
+                    hint="Add other references of that label.",
+                )
+            generators = self.methods.top_generators(answers, self.question).astype(np.str_)
+            parts.append((answers.scores, answers.typical, generators))
         return Said(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-    def _block(self, images: Images) -> tuple[Float64, Float64, NDArray[np.str_]]:
-        answers = self.methods.ask(images.asked(), self.question)
-        if answers.missing:
-            raise EmptyBank(
-                f"the {answers.missing[0]} bank holds nothing but copies of an image that is asked about",
-                hint="Add other references of that label.",
-            )
-        generators = self.methods.top_generators(answers, self.question).astype(np.str_)
-        return answers.scores, answers.typical, generators
 
     def set_aside(self, layers: tuple[str, ...]) -> tuple[Images, Said] | None:
         """The calibration rows and what is said of them; ``None`` unless there are some of both labels."""
@@ -90,9 +89,10 @@ class Scorer:
             return None
         return rows, self.ask(rows)
 
-
-def _blocks(n: int) -> Iterator[NDArray[np.int64]]:
-    yield from (np.arange(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK))
+    def threshold(self, layers: tuple[str, ...]) -> float | None:
+        """The score at which both labels are equally likely, by the rows ``set_aside``."""
+        aside = self.set_aside(layers)
+        return None if aside is None else neutral(aside[1].scores, aside[0].fake)
 
 
 def neutral(scores: Float64, fake: Bool) -> float:
@@ -227,20 +227,6 @@ def _centroid(x: Float32, fake: Bool, asked: Float32) -> Float64:
         real, fakes = NearestCentroid().fit(x, fake).centroids_
     closer: Float64 = np.linalg.norm(asked - real, axis=1) - np.linalg.norm(asked - fakes, axis=1)
     return closer.astype(np.float64)
-
-
-def logistic(x: Float32, fake: Bool, asked: Float32) -> Float64:
-    """Logistic regression of standardised coordinates, both labels weighing alike."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        scores: Float64 = model.fit(x, fake).decision_function(asked)
-    return scores.astype(np.float64)
 
 
 def calibrated_logistic(x: Float32, fake: Bool, asked: Float32) -> Float64:
