@@ -25,9 +25,8 @@ from bench._machine import ROOT, commit
 from bench._timing import rounds_of
 from bench.speed._search_tables import tables
 from retrieval_detect.files import DigestCache
-from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
+from retrieval_detect.search.bank import Bank, BankFiles, BankState, ShardVectors
 from retrieval_detect.search.projection import Identity
-from retrieval_detect.search.state import BankState
 
 D, K, ROUNDS = 768, 10, 5
 QS = (1, 32, 1024)

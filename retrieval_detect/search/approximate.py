@@ -19,11 +19,10 @@ import numpy as np
 from retrieval_detect.errors import SearchError
 from retrieval_detect.search import threads
 from retrieval_detect.search._faiss import faiss, faiss_errors
-from retrieval_detect.search.bank import Bank, BankFiles
+from retrieval_detect.search.bank import Bank, BankFiles, BankState, nearest
 from retrieval_detect.search.derived import forget_swept, mapped, vouched, write_index
 from retrieval_detect.search.kinds import Kind, kind_of
 from retrieval_detect.search.scan import Part
-from retrieval_detect.search.state import BankState, nearest
 from retrieval_detect.types import Neighbours
 
 if TYPE_CHECKING:

@@ -153,15 +153,12 @@ def _largest(values: Float32, c: int) -> Int64:
 
 def block_scans() -> list[Scan]:
     """Those worth having on this CPU, the fastest first."""
-    return [BlockScan(coarse=coarse) for coarse in ([True, False] if _multiplies_bfloat16() else [False])]
-
-
-def _multiplies_bfloat16() -> bool:
     import torch
 
     # Without these torch emulates bfloat16 products, and float32 is faster.
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+    coarse = any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return [BlockScan(coarse=rough) for rough in ([True, False] if coarse else [False])]
 
 
 def _query_error(codes: Float32) -> Float64:
@@ -198,7 +195,7 @@ def _pieces(parts: Sequence[Part], first: int, last: int) -> Iterator[tuple[Part
 
 
 class _Lent:
-    """Memory of an array as if it could be written to: torch takes no other without a copy or a warning."""
+    """An array as if it could be written to: torch, which only reads it, else makes a copy or a warning."""
 
     def __init__(self, array: Float16) -> None:
         self.array = array
@@ -207,7 +204,6 @@ class _Lent:
 
 
 def _tensor(rows: Float16) -> Tensor:
-    """Float16 rows for torch, which only reads them, without a copy."""
     import torch
 
     return torch.from_numpy(np.asarray(_Lent(rows)))

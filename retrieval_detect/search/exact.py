@@ -136,8 +136,13 @@ def search(
         raise EmptyBank("there are no references to search", hint="add some: rd bank add")
     found = []
     for start in range(0, len(codes), _QUERIES_AT_ONCE):
-        several = _all_similarities(codes[start : start + _QUERIES_AT_ONCE], shards, projection)
-        for similarities in several[:, alive]:
+        several = codes[start : start + _QUERIES_AT_ONCE]
+        blocks = [
+            similarity(several, row_codes(shard.vectors[first : first + BLOCK_ROWS], projection))
+            for shard in shards
+            for first in range(0, len(shard.vectors), BLOCK_ROWS)
+        ]
+        for similarities in np.concatenate(blocks, axis=1)[:, alive]:
             first = top(similarities, row_ids, min(k, len(row_ids)))
             found.append((row_ids[first], similarities[first]))
     shape = (len(found), min(k, len(row_ids)))
@@ -145,12 +150,3 @@ def search(
         row_ids=np.array([ids for ids, _ in found], np.int64).reshape(shape),
         similarities=np.array([values for _, values in found], np.float32).reshape(shape),
     )
-
-
-def _all_similarities(queries: Float32, shards: Sequence[ShardVectors], projection: Projection) -> Float32:
-    blocks = (
-        shard.vectors[start : start + BLOCK_ROWS]
-        for shard in shards
-        for start in range(0, len(shard.vectors), BLOCK_ROWS)
-    )
-    return np.concatenate([similarity(queries, row_codes(block, projection)) for block in blocks], axis=1)

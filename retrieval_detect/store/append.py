@@ -15,7 +15,7 @@ import pyarrow as pa
 from retrieval_detect.store.groups import NONE, StratumKey, assign_splits, group_rows
 from retrieval_detect.store.manifest import ShardRecord, Stratum
 from retrieval_detect.store.originals import stored_images
-from retrieval_detect.store.schema import grouping_layer, norm_column, rows_table, with_thumbnails
+from retrieval_detect.store.schema import THUMBNAIL_FIELD, grouping_layer, norm_column, rows_table
 from retrieval_detect.store.shards import cut, write_shard
 from retrieval_detect.store.staging import FOUND
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, SPLITS, Facts
@@ -134,7 +134,9 @@ def _write(
                 index = members[piece]
                 wanted = [keys[i] for i in index]
                 vectors = {layer: staging.vectors(wanted, layer) for layer in layers}
-                rows = with_thumbnails(table.take(pa.array(index)), staging.thumbnails(wanted))
+                rows = table.take(pa.array(index))
+                if any(pictures := staging.thumbnails(wanted)):
+                    rows = rows.append_column(THUMBNAIL_FIELD, pa.array(pictures, THUMBNAIL_FIELD.type))
                 records.append(write_shard(folder, rows.combine_chunks(), vectors))
     return records
 

@@ -25,19 +25,16 @@ CONTENT_ID_BYTES = 32
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 ADDED_AT_FIELD = pa.field("added_at", pa.timestamp("s", tz="UTC"), nullable=False)
 
+_TEXTS = (
+    *("split", "view", "label", "generator", "source", "category", "format"),
+    *("licence", "contributor", "batch", "tags", "notes"),
+)
 _COLUMNS = [
     pa.field("row_id", pa.int64(), nullable=False),
     pa.field("content_id", pa.binary(CONTENT_ID_BYTES), nullable=False),
     pa.field("group", pa.int64(), nullable=False),
     pa.field("phash", pa.uint64(), nullable=False),
-    *(
-        pa.field(name, _DICTIONARY, nullable=False)
-        for name in ("split", "view", "label", "generator", "source", "category", "format")
-    ),
-    *(
-        pa.field(name, _DICTIONARY, nullable=False)
-        for name in ("licence", "contributor", "batch", "tags", "notes")
-    ),
+    *(pa.field(name, _DICTIONARY, nullable=False) for name in _TEXTS),
     pa.field("pair_id", pa.string(), nullable=False),
     pa.field("uri", pa.string(), nullable=False),
     pa.field("width", pa.int32(), nullable=False),
@@ -65,13 +62,6 @@ def rows_table(columns: Mapping[str, Sequence[object]], layers: Sequence[str]) -
     """Columns of equal length → a table of ``rows_schema``; raises ``KeyError`` if one is missing."""
     schema = rows_schema(layers)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-
-
-def with_thumbnails(table: pa.Table, pictures: Sequence[bytes | None]) -> pa.Table:
-    """Rows with their pictures beside them, if there is any."""
-    if not any(pictures):
-        return table
-    return table.append_column(THUMBNAIL_FIELD, pa.array(pictures, THUMBNAIL_FIELD.type))
 
 
 def exact_dictionaries(table: pa.Table) -> pa.Table:
@@ -122,10 +112,7 @@ def find_keys(keys: UInt64, words: UInt64) -> tuple[Int64, Int64]:
     """
     low = np.searchsorted(keys[0], words[:, 0], side="left")
     high = np.searchsorted(keys[0], words[:, 0], side="right")
-    return _exact_matches(keys, words, *expand_ranges(low, high))
-
-
-def _exact_matches(keys: UInt64, words: UInt64, asked: Int64, column: Int64) -> tuple[Int64, Int64]:
+    asked, column = expand_ranges(low, high)
     same: Bool = np.all(keys[1:4, column] == words[asked, 1:4].T, axis=0)
     return asked[same], column[same]
 

@@ -86,7 +86,17 @@ def export_index(snapshot: Snapshot, out: Path, *, keep: Collection[str] = ()) -
         folder = Path(name)
         (folder / SHARDS).mkdir()
         shards = [record for shard in snapshot.shards() if (record := _shard(folder, snapshot, shard, keep))]
-        manifest = _handed_on(snapshot.manifest, shards)
+        # Without history, what was removed, the key of what was purged, and searches tuned for other files.
+        manifest = replace(
+            snapshot.manifest.of_live_rows(),
+            parent=None,
+            operation=Operation("export"),
+            shards=tuple(shards),
+            tombstones=(),
+            purge=Purge(),
+            tuned=None,
+            version=PARQUET_VERSION,
+        )
         head = {"format": EXPORT_FORMAT, "version": EXPORT_VERSION, "manifest": manifest.to_json()}
         write_json(folder / HEAD, head)
         for path, _ in _small(manifest, snapshot.folder):
@@ -110,20 +120,6 @@ def exported_files(manifest: Manifest) -> dict[str, FileRecord]:
     }
     root = Path("/")
     return files | {str(path.relative_to(root)): record for path, record in _small(manifest, root)}
-
-
-def _handed_on(manifest: Manifest, shards: list[ShardRecord]) -> Manifest:
-    """Without history, what was removed, the key of what was purged, and searches tuned for other files."""
-    return replace(
-        manifest.of_live_rows(),
-        parent=None,
-        operation=Operation("export"),
-        shards=tuple(shards),
-        tombstones=(),
-        purge=Purge(),
-        tuned=None,
-        version=PARQUET_VERSION,
-    )
 
 
 def _small(manifest: Manifest, folder: Path) -> Iterator[tuple[Path, FileRecord]]:
@@ -202,7 +198,10 @@ def import_index(file: Path, folder: Path, *, check: Callable[[Snapshot], None])
     try:
         received, made = outer / "received", outer / "made"
         head = _unpacked(file, received)
-        manifest = _spelt(made, _rebuilt(head, received, made))
+        manifest = _rebuilt(head, received, made)
+        if names := misspelt(Snapshot(made, manifest)):  # a generation more, in the spelling of names here
+            renaming = Writer(made, Snapshot(made, manifest))
+            manifest = renaming.rename(names, detail={"command": "index import"})
         check(Snapshot(made, manifest))
         if folder.exists() or folder.is_symlink():
             raise taken
@@ -341,15 +340,6 @@ def _rebuilt(head: Manifest, received: Path, made: Path) -> Manifest:
     return manifest
 
 
-def _spelt(made: Path, manifest: Manifest) -> Manifest:
-    """With names in the spelling that they have here, as a generation more where they had another."""
-    snapshot = Snapshot(made, manifest)
-    names = misspelt(snapshot)
-    if not names:
-        return manifest
-    return Writer(made, snapshot).rename(names, detail={"command": "index import"})
-
-
 def _written_anew(record: ShardRecord, head: Manifest, received: Path, made: Path) -> ShardRecord:
     base = received / SHARDS
     table = _table(base / f"{record.id}.{PARQUET}", record, head)
@@ -384,7 +374,8 @@ def _table(path: Path, record: ShardRecord, head: Manifest) -> pa.Table:
         raise ValueError(f"{path.name} has another number of rows")
     table = pa.table([_column(table, field) for field in schema], schema=schema)
     table.validate(full=True)
-    if {(record.label, record.split)} != _strata(table):
+    strata = table.select(["label", "split"]).group_by(["label", "split"]).aggregate([]).to_pylist()
+    if [{"label": record.label, "split": record.split}] != strata:
         raise ValueError(f"{path.name} holds rows of another label or split")
     norms = np.stack([table[norm_column(layer)].to_numpy() for layer in head.layers])
     if not (np.isfinite(norms) & (norms > 0)).all() or table["row_id"].to_numpy().min() < 0:
@@ -404,11 +395,6 @@ def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
             if field.name in NAMED:
                 checked(text, field.name)
     return column.cast(field.type)
-
-
-def _strata(table: pa.Table) -> set[tuple[str, str]]:
-    pairs = table.select(["label", "split"]).group_by(["label", "split"]).aggregate([])
-    return {(row["label"], row["split"]) for row in pairs.to_pylist()}
 
 
 def _corrupt(file: Path, what: str) -> IndexCorrupt:

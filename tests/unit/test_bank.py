@@ -14,11 +14,10 @@ from retrieval_detect.errors import EmptyBank, FaissUnavailable, SearchError, Us
 from retrieval_detect.search import bank as bank_module
 from retrieval_detect.search import exact, scan, threads
 from retrieval_detect.search._faiss import distribution_status, faiss
-from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
+from retrieval_detect.search.bank import Bank, BankFiles, BankState, ShardVectors
 from retrieval_detect.search.blocks import BlockScan
 from retrieval_detect.search.projection import Identity, query_codes
 from retrieval_detect.search.scan import CpuScan, FlatScan
-from retrieval_detect.search.state import BankState
 from retrieval_detect.vectors import unit
 
 TASKS = Path("/proc/self/task")

@@ -13,11 +13,10 @@ import torch
 from retrieval_detect.errors import SearchError
 from retrieval_detect.search import bank as bank_module
 from retrieval_detect.search import blocks, exact, scan, threads
-from retrieval_detect.search.bank import Bank, BankFiles, ShardVectors
+from retrieval_detect.search.bank import Bank, BankFiles, BankState, ShardVectors
 from retrieval_detect.search.blocks import BlockScan, block_scans
 from retrieval_detect.search.projection import Identity, query_codes
 from retrieval_detect.search.scan import CpuScan
-from retrieval_detect.search.state import BankState
 from retrieval_detect.vectors import unit
 
 D = 40

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval_detect.search import blocks, state, threads
+from retrieval_detect.search import bank, blocks, threads
 
 
 def test_every_job_is_done_once_and_no_thread_is_started_for_nothing(monkeypatch):
@@ -81,7 +81,7 @@ def test_neighbours_are_ordered_by_similarity_and_then_by_row_id():
     similarities[2] = 0.5
     similarities[3, :30] = -np.inf
     row_ids = rng.permuted(np.tile(np.arange(60), (5, 1)), axis=1)
-    found = state.nearest(row_ids, similarities, 60)
+    found = bank.nearest(row_ids, similarities, 60)
     for i in range(5):
         live = np.count_nonzero(similarities[i] > -np.inf)
         expected = np.lexsort((row_ids[i], -similarities[i]))
