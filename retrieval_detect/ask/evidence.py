@@ -104,3 +104,5 @@ def doubts(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec) ->
         yield "near-duplicates of this image are references of the index; they did not vote"
     if not encoder.is_clip:
         yield f"the encoder is no CLIP ({encoder.name}): {encoder.note}"
+    elif encoder.note:
+        yield f"encoder {encoder.name}: {encoder.note}"

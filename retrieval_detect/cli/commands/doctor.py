@@ -32,7 +32,7 @@ EXTRAS = {"web": "fastapi", "c2pa": "c2pa-python", "openvino": "openvino", "map"
 """What some people need besides: extra → a distribution of it. rd serve, provenance, @openvino, UMAP."""
 
 _OTHER_VARIABLES = frozenset({"RD_CACHE", "RD_DEBUG"})
-_OFFLINE = "efficientnet-lite0"
+_CLIP, _OFFLINE = "clip-vit-b16", "efficientnet-lite0"
 _LITTLE_SPACE_BYTES = 1_000_000_000
 _STYLES = {"ok": "good", "warn": "warning", "missing": "bad"}
 
@@ -112,6 +112,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _extras()
     yield _faiss()
     yield from _torch()
+    yield _clip_encoder()
     yield _offline_encoder()
     yield from _encoder(settings)
     yield _home(settings)
@@ -214,6 +215,18 @@ def _torchvision() -> Check:
 # ---------------------------------------------------------------- encoders
 
 
+def _clip_encoder() -> Check:
+    try:
+        from retrieval_detect.encoders.clip_b16 import find_weights
+
+        path = find_weights()
+    except WeightsUnavailable as error:
+        return Check("encoder", "warn", error.message, error.hint)
+    except ImportError as error:
+        return Check("encoder", "missing", f"{_CLIP}: {error}", "Mend what is missing above first.")
+    return Check("encoder", "ok", f"{_CLIP}, {_size(path)}")
+
+
 def _offline_encoder() -> Check:
     try:
         from retrieval_detect.encoders.offline import packaged_weights
@@ -236,7 +249,7 @@ def _encoder(settings: Settings) -> Iterator[Check]:
             yield Check("encoder", "missing", f"{name}: {weights} is not there", "Correct encoder-weights.")
     elif _is_open_clip(name):
         yield _open_clip(name)
-    elif name != _OFFLINE:
+    elif name not in (_CLIP, _OFFLINE):
         yield Check("encoder", "ok", f"{name}, weights not looked for")
 
 

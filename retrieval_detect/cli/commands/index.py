@@ -137,7 +137,7 @@ def _named(fitted: dict[str, dict[str, Any]]) -> str:
 def _info_pairs(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     version, shards = record["format_version"], record["shards"]
     old = record["shards_of_format_1"] if version > 1 else 0
-    kind = "CLIP" if record["is_clip"] else record["encoder_note"] or "not CLIP"
+    kind = record["encoder_note"] or ("CLIP" if record["is_clip"] else "not CLIP")
     others = {"identity": {"stale": False}} | record["projections"]
     banks = [
         f"{counts['bank']:,} {label} ({counts['calib']:,} more set aside for calibration)"
