@@ -159,6 +159,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
+    if path.suffix in (".whl", ".onnx"):
+        raise ValueError("not a state dict")
     if path.suffix == ".safetensors":
         return load_file(path)
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)

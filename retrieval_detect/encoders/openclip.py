@@ -273,11 +273,12 @@ def _build_text(source: _Source) -> nn.Module:
 
     with _weights.loading(source.weights, source.architecture):
         state = _weights.read_state_dict(source.weights)
-        if all(key.startswith("visual.") for key in state):
-            raise EncoderError(
-                f"weights file '{source.weights}' holds the image tower alone",
-                hint="Heads that learn prompts need the text tower too. Others do not.",
-            )
+    if all(key.startswith("visual.") for key in state):
+        raise EncoderError(
+            f"weights file '{source.weights}' holds the image tower alone",
+            hint="Heads that learn prompts need the text tower too. Others do not.",
+        )
+    with _weights.loading(source.weights, source.architecture):
         # Apple's own files are renamed with the help of the true image tower.
         apple = any(key.startswith(_APPLE) for key in state)
         model: nn.Module = open_clip.create_model(
