@@ -123,40 +123,35 @@ class Writer(ABC):
         """End the document."""
 
 
-class Jsonl(Writer):
+class _Jsonl(Writer):
     """One JSON object a line."""
 
     def item(self, item: Item) -> None:
-        """Show one of a series."""
         self.echo(_json(item.record))
 
 
-class Json(Writer):
+class _Json(Writer):
     """One JSON document: an object, or an array that grows as results come."""
 
     _open = False
 
     def item(self, item: Item) -> None:
-        """Show one of a series."""
         self.echo("," if self._open else "[")
         self.echo(_json(item.record, indent=2))
         self._open = True
 
     def single(self, item: Item) -> None:
-        """Show the one thing asked for."""
         self.echo(_json(item.record, indent=2))
 
     def table(self, table: Rows) -> None:
-        """Show rows."""
         self.echo(_json(list(table.rows), indent=2))
 
     def close(self) -> None:
-        """End the array, if one was begun."""
         if self._open:
             self.echo("]")
 
 
-class Csv(Writer):
+class _Csv(Writer):
     """A header and rows. Nested values become JSON text; records of a series share their keys.
 
     Text that a spreadsheet would compute is made harmless (``texts.csv_text``).
@@ -165,7 +160,6 @@ class Csv(Writer):
     _keys: Sequence[str] = ()
 
     def item(self, item: Item) -> None:
-        """Show one of a series."""
         if not self._keys:
             self._header(list(item.record))
         if unknown := item.record.keys() - set(self._keys):
@@ -173,8 +167,7 @@ class Csv(Writer):
         self._row([self._cell(item.record.get(key)) for key in self._keys])
 
     def table(self, table: Rows) -> None:
-        """Show rows; the header even where there are none."""
-        if not table.rows:
+        if not table.rows:  # the header even where there are none
             self._header([column.key for column in table.columns])
         super().table(table)
 
@@ -196,26 +189,23 @@ class Csv(Writer):
         return number if isinstance(number, int | float) and not isinstance(number, bool) else said
 
 
-class Quiet(Writer):
+class _Quiet(Writer):
     """The essential values, tab-separated: by default the first of each record."""
 
     def item(self, item: Item) -> None:
-        """Show one of a series."""
         keys = item.essential or list(item.record)[:1]
         values = (item.record.get(key) for key in keys)
         self.echo("\t".join("" if value is None else escape(str(value)) for value in values))
 
 
-class Human(Writer):
+class _Human(Writer):
     """Text, and tables in aligned columns."""
 
     def item(self, item: Item) -> None:
-        """Show one of a series."""
         shown = "  ".join(human(value) for value in item.record.values())
         self._lines([escape(shown)] if item.lines is None else item.lines)
 
     def single(self, item: Item) -> None:
-        """Show the one thing asked for."""
         width = max(map(len, item.record), default=0)
         pairs = ((key.replace("_", " "), human(value)) for key, value in item.record.items())
         self._lines(
@@ -223,12 +213,10 @@ class Human(Writer):
         )
 
     def table(self, table: Rows) -> None:
-        """Show rows."""
         self._lines([escape(table.title)] if table.title else [])
         self._lines(aligned(table))
 
     def text(self, line: str) -> None:
-        """Show a line meant for people."""
         self.echo(line)
 
     def _lines(self, lines: Iterable[str]) -> None:
@@ -237,11 +225,11 @@ class Human(Writer):
 
 
 WRITERS: Mapping[str, type[Writer]] = {
-    "human": Human,
-    "json": Json,
-    "jsonl": Jsonl,
-    "csv": Csv,
-    "quiet": Quiet,
+    "human": _Human,
+    "json": _Json,
+    "jsonl": _Jsonl,
+    "csv": _Csv,
+    "quiet": _Quiet,
 }
 
 

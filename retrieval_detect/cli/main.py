@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import warnings
@@ -17,7 +18,6 @@ import click
 from retrieval_detect.cli.params import EVERYWHERE, Group
 from retrieval_detect.cli.renamed import option_now
 from retrieval_detect.cli.settable import names_of
-from retrieval_detect.cli.streams import drop_stdout, open_streams
 from retrieval_detect.errors import RdError
 from retrieval_detect.images.passed import counting
 from retrieval_detect.version import __version__
@@ -136,14 +136,6 @@ def _interrupted(error: BaseException) -> Complaint:
     return Complaint(f"\n{said}" if isinstance(error, KeyboardInterrupt) else said, 130)
 
 
-def _ours(error: RdError) -> Complaint:
-    return _error(error.message, error.hint, exit_code=error.exit_code)
-
-
-def _help(error: click.exceptions.NoArgsIsHelpError) -> Complaint:
-    return Complaint(error.format_message(), error.exit_code)
-
-
 def _unknown_option(error: click.NoSuchOption) -> Complaint:
     from difflib import get_close_matches
     from textwrap import fill
@@ -165,21 +157,9 @@ def _usage(error: click.UsageError) -> Complaint:
     return _error(error.format_message(), hint, exit_code=error.exit_code)
 
 
-def _click(error: click.ClickException) -> Complaint:
-    return _error(error.format_message(), exit_code=error.exit_code)
-
-
-def _closed_pipe(_: BrokenPipeError) -> Complaint:
-    return Complaint("", NOBODY_READS)
-
-
-def _permission(error: PermissionError) -> Complaint:
-    return _error(
-        f"no permission to use {_place(error) or 'a file'}",
-        "Change its permissions, or name another place.",
-    )
-
-
+_NO_PERMISSION = "Change its permissions, or name another place."
+_NO_MEMORY = "Try a smaller --set batch-size=N or fewer --set workers=N."
+_NO_IDEA = "RD_DEBUG=1 shows the traceback."
 _SPACE = "Free some space and run the same command again to go on."
 _SYSTEM: Mapping[int, tuple[str, str]] = {
     errno.ENOSPC: ("the disk is full", _SPACE),
@@ -217,33 +197,21 @@ def _as_system(error: BaseException) -> BaseException:
     return error
 
 
-def _memory(_: MemoryError) -> Complaint:
-    return _error("there is not enough memory", "Try a smaller --set batch-size=N or fewer --set workers=N.")
-
-
-def _missing(error: ImportError) -> Complaint:
-    return _error(f"{error.name or error} cannot be imported", "rd doctor says how to mend it.")
-
-
-def _unexpected(error: Exception) -> Complaint:
-    return _error(f"unexpected {type(error).__name__}: {error}", "RD_DEBUG=1 shows the traceback.")
-
-
 _COMPLAINTS: Sequence[
     tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[Any], Complaint]]
 ] = (
-    (RdError, _ours),
+    (RdError, lambda e: _error(e.message, e.hint, exit_code=e.exit_code)),
     ((KeyboardInterrupt, click.Abort), _interrupted),
-    (click.exceptions.NoArgsIsHelpError, _help),
+    (click.exceptions.NoArgsIsHelpError, lambda e: Complaint(e.format_message(), e.exit_code)),
     (click.NoSuchOption, _unknown_option),
     (click.UsageError, _usage),
-    (click.ClickException, _click),
-    (BrokenPipeError, _closed_pipe),
-    (PermissionError, _permission),
+    (click.ClickException, lambda e: _error(e.format_message(), exit_code=e.exit_code)),
+    (BrokenPipeError, lambda _: Complaint("", NOBODY_READS)),
+    (PermissionError, lambda e: _error(f"no permission to use {_place(e) or 'a file'}", _NO_PERMISSION)),
     (OSError, _system),
-    (MemoryError, _memory),
-    (ImportError, _missing),
-    (Exception, _unexpected),
+    (MemoryError, lambda _: _error("there is not enough memory", _NO_MEMORY)),
+    (ImportError, lambda e: _error(f"{e.name or e} cannot be imported", "rd doctor says how to mend it.")),
+    (Exception, lambda e: _error(f"unexpected {type(e).__name__}: {e}", _NO_IDEA)),
 )
 """What is said about which error; the first that fits speaks."""
 
@@ -277,13 +245,45 @@ def _run(args: list[str]) -> int | None:
         return end.exit_code
 
 
+# ---------------------------------------------------------------- a run
+
+_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+
+
+def _open_streams() -> None:
+    """Make stdin, stdout and stderr usable, whatever the shell did to them (``>&-``, an old locale)."""
+    for descriptor, (name, mode) in enumerate(_STREAMS):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Left closed, its number would go to the next file opened: an index's own, and what any
+            # library prints would end in it. The lowest free number is taken, so this is that number.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that the terminal's encoding lacks must not stop a run.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_stdout() -> None:
+    """Let what stdout still holds go nowhere: Python flushes it once more at its end, and would complain."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file: a program that called main put its own stream there
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``rd``; returns its exit code.
 
     0 done, 1 failed, 2 usage, 3 some inputs failed, 130 interrupted, 141 whoever read stdout has
     gone; ``audit`` and ``report --verify`` add 4, ``audit`` 5, ``query --exit-code`` 10 and 11.
     """
-    open_streams()
+    _open_streams()
     # Pillow warns about broken metadata file by file; what matters of it is in an image's notes.
     warnings.filterwarnings("ignore", module="PIL")
     try:
@@ -299,6 +299,6 @@ def _flushed(code: int) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        drop_stdout()
+        _drop_stdout()
         return code or _complain(error)
     return code

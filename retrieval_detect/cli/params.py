@@ -267,17 +267,10 @@ method_option = setting(
 )
 
 
-def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
-    """``command`` with ``options``, in the order in which its help names them."""
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 def computing_options(*settables: Settable) -> Callable[[F], F]:
     """The options of everything that runs an encoder; ``settables`` : what its ``--set`` offers besides."""
-    options = (device_option, offline_option, set_option(*settables, *ENCODING))
-    return lambda command: with_options(command, options)
+    sets = set_option(*settables, *ENCODING)
+    return lambda command: device_option(offline_option(sets(command)))
 
 
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")

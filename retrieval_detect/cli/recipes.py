@@ -58,12 +58,17 @@ class Recipe:
     views: tuple[str, ...] = ()
 
 
+def parts_of(text: str | None) -> tuple[str, ...]:
+    """``"a, b,a"`` → ``("a", "b")``; nothing is no parts."""
+    return tuple(dict.fromkeys(filter(None, map(str.strip, (text or "").split(",")))))
+
+
 def parse_layers(text: str, *, where: str = "--layers") -> tuple[str, ...]:
     """``"proj,block12"`` → ``("proj", "block12")``.
 
     Raises ``ConfigError`` naming ``where`` for names that no layer can have.
     """
-    layers = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    layers = parts_of(text)
     wrong = [layer for layer in layers if not _LAYER.fullmatch(layer)]
     if wrong or not layers:
         raise ConfigError(
@@ -78,7 +83,7 @@ def parse_views(text: str, *, where: str = "--views") -> tuple[str, ...]:
 
     Raises ``ConfigError`` naming ``where`` for kinds of view that there are not.
     """
-    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    kinds = parts_of(text)
     for kind in kinds:
         if kind not in VIEW_KINDS:
             raise ConfigError(
@@ -132,15 +137,17 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
         raise ConfigError(
             f"{path}: it names no references", hint="Add a [[references]] table with label and paths."
         )
-    layers = document.get("layers", list(DEFAULT_LAYERS))
+    where = str(path)
+    layers = _texts(document.get("layers", list(DEFAULT_LAYERS)), "layers", where)
+    views = _texts(document["views"], "views", where) if "views" in document else ()
     return Recipe(
         tuple(
             _reference_set(table, root, f"{path}, references {n}") for n, table in enumerate(sets, start=1)
         ),
-        _text(document, "name", str(path)),
-        _text(document, "encoder", str(path)),
-        parse_layers(",".join(_texts(layers, "layers", str(path))), where=str(path)),
-        _views(document, str(path)),
+        _text(document, "name", where),
+        _text(document, "encoder", where),
+        parse_layers(",".join(layers), where=where),
+        parse_views(",".join(views), where=where),
     )
 
 
@@ -168,12 +175,6 @@ def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
     if by_folder and facts.category:
         raise ConfigError(f"{where}: give category, or category_folders, not both")
     return ReferenceSet(tuple(str(root / path) for path in paths), facts, family, released, by_folder)
-
-
-def _views(document: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    if "views" not in document:
-        return ()
-    return parse_views(",".join(_texts(document["views"], "views", where)), where=where)
 
 
 def _text(table: Mapping[str, Any], key: str, where: str) -> str:

@@ -88,18 +88,9 @@ def _size(value: Any, base: Path) -> int:
 
 
 def _switch(value: Any, _base: Path) -> bool:
-    words = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
-    if str(value).lower() in words:
-        return words[str(value).lower()]
+    word = str(value).lower()
+    if word in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        return word in ("1", "true", "yes", "on")
     raise ValueError("true or false")
 
 
@@ -109,13 +100,10 @@ def _device(value: Any, _base: Path) -> str:
     raise ValueError("auto, cpu, cuda or cuda:N")
 
 
-def _one_of(*choices: str) -> Callable[[Any, Path], str]:
-    def read(value: Any, _base: Path) -> str:
-        if value in choices:
-            return str(value)
-        raise ValueError(f"one of {', '.join(choices)}")
-
-    return read
+def _format(value: Any, _base: Path) -> str:
+    if value in FORMATS:
+        return str(value)
+    raise ValueError(f"one of {', '.join(FORMATS)}")
 
 
 _READERS: Mapping[str, Callable[[Any, Path], Any]] = {
@@ -130,7 +118,7 @@ _READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "k": _count,
     "batch_size": _size,
     "workers": _size,
-    "format": _one_of(*FORMATS),
+    "format": _format,
 }
 
 SETTING_NAMES = tuple(f.name for f in fields(Settings) if f.name not in ("origins", "set"))
@@ -164,12 +152,23 @@ def load_settings(flags: Mapping[str, Any] | None = None, *, file: Path | None =
     values: dict[str, Any] = {}
     named: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for given in (*_from_file(file), *_from_environment(), *_from_flags(flags or {})):
-        if given.key not in SETTING_NAMES:
-            named[given.key] = given.value
+    flagged = [
+        _Given(key, value, f"--set {_spelt(key)}" if key in BY_SET else f"--{_spelt(key)}")
+        for key in SETTING_NAMES
+        if (value := (flags or {}).get(key)) is not None
+    ]
+    environment = [
+        _Given(key, text, variable(key)) for key in SETTING_NAMES if (text := os.environ.get(variable(key)))
+    ]
+    for key, value, origin, base in (*_from_file(file), *environment, *flagged):
+        if key not in SETTING_NAMES:
+            named[key] = value
             continue
-        values[given.key] = _read(given)
-        origins[given.key] = given.origin
+        try:
+            values[key] = _READERS[key](value, base)
+        except ValueError as error:
+            raise ConfigError(f"{origin}: {_spelt(key)} must be {error}, not {value!r}") from error
+        origins[key] = origin
     return Settings(**values, origins=origins, set=named)
 
 
@@ -178,24 +177,8 @@ def variable(key: str) -> str:
     return f"RD_{key.upper()}"
 
 
-def _flag(key: str) -> str:
-    return f"--set {_spelt(key)}" if key in BY_SET else f"--{_spelt(key)}"
-
-
 def _spelt(key: str) -> str:
     return key.replace("_", "-")
-
-
-def _from_flags(flags: Mapping[str, Any]) -> Iterator[_Given]:
-    for key in SETTING_NAMES:
-        if flags.get(key) is not None:
-            yield _Given(key, flags[key], _flag(key))
-
-
-def _from_environment() -> Iterator[_Given]:
-    for key in SETTING_NAMES:
-        if text := os.environ.get(variable(key)):
-            yield _Given(key, text, variable(key))
 
 
 def _from_file(file: Path | None) -> Iterator[_Given]:
@@ -233,14 +216,6 @@ def _table_of(path: Path) -> Mapping[str, Any] | None:
         return document
     tools = document.get("tool")
     return tools.get(_TABLE) if isinstance(tools, dict) else None
-
-
-def _read(given: _Given) -> Any:
-    try:
-        return _READERS[given.key](given.value, given.base)
-    except ValueError as error:
-        name = _spelt(given.key)
-        raise ConfigError(f"{given.origin}: {name} must be {error}, not {given.value!r}") from error
 
 
 def unknown_key(key: str, known: Iterable[str], *, where: str) -> ConfigError:

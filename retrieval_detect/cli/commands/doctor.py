@@ -8,19 +8,17 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
+from retrieval_detect.cli.output import Output, human, human_bytes
 from retrieval_detect.cli.params import Command, Run
+from retrieval_detect.cli.settings import SETTING_NAMES, Settings, index_home, variable
 from retrieval_detect.errors import EncoderError, WeightsUnavailable
+from retrieval_detect.store.indexes import index_names
 from retrieval_detect.version import __version__
-
-if TYPE_CHECKING:
-    from retrieval_detect.cli.output import Output
-    from retrieval_detect.cli.settings import Settings
 
 DISTRIBUTIONS = (
     *("click", "filelock", "huggingface-hub", "jinja2", "numpy", "open_clip_torch", "pillow"),
@@ -71,10 +69,13 @@ def command(run: Run, completion: str | None) -> int:
 
     Downloads nothing. The exit code is 1 if rd cannot work at all.
     """
-    from retrieval_detect.cli.settings import SETTING_NAMES
-
     if completion:
-        _print_completion(completion)
+        from click.shell_completion import get_completion_class
+
+        made = get_completion_class(completion)
+        assert made is not None  # noqa: S101 - one of the choices
+        root = click.get_current_context().find_root().command
+        click.echo(made(root, {}, "rd", "_RD_COMPLETE").source())
         return 0
     checks = list(examine(run.settings))
     usable = not any(check.fatal for check in checks)
@@ -88,17 +89,6 @@ def command(run: Run, completion: str | None) -> int:
         found = [asdict(check) for check in checks]
         run.output.record({"usable": usable, "checks": found, "settings": settings})
     return 0 if usable else 1
-
-
-def _print_completion(shell: str) -> None:
-    """The script that teaches a shell rd's commands, options and index names."""
-    from click.shell_completion import get_completion_class
-
-    made = get_completion_class(shell)
-    if made is None:
-        raise click.UsageError(f"no completion for {shell}")
-    root = click.get_current_context().find_root().command
-    click.echo(made(root, {}, "rd", "_RD_COMPLETE").source())
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -123,33 +113,27 @@ def examine(settings: Settings) -> Iterator[Check]:
 # ---------------------------------------------------------------- what is installed
 
 
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _packages() -> Check:
-    found, missing = [], []
-    for name in DISTRIBUTIONS:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            missing.append(name)
+    missing = [name for name in DISTRIBUTIONS if _version(name) is None]
     if missing:
         return Check(
             "packages", "missing", ", ".join(missing), f"pip install {' '.join(missing)}", fatal=True
         )
-    return Check("packages", "ok", ", ".join(found))
+    return Check("packages", "ok", ", ".join(f"{name} {_version(name)}" for name in DISTRIBUTIONS))
 
 
 def _extras() -> Check:
-    there = {extra: _is_installed(distribution) for extra, distribution in EXTRAS.items()}
-    absent = [f"{extra} (pip install 'retrieval-detect[{extra}]')" for extra in EXTRAS if not there[extra]]
-    found = ", ".join(extra for extra in EXTRAS if there[extra]) or "none"
-    return Check("extras", "ok", "; not installed: ".join([found, *([", ".join(absent)] if absent else [])]))
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    there = [extra for extra, distribution in EXTRAS.items() if _version(distribution)]
+    absent = [f"{extra} (pip install 'retrieval-detect[{extra}]')" for extra in EXTRAS if extra not in there]
+    said = ", ".join(there) or "none"
+    return Check("extras", "ok", said + (f"; not installed: {', '.join(absent)}" if absent else ""))
 
 
 def _faiss() -> Check:
@@ -169,19 +153,12 @@ def _torch() -> Iterator[Check]:
     except (ImportError, OSError) as error:
         yield Check("torch", "missing", f"cannot be imported: {error}", "pip install torch", fatal=True)
         return
-    yield Check(
-        "torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} CPU threads, {_cpu_bfloat16()}"
-    )
-    yield _gpu(torch)
-    yield _torchvision()
-
-
-def _cpu_bfloat16() -> str:
     from retrieval_detect.encoders._torch import cpu_multiplies_bfloat16
 
-    return (
-        "bfloat16 in hardware" if cpu_multiplies_bfloat16() else "no bfloat16 in hardware (float32 is used)"
-    )
+    by = "bfloat16 in hardware" if cpu_multiplies_bfloat16() else "no bfloat16 in hardware (float32 is used)"
+    yield Check("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} CPU threads, {by}")
+    yield _gpu(torch)
+    yield _torchvision()
 
 
 def _gpu(torch: Any) -> Check:
@@ -236,27 +213,24 @@ def _offline_encoder() -> Check:
         return Check("encoder", "warn", error.message, error.hint)
     except ImportError as error:
         return Check("encoder", "missing", f"{_OFFLINE}: {error}", "Mend what is missing above first.")
-    return Check("encoder", "ok", f"{_OFFLINE}, {_size(path)}")
+    return Check("encoder", "ok", f"{_OFFLINE}, {human_bytes(path.stat().st_size)}")
 
 
 def _encoder(settings: Settings) -> Iterator[Check]:
     """The encoder that ``rd build-index`` would use, as far as can be told without loading it."""
+    from retrieval_detect.encoders.registry import DEFAULT_ENCODER, known_encoders
+
     name, weights = settings.encoder.partition("@")[0], settings.encoder_weights
+    another = name in known_encoders() or name.startswith("timm:")
     if weights is not None:
         if weights.exists():
             yield Check("encoder", "ok", f"{name}, {weights}")
         else:
             yield Check("encoder", "missing", f"{name}: {weights} is not there", "Correct encoder-weights.")
-    elif _is_open_clip(name):
+    elif name == DEFAULT_ENCODER or not another:
         yield _open_clip(name)
     elif name not in (_CLIP, _OFFLINE):
         yield Check("encoder", "ok", f"{name}, weights not looked for")
-
-
-def _is_open_clip(name: str) -> bool:
-    from retrieval_detect.encoders.registry import DEFAULT_ENCODER, known_encoders
-
-    return name == DEFAULT_ENCODER or not (name in known_encoders() or name.startswith("timm:"))
 
 
 def _open_clip(name: str) -> Check:
@@ -271,22 +245,13 @@ def _open_clip(name: str) -> Check:
         return Check("encoder", "warn", error.message, error.hint)
     except ImportError as error:
         return Check("encoder", "missing", f"{name}: {error}", "Mend what is missing above first.")
-    return Check("encoder", "ok", f"{name}, {_size(path)}")
-
-
-def _size(path: Path) -> str:
-    from retrieval_detect.cli.output import human_bytes
-
-    return human_bytes(path.stat().st_size)
+    return Check("encoder", "ok", f"{name}, {human_bytes(path.stat().st_size)}")
 
 
 # ---------------------------------------------------------------- places and settings
 
 
 def _home(settings: Settings) -> Check:
-    from retrieval_detect.cli.output import human_bytes
-    from retrieval_detect.cli.settings import index_home
-
     home = index_home(settings).absolute()
     there = next(folder for folder in (home, *home.parents) if folder.exists())
     if not os.access(there, os.W_OK):
@@ -303,9 +268,6 @@ def _home(settings: Settings) -> Check:
 
 
 def _indexes(settings: Settings) -> Check:
-    from retrieval_detect.cli.settings import index_home
-    from retrieval_detect.store.indexes import index_names
-
     names = index_names(index_home(settings))
     if names:
         return Check("indexes", "ok", ", ".join(names))
@@ -313,8 +275,6 @@ def _indexes(settings: Settings) -> Check:
 
 
 def _unknown_variables() -> Iterator[Check]:
-    from retrieval_detect.cli.settings import SETTING_NAMES, variable
-
     known = _OTHER_VARIABLES | {variable(key) for key in SETTING_NAMES}
     for name in sorted(name for name in os.environ if name.startswith("RD_") and name not in known):
         yield Check(
@@ -326,8 +286,6 @@ def _unknown_variables() -> Iterator[Check]:
 
 
 def _show(output: Output, checks: list[Check], settings: dict[str, dict[str, Any]]) -> None:
-    from retrieval_detect.cli.output import human
-
     for check in checks:
         first, *more = wrap(check.detail, 58, break_on_hyphens=False)
         output.line((f"{check.state:<7}", _STYLES[check.state]), f"  {check.name:<11}  {first}")

@@ -19,6 +19,7 @@ from retrieval_detect.cli.params import (
     method_option,
 )
 from retrieval_detect.cli.progress import progress
+from retrieval_detect.cli.recipes import parts_of
 from retrieval_detect.cli.settable import ASKING, Settable
 from retrieval_detect.evaluate.datasets import Dataset, load
 from retrieval_detect.files import write_bytes, write_json
@@ -162,24 +163,20 @@ def command(
 def _options(asked: dict[str, Any], compare: str | None) -> Options:
     from retrieval_detect.evaluate.context import Options
 
-    numbers = _list(asked["numbers"])
+    numbers = parts_of(asked["numbers"])
     if any(not number.isdecimal() for number in numbers):
         raise click.UsageError("--n takes whole numbers: 0,1,5,20")
-    methods = _list(asked["methods"]) or (CANDIDATES if compare == "ufd" else ())
+    methods = parts_of(asked["methods"]) or (CANDIDATES if compare == "ufd" else ())
     return Options(
         tuple(sorted({int(number) for number in numbers})),
         asked["seeds"],
-        _list(asked["order"]),
+        parts_of(asked["order"]),
         methods,
         asked["fpr"],
         asked["unified"],
         asked["at_most"],
         per_category=asked["per_category"],
     )
-
-
-def _list(text: str | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, map(str.strip, (text or "").split(",")))))
 
 
 def _progress(run: Run, total: int, text: str, *, unit: str = "img") -> Any:

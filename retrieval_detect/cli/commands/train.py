@@ -14,6 +14,7 @@ from retrieval_detect.cli.params import (
     dry_run_option,
     offline_option,
 )
+from retrieval_detect.cli.recipes import parts_of
 from retrieval_detect.cli.settable import WEIGHTS, Settable, given, hyper_parameters, set_option, settables
 from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.registry import KINDS, head_class
@@ -97,7 +98,7 @@ def command(run: Run, /, kind: str, name: str | None, dry_run: bool, **options: 
     head = owner(**given(options, [f.name for f in hyper_parameters(owner)]))
     check_options(head)
     name = name or head.kind
-    of = tuple(dict.fromkeys(filter(None, map(str.strip, (members or "").split(",")))))
+    of = parts_of(members)
     check_name(name, members=of)
     store, device = run.store(), run.settings.device
     snapshot = store.snapshot()
