@@ -16,12 +16,10 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.base import quiet
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from retrieval_detect.encoders._objectives import Objective
     from retrieval_detect.encoders._trainable import Trainable
     from retrieval_detect.encoders.text import TextTower
-    from retrieval_detect.heads.base import Head, Progress
+    from retrieval_detect.heads.base import Progress
     from retrieval_detect.images.labelled import LabelledImages
     from retrieval_detect.types import Failure, ImageItem, Int64, UInt8
 
@@ -264,13 +262,17 @@ class _Course:
             progress(f"epoch {epoch}: loss {self.losses[-1]:.4f}, held out {self.accuracies[-1]:.1%} right")
             since += 1
             if self.accuracies[-1] >= best + GAIN:
-                best, since, self.epoch, kept = self.accuracies[-1], 0, epoch, self._copy()
+                best, since, self.epoch = self.accuracies[-1], 0, epoch
+                live = self.tower.network.state_dict(), self.objective.state()
+                kept = [{name: x.detach().cpu().clone() for name, x in state.items()} for state in live]
             if since == self.options.patience:
                 since, step = 0, step + 1
                 if step == RATE_STEPS:
                     break
                 optimiser.param_groups[0]["lr"] = self.options.lr / 10**step
-        self._restore(kept)
+        self.tower.network.load_state_dict(kept[0])
+        for name, x in self.objective.state().items():
+            x.detach().copy_(kept[1][name])
         self.tower.merge()
 
     def _learn(self, epoch: int, optimiser: Any) -> float:
@@ -342,22 +344,19 @@ class _Course:
 
     # ------------------------------------------------------------ results
 
-    def _copy(self) -> list[dict[str, Tensor]]:
-        live = self.tower.network.state_dict(), self.objective.state()
-        return [{name: x.detach().cpu().clone() for name, x in state.items()} for state in live]
-
-    def _restore(self, kept: list[dict[str, Tensor]]) -> None:
-        self.tower.network.load_state_dict(kept[0])
-        for name, live in self.objective.state().items():
-            live.detach().copy_(kept[1][name])
-
     def written(self, out: Path) -> FinetuneReport:
         """Both files, the weights last: with them the encoder is there."""
         from retrieval_detect.files import sha256_bytes, write_bytes
+        from retrieval_detect.heads.caption import CaptionHead
+        from retrieval_detect.heads.linear import LinearHead
 
         data = self.tower.to_bytes()
         spec = replace(self.tower.encoder.spec, weights_sha256=sha256_bytes(data))
-        files = {_head_paths(out)[s]: x for s, x in self._head().to_files(encoder=spec.fingerprint).items()}
+        head = CaptionHead() if self.captions else LinearHead(optimizer="adamw")
+        head.restore(self.objective.arrays())  # what gave the scores in training
+        if self.captions:
+            head.restore_facts({"classes": np.unique(np.array(self.found.names)[self.found.fake]).tolist()})
+        files = {_head_paths(out)[s]: x for s, x in head.to_files(encoder=spec.fingerprint).items()}
         try:
             for path, content in (files | {out: data}).items():
                 write_bytes(path, content)
@@ -381,14 +380,3 @@ class _Course:
             captions=self.captions,
             failures=self.found.failures,
         )
-
-    def _head(self) -> Head:
-        """What gave the scores in training."""
-        from retrieval_detect.heads.caption import CaptionHead
-        from retrieval_detect.heads.linear import LinearHead
-
-        head = CaptionHead() if self.captions else LinearHead(optimizer="adamw")
-        head.restore(self.objective.arrays())
-        if self.captions:
-            head.restore_facts({"classes": np.unique(np.array(self.found.names)[self.found.fake]).tolist()})
-        return head

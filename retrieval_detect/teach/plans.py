@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from retrieval_detect.images.content_id import content_id
@@ -12,15 +12,16 @@ from retrieval_detect.images.items import attempted
 from retrieval_detect.images.labelled import refuse_both_labels
 from retrieval_detect.images.laundering import CROPS, MAX_CROPS, stored_views
 from retrieval_detect.names import named
+from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.staging import Staging
 from retrieval_detect.store.sweep import keyed_digest
-from retrieval_detect.teach.wanted import Wanted
-from retrieval_detect.types import Facts, Failure, ImageItem, quiet
+from retrieval_detect.types import ORIGINAL_VIEW, Facts, Failure, ImageItem, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from retrieval_detect.images.laundering import Chooser
     from retrieval_detect.store.manifest import GeneratorFacts
     from retrieval_detect.store.originals import StoredImage
     from retrieval_detect.store.snapshot import Snapshot
@@ -132,6 +133,10 @@ def plan(
     purged = _purged(fresh, snapshot)
     new = tuple(planned for planned in fresh if planned.content_id not in purged)
     lacking = {} if snapshot is None or not views else wanted_views(list(stored), views, snapshot).to_embed()
+    kept = 0  # embedded before, by a run that was interrupted
+    if snapshot is not None and new and (staging := Staging.of(snapshot)):
+        images = [planned.content_id for planned in new]
+        kept = len(new) - len(wanted_views(images, views, snapshot, staging).to_embed())
     return UpdatePlan(
         new,
         len(stored),
@@ -141,17 +146,9 @@ def plan(
         views=tuple(views),
         lacking=tuple(first[image] for image in lacking),
         n_lacking=sum(lacking.values()),
-        kept=_kept([planned.content_id for planned in new], views, snapshot),
+        kept=kept,
         named_otherwise=_named_otherwise(first, stored, snapshot),
     )
-
-
-def _kept(images: Sequence[bytes], views: Sequence[str], snapshot: Snapshot | None) -> int:
-    """How many of some new images were embedded before, by a run that was interrupted."""
-    if snapshot is None or not images:
-        return 0
-    staging = Staging.of(snapshot)
-    return len(images) - len(wanted_views(images, views, snapshot, staging).to_embed()) if staging else 0
 
 
 def _named_otherwise(
@@ -204,3 +201,81 @@ def _purged(planned: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]
         return set()
     key, digests = snapshot.manifest.purge.key, frozenset(snapshot.manifest.purge.digests)
     return {p.content_id for p in planned if keyed_digest(key, p.content_id) in digests}
+
+
+# ---------------------------------------------------------------- which views of which images
+
+
+class Wanted:
+    """The views that ``choose`` names for some images.
+
+    How many views an image has may depend on its size, which is known of stored and of staged images.
+    ``staging=None`` : nothing is staged.
+    """
+
+    def __init__(
+        self,
+        content_ids: Sequence[bytes],
+        choose: Chooser,
+        *,
+        snapshot: Snapshot,
+        staging: Staging | None = None,
+    ) -> None:
+        self.stored = stored_images(snapshot, content_ids)
+        self._snapshot = snapshot
+        self._content_ids = content_ids
+        self._choose = choose
+        self._staging = staging
+        rows = snapshot.take([image.row_id for image in self.stored.values()], ["width", "height"])
+        self._stored_sizes = {
+            image: (row["width"], row["height"]) for image, row in zip(self.stored, rows, strict=True)
+        }
+
+    def missing(self, content_id: bytes, width: int, height: int) -> list[str]:
+        """The views of one image that are neither stored nor staged: a ``Chooser``."""
+        return [
+            view for view in self._absent(content_id, width, height) if not self._is_staged(content_id, view)
+        ]
+
+    def to_embed(self) -> dict[bytes, int]:
+        """Images of which something is missing → how many views; 1 where the size is not known yet."""
+        sizes = self._sizes()
+        counts = {
+            image: len(self.missing(image, *sizes[image])) if image in sizes else 1
+            for image in self._content_ids
+        }
+        return {image: count for image, count in counts.items() if count}
+
+    def rows(self, given: Mapping[bytes, tuple[str, Facts]]) -> list[NewRow]:
+        """What is staged and not stored, an image's original first.
+
+        ``given`` : uri and facts of each image; a stored image keeps its own.
+        """
+        staged = {
+            image: [view for view in self._absent(image, *size) if self._is_staged(image, view)]
+            for image, size in self._sizes().items()
+        }
+        names = [field.name for field in fields(Facts)]
+        stored = [image for image in self.stored if staged[image]]
+        known = self._snapshot.take([self.stored[image].row_id for image in stored], ["uri", *names])
+        own = ((row["uri"], Facts(**{name: row[name] for name in names})) for row in known)
+        called = {**given, **dict(zip(stored, own, strict=True))}
+        return [NewRow(image, *called[image], view) for image, views in staged.items() for view in views]
+
+    # ------------------------------------------------------------ parts
+
+    def _absent(self, content_id: bytes, width: int, height: int) -> Iterator[str]:
+        stored = self.stored.get(content_id)
+        return (view for view in self._choose(content_id, width, height) if not (stored and stored.has(view)))
+
+    def _is_staged(self, content_id: bytes, view: str) -> bool:
+        return self._staging is not None and (content_id, view) in self._staging
+
+    def _sizes(self) -> dict[bytes, tuple[int, int]]:
+        """Width and height of the images that are stored or staged, in the order given."""
+        staged = [
+            (image, ORIGINAL_VIEW) for image in self._content_ids if self._is_staged(image, ORIGINAL_VIEW)
+        ]
+        facts = self._staging.facts(staged).to_pylist() if self._staging is not None and staged else []
+        sizes = {row["content_id"]: (row["width"], row["height"]) for row in facts} | self._stored_sizes
+        return {image: sizes[image] for image in self._content_ids if image in sizes}
