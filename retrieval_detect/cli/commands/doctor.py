@@ -102,8 +102,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _extras()
     yield _faiss()
     yield from _torch()
-    yield _clip_encoder()
-    yield _offline_encoder()
+    yield from map(_own_encoder, (_CLIP, _OFFLINE))
     yield from _encoder(settings)
     yield _home(settings)
     yield _indexes(settings)
@@ -192,28 +191,20 @@ def _torchvision() -> Check:
 # ---------------------------------------------------------------- encoders
 
 
-def _clip_encoder() -> Check:
+def _own_encoder(name: str) -> Check:
+    """Whether the weights of an encoder that needs no model hub are here."""
     try:
-        from retrieval_detect.encoders.clip_b16 import find_weights
+        if name == _CLIP:
+            from retrieval_detect.encoders.clip_b16 import find_weights
+        else:
+            from retrieval_detect.encoders.offline import packaged_weights as find_weights
 
         path = find_weights()
     except WeightsUnavailable as error:
         return Check("encoder", "warn", error.message, error.hint)
     except ImportError as error:
-        return Check("encoder", "missing", f"{_CLIP}: {error}", "Mend what is missing above first.")
-    return Check("encoder", "ok", f"{_CLIP}, {_size(path)}")
-
-
-def _offline_encoder() -> Check:
-    try:
-        from retrieval_detect.encoders.offline import packaged_weights
-
-        path = packaged_weights()
-    except WeightsUnavailable as error:
-        return Check("encoder", "warn", error.message, error.hint)
-    except ImportError as error:
-        return Check("encoder", "missing", f"{_OFFLINE}: {error}", "Mend what is missing above first.")
-    return Check("encoder", "ok", f"{_OFFLINE}, {human_bytes(path.stat().st_size)}")
+        return Check("encoder", "missing", f"{name}: {error}", "Mend what is missing above first.")
+    return Check("encoder", "ok", f"{name}, {human_bytes(path.stat().st_size)}")
 
 
 def _encoder(settings: Settings) -> Iterator[Check]:
