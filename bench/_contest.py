@@ -68,17 +68,22 @@ Entry = VoteEntry | HeadEntry
 
 def entries(blocks: Sequence[str]) -> list[Entry]:
     """Everything in the table, for an encoder whose network has these blocks beside ``proj``."""
-    return [*_BARE, *_votes(*_read(blocks)), *_heads(blocks)]
+    return [*_BARE, *_votes(*_read(blocks)), *_within(blocks), *_heads(blocks)]
 
 
 def layers_of(blocks: Sequence[str]) -> tuple[str, ...]:
     """The layers that these read."""
-    return (*dict.fromkeys([*_read(blocks), *_late(blocks)]), "proj")
+    return (*dict.fromkeys([*_read(blocks), *_inside(blocks), *_late(blocks)]), "proj")
 
 
 def _read(blocks: Sequence[str]) -> tuple[str, str]:
     """A block three quarters up, and the last."""
     return blocks[round(0.75 * len(blocks)) - 1], blocks[-1]
+
+
+def _inside(blocks: Sequence[str]) -> tuple[str, str, str]:
+    """A block half way up, one three quarters up, and the last but one."""
+    return blocks[round(0.5 * len(blocks)) - 1], _read(blocks)[0], blocks[-2]
 
 
 def _late(blocks: Sequence[str]) -> Sequence[str]:
@@ -111,6 +116,15 @@ def _votes(earlier: str, last: str) -> Iterator[Entry]:
     yield from (_density("concat", layers, t) for layers in (two, three) for t in (0.05, 0.1))
     yield _density("nca", _ONE, 0.1)
     yield from (_density("mask", _ONE, t) for t in (0.1, 0.2))
+
+
+def _within(blocks: Sequence[str]) -> Iterator[Entry]:
+    """What is read inside the network, where a CLIP keeps more of how an image was made (RINE)."""
+    half, later, late = _inside(blocks)
+    sets = ((half,), (later,), (later, "proj"), (later, late), (half, later), (half, later, late))
+    for layers in sets:
+        yield from (_density("whiten", layers, t, shrinkage="0.5") for t in (0.05, 0.1))
+        yield from (_density("nullspace", layers, 0.1, directions=d) for d in (8, 32))
 
 
 def _density(
