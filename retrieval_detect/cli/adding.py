@@ -13,7 +13,6 @@ from retrieval_detect.cli.output import human_bytes
 from retrieval_detect.cli.params import SOME_FAILED, one_value_each
 from retrieval_detect.cli.progress import progress
 from retrieval_detect.cli.recipes import (
-    DEFAULT_LAYERS,
     Recipe,
     ReferenceSet,
     find_recipe,
@@ -106,7 +105,7 @@ def teach(
     if dry_run:
         _show_plan(run.output, planned, folder, exists=known)
         return None
-    if snapshot is not None and recipe.layers not in (stored := snapshot.manifest.layers, DEFAULT_LAYERS):
+    if snapshot is not None and recipe.layers not in (stored := snapshot.manifest.layers, ()):
         raise UsageError(
             f"index {folder.name!r} stores layers {','.join(stored)}, not {','.join(recipe.layers)}",
             hint="All references of an index have the same layers: leave --layers out, or build another.",

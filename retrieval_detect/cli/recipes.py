@@ -16,8 +16,6 @@ from retrieval_detect.names import checked, named
 from retrieval_detect.texts import read_toml
 from retrieval_detect.types import LABELS, VIEW_KINDS, Facts
 
-DEFAULT_LAYERS = ("proj",)
-
 _LAYER = re.compile(r"proj|pre|block\d{2}|heads\d{2}")
 _FACTS = frozenset(f.name for f in fields(Facts))
 _GENERATOR_FACTS = frozenset({"family", "released_at"})
@@ -49,12 +47,15 @@ class ReferenceSet:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """An index to be built: its name, its encoder's, the layers and views to keep, the references."""
+    """An index to be built: its name, its encoder's, the layers and views to keep, the references.
+
+    Without ``layers`` it keeps those that are the encoder's default.
+    """
 
     references: tuple[ReferenceSet, ...]
     name: str = ""
     encoder: str = ""
-    layers: tuple[str, ...] = DEFAULT_LAYERS
+    layers: tuple[str, ...] = ()
     views: tuple[str, ...] = ()
 
 
@@ -138,7 +139,7 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
             f"{path}: it names no references", hint="Add a [[references]] table with label and paths."
         )
     where = str(path)
-    layers = _texts(document.get("layers", list(DEFAULT_LAYERS)), "layers", where)
+    layers = _texts(document.get("layers", []), "layers", where)
     views = _texts(document["views"], "views", where) if "views" in document else ()
     return Recipe(
         tuple(
@@ -146,7 +147,7 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
         ),
         _text(document, "name", where),
         _text(document, "encoder", where),
-        parse_layers(",".join(layers), where=where),
+        parse_layers(",".join(layers), where=where) if "layers" in document else (),
         parse_views(",".join(views), where=where),
     )
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import io
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder
-from retrieval_detect.errors import RdError
+from retrieval_detect.encoders.pipeline import embed
+from retrieval_detect.encoders.registry import CLIP_ENCODER, OFFLINE_ENCODER, load_encoder
+from retrieval_detect.encoders.remembered import RememberedEncoder
+from retrieval_detect.errors import RdError, WeightsUnavailable
 from retrieval_detect.images.sources import scan
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.plans import plan
-from retrieval_detect.types import Facts
+from retrieval_detect.types import Facts, quiet
 from retrieval_detect.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -48,6 +50,12 @@ class Pictures:
     newcomer: str
     taught: Sequence[Path]
     newcomer_queries: Sequence[Path]
+
+    @property
+    def all(self) -> list[Path]:
+        """Each once."""
+        references = [*self.real, *(path for paths in self.fakes.values() for path in paths), *self.taught]
+        return [*references, *self.real_queries, *self.fake_queries, *self.newcomer_queries]
 
 
 def prepare(folder: Path) -> Pictures:
@@ -108,13 +116,29 @@ def one_form(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def _encoder() -> Encoder:
+    try:
+        return load_encoder(CLIP_ENCODER, device="cpu")
+    except WeightsUnavailable:
+        return load_encoder(OFFLINE_ENCODER, device="cpu")
+
+
 class Tour:
-    """An index of the demo's references and what it says about the pictures held back."""
+    """An index of the demo's references and what it says about the pictures held back.
+
+    It sees with CLIP where its weights are in the user's cache, and else with an ImageNet classifier. What it
+    has seen is remembered there, so that a second tour takes seconds.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.pictures = prepare(folder / "images")
-        self._encoder: Encoder = load_encoder(OFFLINE_ENCODER, device="cpu")
+        self._encoder: Encoder = RememberedEncoder(_encoder())
         self.index = Index.create(folder / "toy", encoder=self._encoder)
+
+    def look(self, progress: Callable[[int], None] = quiet) -> None:
+        """Embed every picture, which is what takes time; ``progress`` counts them."""
+        for _ in embed(scan(self.pictures.all), self._encoder, layers=self.index.snapshot().manifest.layers):
+            progress(1)
 
     def build(self) -> None:
         """Store the references, all but the newcomer's."""

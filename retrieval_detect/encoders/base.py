@@ -49,6 +49,19 @@ def require_layers(spec: EncoderSpec, layers: Sequence[str]) -> None:
         )
 
 
+def default_layers(spec: EncoderSpec) -> tuple[str, ...]:
+    """What a new index stores of each image: ``proj``, and of a CLIP transformer a block three quarters up.
+
+    ``proj`` tells near-duplicates, subjects and coverage; how an image was made shows better in the
+    middle of a CLIP transformer (Koutlis and Papadopoulos 2024, RINE; ``bench.methods``), so that is what
+    the projection of a new index reads. Networks that are not read at a class token have ``proj`` alone.
+    """
+    blocks = [layer for layer in spec.layers if layer.startswith("block")]
+    if not spec.is_clip or "heads01" not in spec.layers:
+        return ("proj",)
+    return "proj", blocks[round(0.75 * len(blocks)) - 1]
+
+
 def check_call(spec: EncoderSpec, batch: UInt8, layers: Sequence[str]) -> None:
     """Raise ``UsageError`` unless ``encode`` of an encoder with this spec can be called so."""
     size = spec.preprocessing.size

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from retrieval_detect.encoders.agreement import engine_drift, require_same_encoder
-from retrieval_detect.encoders.base import require_layers
+from retrieval_detect.encoders.base import default_layers, require_layers
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.pipeline import embed_views
 from retrieval_detect.errors import UsageError
@@ -101,8 +101,12 @@ class Index:
     store: Store = field(repr=False)
 
     @classmethod
-    def create(cls, folder: str | Path, *, encoder: Encoder, layers: Sequence[str] = ("proj",)) -> Index:
-        """A new, empty index of ``encoder``'s ``layers``; embeds the 16 canary images."""
+    def create(cls, folder: str | Path, *, encoder: Encoder, layers: Sequence[str] = ()) -> Index:
+        """A new, empty index; embeds the 16 canary images.
+
+        ``layers`` : of ``encoder``, to be stored of each image; none is ``encoders.base.default_layers``.
+        """
+        layers = layers or default_layers(encoder.spec)
         require_layers(encoder.spec, layers)
         canaries = canary_vectors(encoder, layers)
         return cls(Path(folder), Store.create(Path(folder), encoder.spec, canaries=canaries))

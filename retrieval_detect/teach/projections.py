@@ -11,6 +11,7 @@ import numpy as np
 from retrieval_detect.ask.calibrations import NAMES, can_name
 from retrieval_detect.ask.fitted import PLAIN, PROJECTION, read_projection
 from retrieval_detect.ask.methods import Methods
+from retrieval_detect.encoders.base import default_layers
 from retrieval_detect.errors import UsageError
 from retrieval_detect.projections.inner import Trial, Vote
 from retrieval_detect.projections.registry import fit_projection
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 TEMPERATURES = (0.05, 0.1, 0.2)
 KNOWN = (0, 5, 20)
 """How many references of a new generator there may be when a temperature is chosen."""
-DEFAULT, DIRECTIONS, DEFAULT_T, FEWEST = "default", 32, 0.1, 100
-"""The projection a new index gets: its name, directions of content removed and temperature, both chosen
-by ``python -m bench.methods``, references of each label that it wants in the banks."""
+DEFAULT, DEFAULT_T, FEWEST = "default", 0.1, 100
+"""The projection a new index gets: its name, its temperature, and references of each label that it wants."""
+DIRECTIONS, FEW_DIRECTIONS = 32, 8
+"""Directions of content removed from ``proj``, and from a block inside a CLIP, where less is content."""
 
 
 def check_projection_name(name: str) -> None:
@@ -121,10 +123,13 @@ def default_projection(snapshot: Snapshot) -> Affine:
     counts = [snapshot.manifest.live_rows(label, "bank") for label in LABELS]
     if min(counts) < FEWEST or len(snapshot.manifest.names("real")) < 2:
         raise UsageError(f"the default projection takes {FEWEST} references of each label, and two sources")
-    layer = grouping_layer(snapshot.manifest.layers)
-    directions = max(1, min(DIRECTIONS, snapshot.manifest.encoder.layers[layer] // 16))
-    rows = load_training_set(snapshot, (layer,))
-    projection = fit_projection("nullspace", rows, layers=(layer,), content="within", directions=directions)
+    spec, stored = snapshot.manifest.encoder, snapshot.manifest.layers
+    inside = tuple(layer for layer in default_layers(spec) if layer != "proj" and layer in stored)
+    layers = inside or (grouping_layer(stored),)
+    most = FEW_DIRECTIONS if inside else DIRECTIONS
+    directions = max(1, min(most, sum(spec.layers[layer] for layer in layers) // 16))
+    rows = load_training_set(snapshot, layers)
+    projection = fit_projection("nullspace", rows, layers=layers, content="within", directions=directions)
     return replace(projection, facts=dict(projection.facts) | {"temperature": DEFAULT_T})
 
 

