@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,8 +85,10 @@ def tried(options: argparse.Namespace) -> bool:
 def command_of(module: str, options: argparse.Namespace) -> str:
     """The command of a run as a result names it."""
     named = "".join(f" --encoder {name}" for name in options.encoders or ())
-    few = f" --images {options.images}" if options.images else ""
-    return f"python -m bench.{module}{named}{few}"
+    for name in ("images", "seeds", "entries"):
+        if value := getattr(options, name, None):
+            named += f" --{name} {shlex.quote(str(value))}"
+    return f"python -m bench.{module}{named}"
 
 
 def show(result: Path, command: str, tables: Callable[[dict[str, Any]], str]) -> None:

@@ -66,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, write the JSON, print the table."""
     parser = parser_of("methods", __doc__)
     add_data(parser)
-    parser.add_argument("--entries", default="", metavar="REGEX", help="Only those whose names it is in.")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="Draws of sources and references.")
+    parser.add_argument(
+        "--entries", default="", metavar="REGEX", help="Only entries whose names it is found in."
+    )
+    parser.add_argument("--seeds", type=int, help=f"Draws of sources and references (default: {len(SEEDS)}).")
     options = parser.parse_args(arguments)
     carry_out("methods", options, lambda: rounded(measure(options)), tables, indent=None)
 
@@ -89,7 +91,7 @@ def _measured(name: str, options: argparse.Namespace, clock: Clock) -> dict[str,
         world = World.of(given, work)
     pixels = np.stack([statistics[identity] for identity in world.rows.content_ids])
     taking_part = [entry for entry in entries(blocks) if re.search(options.entries, entry.name)]
-    folds = list(outer_folds(world, SEEDS[: 1 if options.images else options.seeds]))
+    folds = list(outer_folds(world, SEEDS[: 1 if options.images else options.seeds or len(SEEDS)]))
     outer, inner, seconds = [], [], defaultdict(float)
     for number, fold in enumerate(folds):
         clock.say(
