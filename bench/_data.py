@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench._frame import say as say_it
+from retrieval_detect.encoders.base import default_layers
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER
 from retrieval_detect.evaluate.cache import Cache, content_ids, user_folder
@@ -160,7 +161,7 @@ class Embeddings:
 
 def embedded(
     encoder: Encoder,
-    layers: Sequence[str] = ("proj",),
+    layers: Sequence[str] = (),
     *,
     data: Path = DEFAULT_DATA,
     images: int | None = None,
@@ -168,8 +169,10 @@ def embedded(
 ) -> Embeddings:
     """Vectors of the images below ``data`` (the first ``images`` of each folder), from the user's cache.
 
-    What is not there is embedded, in all layers of the encoder, and kept.
+    ``layers`` : none is those that a new index stores. What is not there is embedded, in all layers of the
+    encoder, and kept.
     """
+    layers = layers or default_layers(encoder.spec)
     found = listed(data, images)
     items = [file_item(image.path, image.path.name) for image in found]
     say(f"vectors of {len(items):,} images by {encoder.spec.name}")
