@@ -49,8 +49,8 @@ def add(store, found, label, name="", review=None):
         )
 
 
-def empty(folder, **encoder):
-    made = replace(spec(**encoder), layers=WIDTHS)
+def empty(folder, *, is_clip=False, **encoder):
+    made = replace(spec(**encoder), layers=WIDTHS, is_clip=is_clip)
     rng = np.random.default_rng(0)
     return Store.create(
         folder, made, canaries={n: rng.normal(size=(16, d)).astype(np.float32) for n, d in WIDTHS.items()}

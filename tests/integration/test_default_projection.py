@@ -8,6 +8,7 @@ import pytest
 
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.ask.fitted import PLAIN, read_projection
+from retrieval_detect.encoders.base import default_layers
 from retrieval_detect.teach.measure import Reviewer
 from retrieval_detect.teach.projections import (
     DEFAULT,
@@ -17,11 +18,12 @@ from retrieval_detect.teach.projections import (
     fitted_projection,
 )
 from retrieval_detect.teach.refit import refitted
+from tests.factories import spec
 from tests.layered import add, empty, image, images
 
 
-def taught(folder, *, each=FEWEST, sources=("camera", "phone"), generators=("sdxl", "flux")):
-    store = empty(folder / "idx")
+def taught(folder, *, each=FEWEST, sources=("camera", "phone"), generators=("sdxl", "flux"), **encoder):
+    store = empty(folder / "idx", **encoder)
     for label, names in (("real", sources), ("fake", generators)):
         for name in names:
             add(store, images(name, each), label, name)
@@ -67,6 +69,35 @@ def test_left_alone_it_outlives_additions_but_not_removals_nor_many_of_them(tmp_
     add(store, [image(f"many-{i}") for i in range(100)], "fake", "newer")
     assert [f.name for f in store.snapshot().stale()] == [DEFAULT]
     assert any("rd fit projection" in w for w in Detector(store.snapshot()).judge(image("asked")).warnings)
+
+
+def clip_of_twelve_blocks():
+    widths = {"proj": 512, **{f"{kind}{n:02d}": 768 for kind in ("block", "heads") for n in range(1, 13)}}
+    return replace(spec(), layers=widths, is_clip=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, ("proj", "block09")),
+        ({"is_clip": False}, ("proj",)),
+        ({"layers": {"proj": 512, "block01": 64, "block02": 64}}, ("proj",)),
+    ],
+    ids=["CLIP transformer", "another transformer", "read at no class token"],
+)
+def test_a_clip_transformer_keeps_a_block_three_quarters_up(changed, expected):
+    assert default_layers(replace(clip_of_twelve_blocks(), **changed)) == expected
+
+
+def test_inside_a_clip_the_default_reads_that_block_alone(tmp_path):
+    store = taught(tmp_path, is_clip=True)
+    fit_default(store)
+    assert default_layers(store.snapshot().manifest.encoder) == ("proj", "block01")
+    projection = Detector(store.snapshot()).banks.projection
+    assert projection.layers == ("block01",)
+    other = taught(tmp_path / "other")
+    fit_default(other)
+    assert Detector(other.snapshot()).banks.projection.layers == ("proj",)
 
 
 # ---------------------------------------------------------------- fitted anew with an addition
