@@ -1,6 +1,7 @@
 """The table of README.md, from the newest results: ``python -m bench.summary``. docs/numbers.md has all.
 
-Where a result is of several encoders, it is the first that the table shows.
+Where a result is of several encoders, it is the first that the table shows. The encoder that new generators
+were measured with is named below; lines that another was measured with name it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from typing import Any
 
 from bench import _numbers
 from bench._frame import RESULTS, by_encoder, markdown_table, publish
-from retrieval_detect.encoders.registry import OFFLINE_ENCODER
+from retrieval_detect.encoders.registry import CLIP_ENCODER, OFFLINE_ENCODER
 from retrieval_detect.evaluate.newcomers import RD
 from retrieval_detect.evaluate.protocols import MEAN, TRIVIAL
 
 _RETRAINED = "LogisticRegression, retrained"
 _FEW = (0, 5, 20)
+_WHAT = {
+    OFFLINE_ENCODER: " (an ImageNet classifier, no CLIP)",
+    CLIP_ENCODER: " (OpenAI's CLIP ViT-B/16, weights rounded to 8 bits)",
+}
 _RESULTS = (
     *("accuracy-known", "accuracy-few_shot", "accuracy-robustness", "calibration"),
     *("main_job", "embed", "search", "serve"),
@@ -41,8 +46,8 @@ def newest(name: str) -> Result:
 def table(results: Mapping[str, Result]) -> str:
     """What rd finds and how fast it is, each line beside what else one would use, as Markdown."""
     machine = results["main_job"]["machine"]
-    encoder = by_encoder(results["main_job"])[0]["encoder"]["name"]
-    what = " (an ImageNet classifier, no CLIP)" if encoder == OFFLINE_ENCODER else ""
+    encoder = _encoder(results["accuracy-few_shot"])
+    what = _WHAT.get(encoder, "")
     days = sorted({result["date"][:10] for result in results.values()})
     return "\n".join(
         [
@@ -54,11 +59,22 @@ def table(results: Mapping[str, Result]) -> str:
     )
 
 
+def _encoder(result: Result) -> str:
+    """The first that a study of accuracy asked."""
+    encoder: str = result["runs"][0]["about"]["encoder"]
+    return encoder
+
+
 def _found(results: Mapping[str, Result]) -> Iterator[tuple[str, str, str]]:
+    encoder = _encoder(results["accuracy-few_shot"])
+
+    def by(name: str) -> str:
+        return f" (`{name}`)" if name != encoder else ""
+
     methods = results["accuracy-known"]["runs"][0]["detail"]["methods"]
     known = {name: f"{said['columns'][MEAN]['auroc']:.2f}" for name, said in methods.items()}
     yield (
-        "generators the banks know, AUC",
+        f"generators the banks know, AUC{by(_encoder(results['accuracy-known']))}",
         known[RD],
         f"logistic regression {known['LogisticRegression']}, {TRIVIAL} {known[TRIVIAL]}",
     )
@@ -76,17 +92,18 @@ def _found(results: Mapping[str, Result]) -> Iterator[tuple[str, str, str]]:
         )
     settings = {row["setting"]: row["auroc"] for row in results["accuracy-robustness"]["runs"][0]["rows"]}
     yield (
-        "images saved again as JPEG of quality 30, AUC",
+        f"images saved again as JPEG of quality 30, AUC{by(_encoder(results['accuracy-robustness']))}",
         f"{settings['JPEG 30']:.2f}",
         f"the same images as they are {settings['as is']:.2f}",
     )
+    calibrated = by_encoder(results["calibration"])[0]
     flagged = [
         counts.get("fake-like", 0) / sum(counts.values())
-        for source, found in by_encoder(results["calibration"])[0]["source_left_out"].items()
+        for source, found in calibrated["source_left_out"].items()
         for counts in [found["verdicts"]["0.05"][source]]
     ]
     yield (
-        "photographs of a source that no bank knows, called fake-like",
+        f"photographs of a source that no bank knows, called fake-like{by(calibrated['encoder'])}",
         f"{_share(min(flagged))} to {_share(max(flagged))}, by source",
         "5 % were asked for, and hold for known sources",
     )
@@ -106,15 +123,16 @@ def _speed(results: Mapping[str, Result]) -> Iterator[tuple[str, str, str]]:
         f"{took['rd']:.0f} ms",
         f"stock FAISS {took['faiss']:.0f} ms, usearch {took['usearch']:.0f} ms",
     )
-    query = by_encoder(results["main_job"])[0]["speed"]["query"]
+    asked = by_encoder(results["main_job"])[0]
+    query = asked["speed"]["query"]
     yield (
-        "`rd query` of one image from a cold start",
+        f"`rd query` of one image from a cold start (`{asked['encoder']['name']}`)",
         f"{query['cold_query_s']['median']:.1f} s",
         f"a script that only encodes it {query['cold_bare_script_s']['median']:.1f} s",
     )
     served = results["serve"]["runs"]
     yield (
-        "`rd serve`, 32 clients",
+        f"`rd serve`, 32 clients (`{OFFLINE_ENCODER}`)",
         f"{served['together']['images_per_s']:.0f} images/s",
         f"one image at a time {served['one at a time']['images_per_s']:.0f}",
     )
