@@ -139,7 +139,7 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
             f"{path}: it names no references", hint="Add a [[references]] table with label and paths."
         )
     where = str(path)
-    layers = _texts(document.get("layers", []), "layers", where)
+    layers = _texts(document["layers"], "layers", where) if "layers" in document else ()
     views = _texts(document["views"], "views", where) if "views" in document else ()
     return Recipe(
         tuple(
@@ -147,7 +147,7 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
         ),
         _text(document, "name", where),
         _text(document, "encoder", where),
-        parse_layers(",".join(layers), where=where) if "layers" in document else (),
+        parse_layers(",".join(layers), where=where) if layers else (),
         parse_views(",".join(views), where=where),
     )
 
