@@ -231,14 +231,23 @@ def _rows(found: Mapping[str, Any]) -> Iterator[dict[str, str]]:
             by_name[name][row["n"]].append(row)
     for name in sorted(by_name, key=lambda n: (n not in (CHOSEN, CHOSEN_OF_ALL), -inner.get(n, 0))):
         auc = "-" if name not in inner else f"{inner[name]:.3f}"
-        yield {"method": name, "inner AUC": auc} | {
-            head: _mean(by_name[name][n], what) for head, (what, n) in _COLUMNS.items()
-        }
+        measured = {head: _mean(by_name[name][n], what) for head, (what, n) in _COLUMNS.items()}
+        worst = {"flagged, worst source": _worst(by_name[name][20])}
+        yield {"method": name, "inner AUC": auc} | measured | worst
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], what: str) -> str:
     values = [row[what] for row in rows if what in row]
     return f"{np.mean(values):.2f}".lstrip("0") if values else "-"
+
+
+def _worst(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Of the sources held out, the largest share of photographs flagged, mean over its folds."""
+    by_source = defaultdict(list)
+    for row in rows:
+        if "flagged_unseen" in row:
+            by_source[row["fold"].split(" / ")[1]].append(row["flagged_unseen"])
+    return f"{max(map(np.mean, by_source.values())):.2f}".lstrip("0") if by_source else "-"
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_no_number_without_a_machine():
     block = re.search(r"<!-- summary.*?-->(.*?)<!-- /summary -->", (ROOT / "README.md").read_text(), re.S)
     assert block is not None
     assert re.search(r"\d{4}-\d{2}-\d{2}", block.group(1)) and "cores" in block.group(1)
-    assert "trivial" in block.group(1) and "efficientnet-lite0" in block.group(1)
+    assert "trivial" in block.group(1) and "Encoder `clip-vit-b16`" in block.group(1)
 
 
 def test_the_readme_is_one_page():
