@@ -59,7 +59,7 @@ def test_everything_it_can_say(tmp_path):
 
 def test_the_least_it_must_say(tmp_path):
     recipe = read(tmp_path, "[[references]]\nlabel = 'real'\npaths = ['p']")
-    assert (recipe.name, recipe.encoder, recipe.layers) == ("", "", ("proj",))
+    assert (recipe.name, recipe.encoder, recipe.layers) == ("", "", ())
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
