@@ -22,7 +22,7 @@ from bench._machine import ROOT
 from bench.serve import ADDRESS, server
 
 PICTURES = ROOT / "docs" / "screenshots"
-ONE = "fake/flux/flux1_krea_dev-1.webp"
+ONE = "fake/flux/flux_schnell-1.webp"
 MANY = (
     "fake/anima/image_anima_preview-1.webp",
     "fake/chroma/image_chroma_text_to_image-1.webp",
@@ -33,7 +33,7 @@ MANY = (
     "real/interiors/pexels-36030587.webp",
     "real/interiors/pexels-36358763.webp",
 )
-TAUGHT = (ONE, "fake/flux/flux_schnell-1.webp", "fake/flux/image_flux2_text_to_image-1.webp")
+TAUGHT = (ONE, "fake/flux/flux1_krea_dev-1.webp", "fake/flux/image_flux2_text_to_image-1.webp")
 TOKEN = "a token of the pictures"
 
 Page = Any
