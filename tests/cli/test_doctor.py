@@ -121,7 +121,7 @@ def test_weights_given_are_looked_for(bare_folder):
 
 
 def test_weights_that_are_not_here_are_a_warning_with_both_ways_out(bare_folder, monkeypatch):
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(bare_folder / "empty"))
     check = findings("encoder")[-1]
     assert (check.state, check.detail) == ("warn", "ViT-L-14:openai: weights are not here yet")
