@@ -6,9 +6,7 @@ often each thread read, and what was wrong.
 
 from __future__ import annotations
 
-import json
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 
 from retrieval_detect.store.originals import stored_thumbnail
 from retrieval_detect.store.store import Store
+from tests.crowds import crowd
 
 THREADS, SECONDS = 6, 3.0
 
@@ -41,13 +40,7 @@ def main(folder: str) -> None:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
                 found[f"{type(error).__name__}: {error}"] += 1
 
-    threads = [threading.Thread(target=read, args=(seed,), daemon=True) for seed in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(SECONDS + 20)
-    found["hangs"] = sum(thread.is_alive() for thread in threads)
-    print(json.dumps(found), flush=True)
+    crowd(read, found, n=THREADS, within_s=SECONDS + 20)
 
 
 if __name__ == "__main__":

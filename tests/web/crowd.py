@@ -6,15 +6,14 @@ many answers were right, and what was wrong.
 
 from __future__ import annotations
 
-import json
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import httpx
 
+from tests.crowds import crowd
 from tests.serving import form, pictures, server
 
 CLIENTS, SECONDS = 8, 4.0
@@ -49,13 +48,7 @@ def main(folder: str) -> None:
                     found[type(error).__name__] += 1
                 i += 4
 
-        threads = [threading.Thread(target=client, args=(i,), daemon=True) for i in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(SECONDS + 30)
-        found["hangs"] = sum(thread.is_alive() for thread in threads)
-        print(json.dumps(found), flush=True)
+        crowd(client, found, n=CLIENTS, within_s=SECONDS + 30)
 
 
 if __name__ == "__main__":
