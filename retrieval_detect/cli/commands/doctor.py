@@ -16,6 +16,12 @@ import click
 from retrieval_detect.cli.output import Output, human, human_bytes
 from retrieval_detect.cli.params import Command, Run
 from retrieval_detect.cli.settings import SETTING_NAMES, Settings, index_home, variable
+from retrieval_detect.encoders.registry import (
+    CLIP_ENCODER,
+    DEFAULT_ENCODER,
+    OFFLINE_ENCODER,
+    known_encoders,
+)
 from retrieval_detect.errors import EncoderError, WeightsUnavailable
 from retrieval_detect.store.indexes import index_names
 from retrieval_detect.version import __version__
@@ -30,7 +36,6 @@ EXTRAS = {"web": "fastapi", "c2pa": "c2pa-python", "openvino": "openvino", "map"
 """What some people need besides: extra → a distribution of it. rd serve, provenance, @openvino, UMAP."""
 
 _OTHER_VARIABLES = frozenset({"RD_CACHE", "RD_DEBUG"})
-_CLIP, _OFFLINE = "clip-vit-b16", "efficientnet-lite0"
 _LITTLE_SPACE_BYTES = 1_000_000_000
 _STYLES = {"ok": "good", "warn": "warning", "missing": "bad"}
 
@@ -102,7 +107,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _extras()
     yield _faiss()
     yield from _torch()
-    yield from map(_own_encoder, (_CLIP, _OFFLINE))
+    yield from map(_own_encoder, (CLIP_ENCODER, OFFLINE_ENCODER))
     yield from _encoder(settings)
     yield _home(settings)
     yield _indexes(settings)
@@ -194,7 +199,7 @@ def _torchvision() -> Check:
 def _own_encoder(name: str) -> Check:
     """Whether the weights of an encoder that needs no model hub are here."""
     try:
-        if name == _CLIP:
+        if name == CLIP_ENCODER:
             from retrieval_detect.encoders.clip_b16 import find_weights
         else:
             from retrieval_detect.encoders.offline import packaged_weights as find_weights
@@ -209,8 +214,6 @@ def _own_encoder(name: str) -> Check:
 
 def _encoder(settings: Settings) -> Iterator[Check]:
     """The encoder that ``rd build-index`` would use, as far as can be told without loading it."""
-    from retrieval_detect.encoders.registry import DEFAULT_ENCODER, known_encoders
-
     name, weights = settings.encoder.partition("@")[0], settings.encoder_weights
     another = name in known_encoders() or name.startswith("timm:")
     if weights is not None:
@@ -220,7 +223,7 @@ def _encoder(settings: Settings) -> Iterator[Check]:
             yield Check("encoder", "missing", f"{name}: {weights} is not there", "Correct encoder-weights.")
     elif name == DEFAULT_ENCODER or not another:
         yield _open_clip(name)
-    elif name not in (_CLIP, _OFFLINE):
+    elif name not in (CLIP_ENCODER, OFFLINE_ENCODER):
         yield Check("encoder", "ok", f"{name}, weights not looked for")
 
 
@@ -230,7 +233,7 @@ def _open_clip(name: str) -> Check:
 
         path = find_weights(name)
     except WeightsUnavailable:
-        advice = f"rd build-index fetches them; without a network use --encoder {_OFFLINE}"
+        advice = f"rd build-index fetches them; without a network use --encoder {OFFLINE_ENCODER}"
         return Check("encoder", "warn", f"{name}: weights are not here yet", advice)
     except EncoderError as error:
         return Check("encoder", "warn", error.message, error.hint)
