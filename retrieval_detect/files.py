@@ -12,12 +12,15 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from retrieval_detect.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY = ".tmp-"
 """Prefix of files being written; whoever holds the writer lock may delete leftovers."""
@@ -82,6 +85,27 @@ def write_json(path: Path, data: Any) -> None:
     """Canonical JSON: sorted keys, two spaces, one newline at the end."""
     text = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode())
+
+
+def arrays_to_bytes(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> bytes:
+    """A safetensors file; what is said ``about`` the arrays is JSON. Equal contents give equal bytes."""
+    from safetensors.numpy import save
+
+    # One key: the library writes several in any order, and files are known by a digest of these bytes.
+    return save(dict(arrays), {"about": json.dumps(about, sort_keys=True)})
+
+
+def arrays_from_bytes(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Its inverse; raises ``KeyError``, ``TypeError`` or ``ValueError`` on foreign data."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    length = int.from_bytes(data[:8], "little")
+    about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["about"])
+    try:
+        return load(data), about
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from retrieval_detect.errors import VectorError
+from retrieval_detect.files import arrays_from_bytes, arrays_to_bytes
 from retrieval_detect.scoring.vote import TEMPERATURE
 from retrieval_detect.store.layout import PROJECTION_ID, plain_id
 from retrieval_detect.vectors import unit
@@ -147,8 +147,6 @@ class Affine:
 
     def to_bytes(self) -> bytes:
         """The projection as a safetensors file; equal maps give equal bytes."""
-        from safetensors.numpy import save
-
         arrays = {
             f"{name}.{what}": np.ascontiguousarray(value, dtype=np.float32)
             for name, holder in [*((f"part{i}", p) for i, p in enumerate(self.parts)), ("joint", self)]
@@ -163,23 +161,14 @@ class Affine:
             "parts": [{"layer": p.layer, "d": p.d, "weight": p.weight} for p in self.parts],
             "facts": dict(self.facts),
         }
-        # One key: the library writes several in any order, and the id is a digest of these bytes.
-        return save(arrays, {"about": json.dumps(about, sort_keys=True)})
+        return arrays_to_bytes(arrays, about)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Affine:
         """Inverse of ``to_bytes``; raises ``KeyError``, ``TypeError`` or ``ValueError`` on foreign data."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
-        length = int.from_bytes(data[:8], "little")
-        about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["about"])
+        arrays, about = arrays_from_bytes(data)
         if (about["format"], about["version"]) != (FORMAT, VERSION):
             raise ValueError(f"this is {about['format']!r}, version {about['version']!r}")
-        try:
-            arrays = load(data)
-        except SafetensorError as error:
-            raise ValueError(str(error)) from error
         parts = tuple(
             Part(p["layer"], int(p["d"]), *_maps(arrays, f"part{i}"), float(p["weight"]))
             for i, p in enumerate(about["parts"])
