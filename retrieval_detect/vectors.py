@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from retrieval_detect.types import Bool, Float16, Float32, Int64, UInt64
 
 
+NORM_TOLERANCE = 2e-3
+"""A unit vector rounded to float16 is off by less."""
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Rows:
     """n images as columns: what is fitted on, asked about and measured. ``of`` fills in what is not known.

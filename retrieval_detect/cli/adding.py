@@ -216,6 +216,7 @@ def _finish(
     if report.purged:
         run.output.warning(f"refused {number(report.purged, 'image')}, purged from this index before")
     size_bytes = size_on_disk(run.folder)
+    mistakes, counted = run.mistakes(manifest) if report.changed else (None, [])
     record: dict[str, Any] = {
         "index": str(run.folder),
         "generation": manifest.generation,
@@ -235,6 +236,7 @@ def _finish(
         "size_bytes": size_bytes,
         "elapsed_s": round(elapsed_s, 3),
         "measured": measured.to_json() if measured else None,
+        "mistakes": mistakes,
     }
     views = f" and {number(report.views, 'view')}" if report.views else ""
     added = f"{report.added:,}{views} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"
@@ -242,7 +244,7 @@ def _finish(
         added = f"none of {number(planned.n_read, 'image')} could be used: nothing was added"
     notes = ", ".join(f"{NOTES[note]} ({n:,})" for note, n in sorted(report.notes.items()))
     lines = [*_state(run.folder, manifest), f"  {added}", *[f"  {notes}"] * bool(notes)]
-    lines += [*_fitted(report)] if report.changed else []
+    lines += [*_fitted(report), *counted] if report.changed else []
     lines += _next_steps(report, run.same_index)
     run.output.record(record, text=lines, essential=["generation"])
     return SOME_FAILED if report.failures or report.purged else None

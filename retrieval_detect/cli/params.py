@@ -164,6 +164,14 @@ class Run:
         undo = f"rd bank rollback {manifest.parent}{self.same_index}"
         return f"  Committed as generation {manifest.generation}. Undo: {undo}"
 
+    def mistakes(self, manifest: Manifest) -> tuple[dict[str, Any] | None, list[str]]:
+        """What the change that made a generation did to mistakes that are kept: as data, and in lines."""
+        from retrieval_detect.report.findings import mistake_lines
+        from retrieval_detect.review.mistakes import tally
+
+        found = tally(self.folder, manifest, device=self.settings.device)
+        return found.to_json() if found else None, list(mistake_lines(found))
+
     def commit(
         self,
         record: Mapping[str, Any],
@@ -181,8 +189,10 @@ class Run:
             self.output.record(record, text=[*lines, "  Nothing was written."])
             return
         manifest = write()
+        mistakes, counted = self.mistakes(manifest)
         said = after(manifest) if after else [self.committed(manifest)]
-        self.output.record({**record, "generation": manifest.generation}, text=[*lines, *said])
+        made = {**record, "generation": manifest.generation, "mistakes": mistakes}
+        self.output.record(made, text=[*lines, *counted, *said])
 
 
 # ---------------------------------------------------------------- options

@@ -1,4 +1,4 @@
-"""References that disagree, and kinds of images nobody has named: as rows, as data and in words."""
+"""References that disagree, kinds of images nobody has named, mistakes: as rows, as data and in words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from retrieval_detect.report.words import name_of, number
 
 if TYPE_CHECKING:
     from retrieval_detect.review.disagreements import Check
+    from retrieval_detect.review.mistakes import JudgedMistake, Tally
     from retrieval_detect.review.unknown import Candidate, Discovery
 
 NO_PROOF = "Disagreeing is no proof of a wrong label: a photograph of a drawing disagrees too. Look first."
@@ -136,3 +137,38 @@ def discovery_lines(discovery: Discovery, *, min_size: int) -> list[str]:
         return [f"{head}; no {min_size} of them are more like one another than like what is known"]
     found = number(len(discovery.candidates), "candidate")
     return [f"{head}; {gathered:,} of them form {found}"]
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def mistake_lines(tally: Tally | None) -> Iterator[str]:
+    """How many of the mistakes kept are right now, and those that were and are not any more."""
+    if tally is None:
+        return
+    n, before = len(tally.now), tally.n_before
+    kept = f"{number(n, 'mistake')} kept" + f" (before: {before:,})" * (before not in (n, None))
+    if not n:
+        yield f"  {kept}"
+        return
+    asked = [mistake for mistake in tally.now if mistake.right is not None]
+    if not asked:
+        yield f"  {kept}; none can be judged now, for one of the banks is empty"
+        return
+    moved = f", {tally.better:,} better, {len(tally.worse):,} worse" * bool(tally.before)
+    how = "" if asked[0].calibrated else "; uncalibrated, by the sign of the score"
+    yield f"  of {kept}, {tally.right:,} {_is(tally.right)} right now (own groups left out{how}){moved}"
+    for mistake in tally.worse[:MAX_SHOWN]:
+        yield f"    worse: {mistake_line(mistake)}"
+    if len(tally.worse) > MAX_SHOWN:
+        yield f"    and {len(tally.worse) - MAX_SHOWN:,} more: rd bank list --by mistake"
+
+
+def mistake_line(mistake: JudgedMistake) -> str:
+    """``3a7b12cd34ef is real (I took it); rd says fake-like, score +1.32``."""
+    told = "cannot be asked" if mistake.score is None else f"{mistake.verdict}, score {mistake.score:+.2f}"
+    return f"{mistake.content_id[:12]} is {mistake.label} ({mistake.because}); rd says {told}"
+
+
+def _is(n: int) -> str:
+    return "is" if n == 1 else "are"

@@ -56,6 +56,7 @@ def changes(found: Mapping[str, Any] | None, *, most: int = _MOST_NAMES) -> str:
     shown += [f"and {number(len(moved) - most, 'other')}"] * (len(moved) > most)
     parts = [", ".join(shown)] * bool(shown)
     parts += [f"{key.replace('_', ' ')}: {', '.join(found[key])}" for key in _FITTED if found[key]]
+    parts += [f"mistakes kept {found['mistakes']:+,}"] * bool(found["mistakes"])
     parts += [f"searched through {found['projection']}"] * bool(found["projection"])
     return "; ".join(parts)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, IndexNotFound
 from retrieval_detect.files import sha256_bytes, sha256_file, write_bytes, write_json
-from retrieval_detect.store.layout import CURRENT, FITTED, MANIFESTS
+from retrieval_detect.store.layout import CURRENT, FITTED, MANIFESTS, MISTAKES
 from retrieval_detect.store.schema import FORMAT, READ_VERSIONS, VERSION
 from retrieval_detect.types import LABELS, SPLITS, EncoderSpec, Label, Split
 
@@ -63,6 +63,14 @@ class TombstoneRecord:
     """Rows removed by one operation."""
 
     id: str
+    rows: int
+    file: FileRecord
+
+
+@dataclass(frozen=True, slots=True)
+class MistakesRecord:
+    """The mistakes that are kept: how many, and the file they are in."""
+
     rows: int
     file: FileRecord
 
@@ -233,6 +241,7 @@ class Manifest:
     purge: Purge = field(default_factory=Purge)
     fitted: tuple[FittedRecord, ...] = ()
     tuned: Tuned | None = None
+    mistakes: MistakesRecord | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
 
@@ -240,6 +249,11 @@ class Manifest:
         """Live references of one label, in one split or in both."""
         splits = (split,) if split else SPLITS
         return sum(getattr(s, name) for s in self.strata if s.label == label for name in splits)
+
+    @property
+    def n_mistakes(self) -> int:
+        """How many mistakes are kept."""
+        return self.mistakes.rows if self.mistakes else 0
 
     def names(self, label: Label) -> list[str]:
         """Generators or sources that have live references, sorted."""
@@ -293,6 +307,7 @@ class Manifest:
                 "purge": Purge(**data["purge"] | {"digests": tuple(data["purge"]["digests"])}),
                 "fitted": tuple(_fitted(record) for record in data.get("fitted", ())),
                 "tuned": Tuned.from_json(data["tuned"]) if data.get("tuned") else None,
+                "mistakes": _mistakes(data["mistakes"]) if data.get("mistakes") else None,
             }
         )
 
@@ -310,6 +325,12 @@ def _shard(data: Mapping[str, Any]) -> ShardRecord:
         raise ValueError(f"shard {data['id']} has label {data['label']!r}, split {data['split']!r}")
     files = {_checked(_SHARD_FILE, name): FileRecord(**record) for name, record in data["files"].items()}
     return ShardRecord(**dict(data) | {"files": files})
+
+
+def _mistakes(data: Mapping[str, Any]) -> MistakesRecord:
+    file = FileRecord(**data["file"])
+    _checked(_ID, file.sha256)
+    return MistakesRecord(int(data["rows"]), file)
 
 
 def _fitted(data: Mapping[str, Any]) -> FittedRecord:
@@ -354,6 +375,11 @@ def manifest_path(folder: Path, generation: int) -> Path:
 def fitted_path(folder: Path, kind: FittedKind, name: str, suffix: str, sha256: str) -> Path:
     """``calibrations/default-0123456789abcdef.json``."""
     return folder / FITTED[kind] / f"{name}-{sha256[:16]}.{suffix}"
+
+
+def mistakes_path(folder: Path, record: MistakesRecord) -> Path:
+    """``mistakes/0123456789abcdef.safetensors``."""
+    return folder / MISTAKES / f"{record.file.sha256[:16]}.safetensors"
 
 
 def commit(folder: Path, manifest: Manifest) -> None:

@@ -162,6 +162,7 @@ def _changes(then: Manifest | None, now: Manifest) -> dict[str, Any] | None:
     changes["fitted"] = sorted(new.keys() - old.keys())
     changes["fitted_anew"] = sorted(name for name in new.keys() & old.keys() if new[name] != old[name])
     changes["dropped"] = sorted(old.keys() - new.keys())
+    changes["mistakes"] = now.n_mistakes - (then.n_mistakes if then else 0)
     changes["projection"] = now.projection if then and then.projection != now.projection else None
     return changes
 

@@ -1,8 +1,8 @@
 """An index as one tar file to hand on, and such a file taken in.
 
 It is plain POSIX tar: ``export.json`` first, then what it names: rows and vectors of what is live, and what
-was fitted on them. Nothing derived is in it, nothing that was removed, no picture, and neither uris nor
-contributors unless asked for.
+was fitted on them. Nothing derived is in it, nothing that was removed, no picture, and neither uris,
+contributors nor mistakes unless asked for.
 
 Of a file taken in, every byte is hostile until it was checked. What is expected follows from its head
 alone, whose names match patterns: a member that is not expected, is no plain file, comes twice, or has
@@ -38,7 +38,7 @@ from retrieval_detect.files import (
     write_json,
 )
 from retrieval_detect.names import NAMED, checked
-from retrieval_detect.store.layout import CANARIES, MANIFESTS, SHARDS, TOMBSTONES
+from retrieval_detect.store.layout import CANARIES, MANIFESTS, MISTAKES, SHARDS, TOMBSTONES
 from retrieval_detect.store.manifest import (
     FileRecord,
     Manifest,
@@ -69,14 +69,14 @@ if TYPE_CHECKING:
 EXPORT_FORMAT, EXPORT_VERSION = "retrieval-detect/export", 1
 HEAD = "export.json"
 PRIVATE = ("uri", "contributor")
-"""Columns that tell of people and their machines: left empty unless asked for."""
+"""Columns that tell of people and their machines: left empty unless asked for, as mistakes are left out."""
 
 
 def export_index(snapshot: Snapshot, out: Path, *, keep: Collection[str] = ()) -> Manifest:
     """Write the generation that ``snapshot`` is to ``out``, a new file, all or nothing.
 
-    ``keep`` : which of ``PRIVATE`` go along. Returns the manifest that is in the file. Needs the room of the
-    vectors beside ``out`` for as long as it takes.
+    ``keep`` : which of ``PRIVATE`` and ``MISTAKES`` go along. Returns the manifest that is in the file. Needs
+    the room of the vectors beside ``out`` for as long as it takes.
     """
     taken = UsageError(f"{out} exists already", hint="Give the name of a new file.")
     if out.exists() or out.is_symlink():
@@ -95,6 +95,7 @@ def export_index(snapshot: Snapshot, out: Path, *, keep: Collection[str] = ()) -
             tombstones=(),
             purge=Purge(),
             tuned=None,
+            mistakes=snapshot.manifest.mistakes if MISTAKES in keep else None,
             version=PARQUET_VERSION,
         )
         head = {"format": EXPORT_FORMAT, "version": EXPORT_VERSION, "manifest": manifest.to_json()}
@@ -123,7 +124,7 @@ def exported_files(manifest: Manifest) -> dict[str, FileRecord]:
 
 
 def _small(manifest: Manifest, folder: Path) -> Iterator[tuple[Path, FileRecord]]:
-    """Canaries and what was fitted."""
+    """Canaries, what was fitted, and mistakes."""
     yield from Snapshot(folder, replace(manifest, shards=())).files()
 
 
@@ -286,7 +287,7 @@ def _require_plain(manifest: Manifest) -> None:
     if not all(_is_count(f.bytes) and _is_digest(f.sha256) for f in files.values()):
         raise ValueError("a record has no size or no checksum")
     counts = [n for s in manifest.strata for n in (s.bank, s.calib, s.groups)]
-    numbers = [manifest.generation, manifest.next_row_id, *counts]
+    numbers = [manifest.generation, manifest.next_row_id, manifest.n_mistakes, *counts]
     if not all(map(_is_count, numbers)):
         raise ValueError("a count is none")
 

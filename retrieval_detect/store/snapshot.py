@@ -27,6 +27,7 @@ from retrieval_detect.store.manifest import (
     RowStratum,
     TombstoneRecord,
     fitted_path,
+    mistakes_path,
     read_current,
 )
 from retrieval_detect.store.schema import content_words, find_keys, rows_schema
@@ -99,9 +100,11 @@ class Snapshot:
         for fitted in self.manifest.fitted:
             for suffix, record in fitted.files.items():
                 yield self.fitted_path(fitted, suffix), record
+        if mistakes := self.manifest.mistakes:
+            yield mistakes_path(self.folder, mistakes), mistakes.file
 
     def read(self, path: Path) -> bytes:
-        """A canary file, or one of something fitted, as it was when it was first read or held."""
+        """A canary file, one of something fitted or of mistakes, as it was when first read or held."""
         return self._map(path)[:]
 
     def _map(self, path: Path) -> mmap:

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from retrieval_detect.types import EncoderSpec, Float32
 
 _FOLDERS = (layout.MANIFESTS, layout.SHARDS, layout.TOMBSTONES, layout.CANARIES)
-_OURS = {layout.CURRENT, layout.STAGING, layout.BANKS, layout.LOCK, *_FOLDERS, *layout.FITTED.values()}
+_OURS = {
+    *(layout.CURRENT, layout.STAGING, layout.BANKS, layout.LOCK, layout.MISTAKES),
+    *_FOLDERS,
+    *layout.FITTED.values(),
+}
 
 
 class Store:

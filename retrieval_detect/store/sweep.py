@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,21 @@ from retrieval_detect.errors import IndexCorrupt, IndexStateError, RdError, Usag
 from retrieval_detect.files import TEMPORARY, DigestCache, write_bytes
 from retrieval_detect.store import layout
 from retrieval_detect.store.layout import PROJECTION_ID, plain_id
-from retrieval_detect.store.manifest import Manifest, generations, manifest_path, read_current, read_manifest
+from retrieval_detect.store.manifest import (
+    Manifest,
+    Purge,
+    generations,
+    manifest_path,
+    read_current,
+    read_manifest,
+)
 from retrieval_detect.store.snapshot import Snapshot
 
 KEPT_GENERATIONS = 10
-_SWEPT = (layout.MANIFESTS, layout.SHARDS, layout.TOMBSTONES, layout.CANARIES, *layout.FITTED.values())
+_SWEPT = (
+    *(layout.MANIFESTS, layout.SHARDS, layout.TOMBSTONES, layout.CANARIES, layout.MISTAKES),
+    *layout.FITTED.values(),
+)
 
 
 def kept_generations(folder: Path, current: Manifest) -> list[int]:
@@ -130,6 +140,12 @@ def erasable(snapshot: Snapshot) -> set[bytes]:
         removed |= {row["content_id"] for row in then.take(dead.tolist(), ["content_id"])}
     content_ids = sorted(removed)
     return removed - {content_ids[index] for index, *_ in snapshot.find(content_ids)}
+
+
+def were_purged(content_ids: Iterable[bytes], purge: Purge) -> set[bytes]:
+    """Which of some images were erased for good."""
+    digests = frozenset(purge.digests)
+    return {image for image in content_ids if keyed_digest(purge.key, image) in digests} if digests else set()
 
 
 def keyed_digest(key: str, content_id: bytes) -> str:

@@ -9,17 +9,16 @@ import numpy as np
 
 from retrieval_detect.errors import IndexCorrupt
 from retrieval_detect.store.manifest import ALL_ROWS
+from retrieval_detect.store.mistakes import read_mistakes
 from retrieval_detect.store.shards import Shard, damaged, layer_file
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW
-
-_NORM_TOLERANCE = 2e-3
-"""A unit vector rounded to float16 is off by less."""
+from retrieval_detect.vectors import NORM_TOLERANCE
 
 
 def findings(snapshot: Snapshot) -> Iterator[str]:
     """Problems in words; none means the store is whole. Nothing is taken from a digest cache."""
-    hurt = list(_damaged_files(snapshot)) or list(_useless_rows(snapshot))
+    hurt = list(_damaged_files(snapshot)) or [*_useless_rows(snapshot), *_useless_mistakes(snapshot)]
     if hurt:
         yield from hurt
         return
@@ -51,6 +50,13 @@ def _useless_rows(snapshot: Snapshot) -> Iterator[str]:
             yield error.message
 
 
+def _useless_mistakes(snapshot: Snapshot) -> Iterator[str]:
+    try:
+        read_mistakes(snapshot)
+    except IndexCorrupt as error:
+        yield error.message
+
+
 def _shard_findings(shard: Shard, layers: tuple[str, ...]) -> Iterator[str]:
     name, rows = f"shard {shard.record.id}", shard.record.rows
     row_ids = shard.columns(["row_id"])["row_id"]
@@ -65,7 +71,7 @@ def _shard_findings(shard: Shard, layers: tuple[str, ...]) -> Iterator[str]:
         norms = np.linalg.norm(vectors.astype(np.float32), axis=1)
         if vectors.shape[0] != rows or not np.isfinite(norms).all():
             yield f"{name}: {layer_file(layer)} is not {rows} finite vectors"
-        elif np.abs(norms - 1).max() > _NORM_TOLERANCE:
+        elif np.abs(norms - 1).max() > NORM_TOLERANCE:
             yield f"{name}: {layer_file(layer)} has vectors that are not unit norm"
 
 

@@ -38,17 +38,19 @@ from retrieval_detect.store.manifest import (
     now,
     tool_versions,
 )
+from retrieval_detect.store.mistakes import read_mistakes, write_mistakes
 from retrieval_detect.store.originals import StoredImage, committed, stored_images
 from retrieval_detect.store.renaming import renamed
 from retrieval_detect.store.schema import VERSION
 from retrieval_detect.store.shards import keeps_unused_texts, merge_small, rewrite
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.staging import Staging
-from retrieval_detect.store.sweep import erasable, kept_snapshot, keyed_digest, sweep
+from retrieval_detect.store.sweep import erasable, kept_snapshot, keyed_digest, sweep, were_purged
 from retrieval_detect.types import ORIGINAL_VIEW, SPLITS
 
 if TYPE_CHECKING:
-    from retrieval_detect.store.manifest import Tuned
+    from retrieval_detect.store.manifest import MistakesRecord, Tuned
+    from retrieval_detect.store.mistakes import Mistakes
     from retrieval_detect.store.renaming import Names
     from retrieval_detect.types import Failure
 
@@ -149,12 +151,16 @@ class Writer:
         dead = self.snapshot.dead
         if not (purge or len(dead)):
             return self.snapshot.manifest
-        purged = self._purged_digests() if purge else None
+        erased = self._purged_digests() if purge else None
         operation = Operation("purge" if purge else "compact", removed=len(dead))
         manifest = self._next(operation, shards=tuple(self._rewritten(dead, purge=purge)), tombstones=())
-        if purged is None:
+        if erased is None:
             return self._commit_manifest(manifest)
-        manifest = replace(manifest.of_live_rows(), purge=replace(purged, floor=manifest.generation))
+        manifest = replace(
+            manifest.of_live_rows(),
+            purge=replace(erased, floor=manifest.generation),
+            mistakes=self._mistakes_without(erased),
+        )
         manifest = self._reviewed(manifest, review)
         # First, so that a crash leaves neither beside an index that says that it was purged.
         staging = self.staging()
@@ -192,6 +198,7 @@ class Writer:
             generators=back.generators,
             fitted=back.fitted,
             tuned=back.tuned,
+            mistakes=back.mistakes,
             projection=back.projection,
         )
 
@@ -262,6 +269,13 @@ class Writer:
         rest = tuple(f for f in old.fitted if (f.kind, f.name) not in gone)
         return self._commit(Operation("forget", detail={"kind": kind, "name": name}), fitted=rest)
 
+    def keep(self, mistakes: Mistakes) -> Manifest:
+        """Commit these as the mistakes that are kept, in place of those before."""
+        return self._commit(
+            Operation("mistake", detail={"kept": len(mistakes)}),
+            mistakes=write_mistakes(self.folder, mistakes),
+        )
+
     # ------------------------------------------------------------ parts
 
     def _next(self, operation: Operation, **changes: Any) -> Manifest:
@@ -324,6 +338,11 @@ class Writer:
             record = rewrite(self.folder, [shard], layers, dead) if hurt else shard.record
             records += [record] if record else []
         yield from merge_small(self.folder, records, layers)
+
+    def _mistakes_without(self, erased: Purge) -> MistakesRecord | None:
+        kept = read_mistakes(self.snapshot)
+        gone = were_purged(kept.content_ids.tolist(), erased)
+        return write_mistakes(self.folder, kept.take(kept.others(gone)))
 
     def _purged_digests(self) -> Purge:
         old = self.snapshot.manifest.purge

@@ -15,7 +15,7 @@ from retrieval_detect.names import named
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.staging import Staging
-from retrieval_detect.store.sweep import keyed_digest
+from retrieval_detect.store.sweep import were_purged
 from retrieval_detect.types import ORIGINAL_VIEW, Facts, Failure, ImageItem, quiet
 
 if TYPE_CHECKING:
@@ -197,10 +197,9 @@ def still_wanted(planned: UpdatePlan, snapshot: Snapshot) -> tuple[dict[bytes, P
 
 def _purged(planned: Sequence[Planned], snapshot: Snapshot | None) -> set[bytes]:
     """Which of the images were erased from the index for good."""
-    if snapshot is None or not snapshot.manifest.purge.digests:
+    if snapshot is None:
         return set()
-    key, digests = snapshot.manifest.purge.key, frozenset(snapshot.manifest.purge.digests)
-    return {p.content_id for p in planned if keyed_digest(key, p.content_id) in digests}
+    return were_purged((p.content_id for p in planned), snapshot.manifest.purge)
 
 
 # ---------------------------------------------------------------- which views of which images

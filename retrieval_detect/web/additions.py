@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from retrieval_detect.errors import LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.items import attempted
+from retrieval_detect.report.findings import mistake_lines
 from retrieval_detect.report.words import regression_lines
+from retrieval_detect.review.mistakes import tally
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.measure import Reviewer
 from retrieval_detect.teach.plans import UpdatePlan, plan
@@ -124,13 +126,16 @@ class Teacher:
         encoder = self._generations.serving.detector.encoder
         with _hint(_REFUSED):
             report = index.apply(planned, encoder=encoder, review=review)
+        mistakes = tally(index.folder, report.manifest, device=self._device) if report.changed else None
+        lines = regression_lines(review.report, budget=review.budget) if review.report else []
         return {
             "generation": report.manifest.generation,
             "added": report.added,
             "purged": report.purged,
             "failures": [asdict(failure) for failure in report.failures],
             "measured": review.report.to_json() if review.report else None,
-            "report": regression_lines(review.report, budget=review.budget) if review.report else [],
+            "mistakes": mistakes and mistakes.to_json(),
+            "report": [*lines, *mistake_lines(mistakes)],
         }
 
     def _rolled_back(self, generation: int) -> Manifest:

@@ -27,7 +27,7 @@ def test_history(index, run_rd):
     assert rows[3]["detail"] == {"command": "bank remove", "generator": "flux", "reason": "licence"}
     came = {"real": {"camera": 8, "phone": 4}, "fake": {"flux": 5, "sdxl": 6}}
     nothing = {"real": {}, "fake": {}}
-    nothing |= {"fitted": [], "fitted_anew": [], "dropped": [], "projection": None}
+    nothing |= {"fitted": [], "fitted_anew": [], "dropped": [], "mistakes": 0, "projection": None}
     assert [row["changes"] for row in rows] == [
         nothing,
         nothing | came,

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.tiny import TinyEncoder
-from retrieval_detect.images.sources import scan
+from retrieval_detect.images.sources import from_bytes, scan
 from retrieval_detect.images.thumbnails import thumbnail as small
 from retrieval_detect.teach import measure
 from retrieval_detect.teach.build import Index
+from retrieval_detect.teach.mistakes import keep_mistakes
 from tests.factories import png, write_pictures
 from tests.serving import AUTHORIZED, add, calibrate, client, form, pictures, server
 
@@ -73,6 +75,18 @@ def test_what_an_addition_changes_is_told(folder, monkeypatch):
     assert -100 <= now["low"] <= now["points"] <= now["high"] <= 100
     assert now["after"] == now["before"] + now["gained"] - now["lost"]
     assert "photographs flagged" in told and "recalibrated" in told
+
+
+def test_mistakes_are_counted_after_an_addition(folder):
+    index, image = Index.open(folder), (folder.parent / "gan" / "0100.png")
+    encoder = TinyEncoder()
+    (embedded,) = embed([from_bytes(image.read_bytes(), "mine")], encoder, layers=("proj",))
+    keep_mistakes(index.store, [embedded], encoder.spec, label="fake", because="made by gan")
+    with client(folder) as web:
+        files = form(*pictures(3, since=700, fake=True))
+        planned = web.post("/v1/banks/references", params=FLUX, files=files, headers=AUTHORIZED).json()
+        done = web.post(f"/v1/banks/references/{planned['plan']}", headers=AUTHORIZED).json()
+    assert done["mistakes"]["kept"] == 1 and any("of 1 mistake kept" in line for line in done["report"])
 
 
 def test_going_back(folder):

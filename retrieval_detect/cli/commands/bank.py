@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from retrieval_detect.cli.commands.bank_mistake import mistake
 from retrieval_detect.cli.commands.bank_review import check, discover
 from retrieval_detect.cli.output import Column, human_bytes
 from retrieval_detect.cli.params import (
@@ -32,7 +34,10 @@ from retrieval_detect.types import Facts, Label
 if TYPE_CHECKING:
     from retrieval_detect.store.manifest import Manifest
 
-_BY = ("label", "generator", "source", "split", "batch", "contributor", "view", "row", "generation")
+_BY = (
+    *("label", "generator", "source", "split", "batch", "contributor", "view"),
+    *("row", "generation", "mistake"),
+)
 
 
 @click.group(
@@ -217,7 +222,8 @@ def _committed(
     from retrieval_detect.store.snapshot import Snapshot
 
     snapshot, same = Snapshot(run.folder, manifest), run.same_index
-    lines = [text, run.committed(manifest)]
+    mistakes, counted = run.mistakes(manifest)
+    lines = [text, *counted, run.committed(manifest)]
     if before is not None:
         fitted = [f"{f.kind} {f.name}" for f in manifest.fitted if f not in before.fitted]
         record |= {"fitted": fitted}
@@ -234,7 +240,8 @@ def _committed(
             f"  {', '.join(aside)} {'are' if len(aside) > 1 else 'is'} of other references than these, "
             f"through projections that are not in force. See: rd index fitted list{same}"
         )
-    run.output.record(record | {"generation": manifest.generation, "stale": list(stale)}, text=lines)
+    record |= {"generation": manifest.generation, "stale": list(stale), "mistakes": mistakes}
+    run.output.record(record, text=lines)
 
 
 # ---------------------------------------------------------------- look
@@ -253,7 +260,7 @@ def _committed(
     metavar="WHAT",
     type=click.Choice(_BY),
     help=f"{', '.join(_BY)} (default: generators and sources). generation: what came, what went and what was "
-    "fitted in each that is kept, oldest first.",
+    "fitted in each that is kept, oldest first. mistake: those that are kept, judged again.",
 )
 @click.pass_obj
 def list_(run: Run, by: str | None) -> None:
@@ -267,6 +274,13 @@ def list_(run: Run, by: str | None) -> None:
         rows = kept_history(Snapshot(run.folder, read_current(run.folder)))
         when, what = Column("created_at", "when"), Column("changes", "what", changes)
         columns = ["generation", when, "operation", "added", "removed", "references", what]
+    elif by == "mistake":
+        from retrieval_detect.review.mistakes import judge_mistakes
+
+        judged = judge_mistakes(run.index().snapshot(), device=run.settings.device)
+        rows = [asdict(mistake) for mistake in judged]
+        short = Column("content_id", "sha256", lambda text: text[:12])
+        columns = [short, "label", "verdict", Column("score", show="{:+.2f}".format), "right", "because"]
     elif by == "row":
         rows = list_rows(run.index().snapshot())
         columns = ["row_id", "label", "split", "generator", "source", "uri"]
@@ -394,5 +408,6 @@ def rename(run: Run, column: str | None, old: str | None, new: str | None, dry_r
     _committed(run, manifest, record | {"references": images}, text)
 
 
+command.add_command(mistake)
 command.add_command(check)
 command.add_command(discover)

@@ -108,6 +108,7 @@ def _info(snapshot: Snapshot) -> dict[str, Any]:
         "sources": manifest.counts("real"),
         "removed": len(snapshot.dead),
         "purged": len(manifest.purge.digests),
+        "mistakes": manifest.n_mistakes,
         "failures": len(read_failures(snapshot.folder)),
         "projections": _fitted(snapshot, "projection"),
         "heads": _fitted(snapshot, "head"),
@@ -155,6 +156,8 @@ def _info_pairs(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "sources", counted(record["sources"])
     yield "removed", f"{record['removed']:,} (purged for good: {record['purged']:,})"
     yield "failures", f"{number(record['failures'], 'input')} could not be used"
+    if record["mistakes"]:
+        yield "mistakes", f"{record['mistakes']:,} kept (rd bank list --by mistake)"
     yield "projection", record["projection"] + (f", of {_named(others)}" if record["projections"] else "")
     yield "search", search_line(record["search"])
     yield "heads", _named(record["heads"]) or "none"

@@ -11,10 +11,13 @@ import click
 from retrieval_detect.cli.params import Command, Run, dry_run_option
 from retrieval_detect.cli.settings import index_path
 from retrieval_detect.report.words import number
+from retrieval_detect.store.layout import MISTAKES
 
 if TYPE_CHECKING:
     from retrieval_detect.store.manifest import Manifest
 
+_PRIVATE = {"uri": "paths", "contributor": "contributors", MISTAKES: "mistakes"}
+"""What goes along only if it is asked for, in words."""
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -27,11 +30,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     """,
 )
 @click.argument("out", metavar="FILE.tar", type=_FILE)
-@click.option("--with-uris", is_flag=True, help="Say which file each reference was; paths may name people.")
-@click.option("--with-contributors", is_flag=True, help="Say who gave each reference.")
+@click.option(
+    "--with-uris", "uri", is_flag=True, help="Say which file each reference was; paths may name people."
+)
+@click.option("--with-contributors", "contributor", is_flag=True, help="Say who gave each reference.")
+@click.option("--with-mistakes", MISTAKES, is_flag=True, help="Hand on mistakes that are kept, and why.")
 @dry_run_option
 @click.pass_obj
-def export(run: Run, out: Path, with_uris: bool, with_contributors: bool, dry_run: bool) -> None:
+def export(run: Run, /, out: Path, dry_run: bool, **asked: bool) -> None:
     """Write an index to one file, to hand on: vectors and what was fitted, no picture.
 
     What was removed is not in it, nor any derived file. Vectors and checksums are: whoever has a picture can
@@ -40,13 +46,14 @@ def export(run: Run, out: Path, with_uris: bool, with_contributors: bool, dry_ru
     from retrieval_detect.store.sharing import export_index
 
     snapshot = run.snapshot()
-    keep = [name for name, kept in (("uri", with_uris), ("contributor", with_contributors)) if kept]
+    keep = [name for name in _PRIVATE if asked[name]]
     manifest = snapshot.manifest if dry_run else export_index(snapshot, out, keep=keep)
     record = _record(manifest) | {"file": str(out), "kept": keep, "written": not dry_run}
     if dry_run:
         text = f"Would export {_words(manifest)} to {out}. Nothing was written."
     else:
-        gone = [*["paths"] * (not with_uris), *["contributors"] * (not with_contributors), "pictures"]
+        left = [name for name in _PRIVATE if name != MISTAKES or snapshot.manifest.mistakes]
+        gone = [*(_PRIVATE[name] for name in left if name not in keep), "pictures"]
         text = f"{out}: {_words(manifest)}, without {' and '.join(gone)}"
     run.output.record(record, text=text)
     if snapshot.manifest.tuned:
