@@ -28,7 +28,7 @@ LABELS: tuple[Label, Label] = ("real", "fake")
 SPLITS: tuple[Split, Split] = ("bank", "calib")
 METHODS: tuple[Method, ...] = ("density", "nearest", "mean", "majority")
 ORIGINAL_VIEW = "original"
-VIEW_KINDS: tuple[str, ...] = ("jpeg", "webp", "resize", "crop", "blur", "screenshot", "crops")
+VIEW_KINDS: tuple[str, ...] = ("jpeg", "webp", "avif", "resize", "crop", "blur", "screenshot", "crops")
 """Laundered copies that can be stored beside a reference; see ``images.laundering``."""
 UNNAMED = ""
 """Generator or source of a reference for which none was given."""

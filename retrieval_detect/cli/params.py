@@ -302,8 +302,8 @@ category_folders_option = click.option(
 views_option = click.option(
     "--views",
     metavar="LIST",
-    help="Laundered copies to store beside each image: jpeg, webp, resize, crop, blur, screenshot, crops. "
-    "Each takes the time and the space of an image; crops are up to nine.",
+    help="Laundered copies to store beside each image: jpeg, webp, avif, resize, crop, blur, screenshot, "
+    "crops. Each takes the time and the space of an image; crops are up to nine.",
 )
 thumbnails_option = setting(
     "--thumbnails",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain as chained
 from itertools import islice
 from pathlib import Path
@@ -108,7 +109,7 @@ class Cache:
                 (items[identity] for identity in missing),
                 self._encoder(),
                 layers=self._kept,
-                views=lambda identity, _w, _h: ["+".join(with_numbers(chain, identity)) or ORIGINAL_VIEW],
+                views=partial(_after, chain),
             )
             for batch in _batches(chained.from_iterable(results)):
                 failures += [result for result in batch if isinstance(result, Failure)]
@@ -170,6 +171,11 @@ class Cache:
                 known |= found
                 progress(len(batch))
         return known
+
+
+def _after(chain: Chain, identity: bytes, width: int, height: int) -> list[str]:
+    """The view that a chain makes of an image: a ``Chooser`` of one."""
+    return ["+".join(with_numbers(chain, identity, (width, height))) or ORIGINAL_VIEW]
 
 
 def _named(chain: Chain) -> str:

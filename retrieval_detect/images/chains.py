@@ -18,6 +18,7 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.images.laundering import (
     CROPS,
     VIEWS,
+    avif_bytes,
     draw_view,
     jpeg_bytes,
     render,
@@ -45,7 +46,7 @@ _OTHER_SIZES = ("resize", "crop", "screenshot")
 """Views of another size than the image's."""
 _LARGEST = 4096
 """Pixels that a side may be brought to."""
-_SUFFIXES = {"jpeg": ".jpg", "screenshot": ".jpg", "webp": ".webp"}
+_SUFFIXES = {"jpeg": ".jpg", "screenshot": ".jpg", "webp": ".webp", "avif": ".avif"}
 
 
 def parse_chain(text: str) -> Chain:
@@ -104,9 +105,19 @@ def _size_after(step: str, width: int, height: int) -> tuple[int, int]:
 # ---------------------------------------------------------------- of one image
 
 
-def with_numbers(chain: Chain, content_id: bytes) -> Chain:
-    """The chain with the numbers that are drawn for one image; no steps if nothing is done to it."""
-    return tuple(own for step in chain for own in (drawn(step, content_id) if step in DRAWN else (step,)))
+def with_numbers(chain: Chain, content_id: bytes, size: tuple[int, int]) -> Chain:
+    """The chain with the numbers that are drawn for one image; no steps if nothing is done to it.
+
+    ``size`` : the image's width and height. A kind of view without numbers is drawn as an index draws it that
+    stores it (``stored_views``).
+    """
+    numbered: list[str] = []
+    for step in chain:
+        if step in VIEW_KINDS:
+            numbered.append(draw_view(step, *size, seed=seed_of(content_id)))
+        else:
+            numbered += drawn(step, content_id) if step in DRAWN else (step,)
+    return tuple(numbered)
 
 
 def pruned(chain: Chain, content_id: bytes, size: tuple[int, int], *, base: Chain = ()) -> Chain:
@@ -160,6 +171,8 @@ def _encoded(rgb: UInt8, step: str) -> bytes:
         return jpeg_bytes(rgb, int(numbers[0]))
     if kind == "webp":
         return webp_bytes(rgb, int(numbers[0]))
+    if kind == "avif":
+        return avif_bytes(rgb, int(numbers[0]))
     file = io.BytesIO()
     Image.fromarray(rendered(rgb, [step])).save(file, "PNG")
     return file.getvalue()

@@ -72,7 +72,7 @@ def test_every_image_gets_its_own_numbers_and_half_of_them_none(evaluation, call
     assert np.array_equal(moved > 0, changed)
     i = int(np.flatnonzero(changed)[0])
     encoder, rgb = TinyEncoder(), pixels(made.items[made.identities[i]])
-    square = encoder.prepare(rendered(rgb, with_numbers((step,), made.identities[i])))
+    square = encoder.prepare(rendered(rgb, with_numbers((step,), made.identities[i], rgb.shape[1::-1])))
     alone = encoder.encode(square[None], ["proj"])["proj"][0]
     # Kept vectors are rounded to float16.
     assert np.allclose(after.vectors["proj"][i], alone, rtol=2e-3, atol=2e-3 * np.abs(alone).max())

@@ -13,14 +13,20 @@ from retrieval_detect.images.chains import (
     parse_chain,
     rendered,
     suffix_of_file,
+    with_numbers,
 )
 from retrieval_detect.images.decode import decode
+from retrieval_detect.images.laundering import CROPS, stored_views
+from retrieval_detect.types import VIEW_KINDS
 from tests.factories import digest
 from tests.scenes import picture
 
 RGB = np.asarray(picture(400, 300))
-FORMATS = {".jpg": "JPEG", ".webp": "WEBP", ".png": "PNG"}
-CHAINS = ["jpeg-72", "webp-60", "resize-50", "resize-50+jpeg-72", "screenshot-70-80", "blur-9+crop-8-8-90-90"]
+FORMATS = {".jpg": "JPEG", ".webp": "WEBP", ".png": "PNG", ".avif": "AVIF"}
+CHAINS = [
+    *("jpeg-72", "webp-60", "avif-60", "resize-50", "resize-50+jpeg-72", "screenshot-70-80"),
+    *("blur-9+crop-8-8-90-90",),
+]
 
 
 @pytest.mark.parametrize("text", [*CHAINS, "social", "unified", "side-96", "jpeg+webp+screenshot", "crop"])
@@ -40,6 +46,13 @@ def test_what_is_drawn_depends_on_image_seed_and_step():
 
     many = {drawn(name, seed) for name in "abcdef" for seed in range(4)}
     assert len(many) > 18 and any(first != second for first, second in many)
+
+
+def test_a_kind_without_numbers_is_drawn_as_an_index_draws_it():
+    kinds = [kind for kind in VIEW_KINDS if kind != CROPS]
+    _, *stored = stored_views(kinds, crop_size=32)(digest("a"), 640, 480)
+    for kind, view in zip(kinds, stored, strict=True):
+        assert with_numbers((kind, "side-96"), digest("a"), (640, 480)) == (view, "side-96")
 
 
 def test_unified_images_have_one_size_and_one_compression():

@@ -50,6 +50,7 @@ def test_names_do_not_change_from_release_to_release():
     assert names == [
         "jpeg-79",
         "webp-50",
+        "avif-83",
         "resize-87",
         "crop-25-38-558-418",
         "blur-22",
@@ -75,6 +76,7 @@ def test_sizes():
     assert np.array_equal(render(RGB, ORIGINAL_VIEW), RGB)
     long = np.zeros((16, 16_500, 3), np.uint8)
     assert render(long, "webp-60").shape[1] == 16_383
+    assert render(RGB[:75, :99], "avif-60").shape == (75, 99, 3)
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,9 @@ def test_steps_that_do_nothing_are_left_out_and_no_others(base, size):
     for chain in ROBUSTNESS.values():
         for identity in IDS[:2]:
             kept = pruned(chain, identity, size, base=base)
-            whole = rendered(rgb, with_numbers(base + chain, identity))
+            whole = rendered(rgb, with_numbers(base + chain, identity, size))
             assert kept[: len(base)] == base and set(kept) <= set(base + chain)
-            assert np.array_equal(rendered(rgb, with_numbers(kept, identity)), whole)
+            assert np.array_equal(rendered(rgb, with_numbers(kept, identity, size)), whole)
 
 
 def test_which_steps_are_left_out():

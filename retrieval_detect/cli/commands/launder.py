@@ -43,8 +43,8 @@ _MOST_SEED = 2**32 - 1
     "as_",
     multiple=True,
     metavar="STEPS",
-    help="social, unified, or steps joined by +: jpeg, webp, resize, crop, blur, screenshot, with numbers "
-    "(jpeg-72) or drawn by chance; side-N, longest-N.",
+    help="social, unified, or steps joined by +: jpeg, webp, avif, resize, crop, blur, screenshot, with "
+    "numbers (jpeg-72) or drawn by chance; side-N, longest-N.",
 )
 @click.option(
     "--unify", is_flag=True, help="The same as --as unified: one size and one JPEG quality for all."
