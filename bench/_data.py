@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +21,17 @@ from retrieval_detect.encoders.base import default_layers
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.registry import OFFLINE_ENCODER
 from retrieval_detect.evaluate.cache import Cache, content_ids, user_folder
+from retrieval_detect.images.chains import with_numbers
 from retrieval_detect.images.items import file_item
 from retrieval_detect.images.sources import is_image_name
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
-from retrieval_detect.types import Embedded, Facts, Failure
+from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Facts, Failure
 
 if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.images.chains import Chain
     from retrieval_detect.types import Float32
 
 DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -153,6 +155,17 @@ class Embeddings:
         teach(store, samples)
         return store
 
+    def after(self, samples: Sequence[Sample], chain: Chain) -> list[Sample]:
+        """``samples`` after the steps of a chain, each named as its view.
+
+        Their other facts, hash and size among them, stay those of the images as they are.
+        """
+        items = {sample.embedded.content_id: sample.embedded.item for sample in samples}
+        rows, failures = _cache(self.encoder, self.layers).rows(items, chain)
+        for failure in failures:
+            _usable(failure)
+        return [_viewed(sample, chain, rows[sample.embedded.content_id].vectors) for sample in samples]
+
     def statistics(self) -> dict[bytes, Float32]:
         """``evaluate.pixels.statistics`` by content id, float32 (18,)."""
         items = {sample.embedded.content_id: sample.embedded.item for sample in self.samples}
@@ -188,6 +201,12 @@ def embedded(
     return Embeddings(encoder, tuple(layers), samples)
 
 
+def _viewed(sample: Sample, chain: Chain, vectors: Mapping[str, Float32]) -> Sample:
+    image = sample.embedded
+    view = "+".join(with_numbers(chain, image.content_id, (image.width, image.height)))
+    return replace(sample, embedded=replace(image, view=view or ORIGINAL_VIEW, vectors=vectors))
+
+
 def _cache(encoder: Encoder, layers: Sequence[str]) -> Cache:
     return Cache(user_folder(), encoder.spec, lambda: encoder, layers, kept=tuple(encoder.spec.layers))
 
@@ -202,12 +221,15 @@ def _usable(found: bytes | Failure) -> bytes:
 
 
 def teach(store: Store, samples: Sequence[Sample]) -> None:
-    """Commit ``samples`` as one addition: what ``rd bank add`` does once images are embedded."""
-    unique = {sample.embedded.content_id: sample for sample in samples}
+    """Commit ``samples`` as one addition: what ``rd bank add`` does once images are embedded.
+
+    Views of an image (``Embeddings.after``) come after the image itself.
+    """
+    unique = {(sample.embedded.content_id, sample.embedded.view): sample for sample in samples}
     with store.writer() as writer:
         staging = writer.staging()
         staging.add(sample.embedded for sample in unique.values())
-        rows = [NewRow(identity, str(s.path), s.facts) for identity, s in unique.items()]
+        rows = [NewRow(identity, str(s.path), s.facts, view) for (identity, view), s in unique.items()]
         writer.add(Addition(rows), staging)
 
 
