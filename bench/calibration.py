@@ -74,7 +74,7 @@ def judged(
 ) -> dict[str, Any]:
     """An index of ``references``, calibrated, and its verdicts on ``asked``, by name and rate."""
     store = given.index(folder, references)
-    fit_default(store, device="cpu")
+    fit_default(store, calibrate=False, device="cpu")
     calibration = fit_calibration(store.snapshot(), device="cpu")
     commit_calibration(store, calibration)
     detector = Detector.load(folder, device="cpu")

@@ -9,6 +9,22 @@ from typing import Any, Literal, TypeAlias, TypedDict
 from retrieval_detect.types import Label, Provenance
 
 VerdictName: TypeAlias = Literal["fake-like", "real-like", "uncertain", "unknown"]
+Reason: TypeAlias = Literal[
+    "rare-among-photographs",
+    "fits-photographs",
+    "fits-both",
+    "fake-like-if-known-source",
+    "unstable",
+    "untypical",
+    "fits-neither",
+    "uncalibrated",
+]
+"""Why a verdict is what it is. fake-like: rare-among-photographs. real-like: fits-photographs. uncertain:
+fits-both, fake-like-if-known-source, unstable. unknown: untypical, fits-neither, uncalibrated."""
+Reach: TypeAlias = Literal["known sources", "new sources"]
+"""Photographs among which a score is rare: of the sources in the index, or of others as well."""
+Photographs: TypeAlias = Literal["new", "known"]
+PHOTOGRAPHS: tuple[Photographs, ...] = ("new", "known")
 Pool: TypeAlias = Literal["max", "mean", "top"]
 POOLS: tuple[Pool, ...] = ("max", "mean", "top")
 
@@ -51,7 +67,9 @@ class Question:
     ``method`` : a vote, or the name of a head; ``k`` : how many neighbours a vote counts, ``None`` is its
     own; ``projection`` : what banks are searched through, ``None`` is the index's default.
 
-    With a calibration: ``fpr``, the share of photographs that may be called fake-like, 0…1;
+    With a calibration: ``photographs``, whether the image, were it a photograph, may be of a source that is
+    not in the index (``"new"``) or is of one that is (``"known"``; always so with ``source``);
+    ``fpr``, the share of photographs that may be called fake-like, 0…1;
     ``confidence`` that it is no higher, over the draw of the calibration photographs; ``source`` whose
     photographs alone are compared with; ``within`` (``"source"``, ``"format"``, ``"size"``), so that the
     rate holds in each such set of photographs by itself; ``fdr``, instead of ``fpr``, the expected share
@@ -68,6 +86,7 @@ class Question:
     method: str = "density"
     k: int | None = None
     projection: str | None = None
+    photographs: Photographs = "new"
     fpr: float = 0.05
     confidence: float | None = None
     source: str | None = None
@@ -86,6 +105,7 @@ class QuestionFields(TypedDict, total=False):
     method: str
     k: int | None
     projection: str | None
+    photographs: Photographs
     fpr: float
     confidence: float | None
     source: str | None
@@ -207,16 +227,20 @@ class IndexRef:
 class Verdict:
     """The answer for one image, with its evidence. ``score`` : positive = fake.
 
-    ``verdict`` without a calibration says only which bank is nearer (score > 0 is fake-like).
-    Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are ``None``
-    where there is none. ``evidence`` : the nearest of both banks together; ``by_bank`` : the nearest of each,
-    for pages that show them side by side. ``attributed_by`` : the head whose shares ``attribution`` gives, if
-    not those of the nearest fakes. Serialised by ``report.json.verdict_json``, without ``by_bank``.
+    ``reason`` : why it is this verdict; ``reach`` : the photographs among which such a score is rare, if
+    any. Without a calibration the verdict is unknown, and the sign of the score alone says which bank is
+    nearer. Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are
+    ``None`` where there is none. ``evidence`` : the nearest of both banks together; ``by_bank`` :
+    the nearest of each, for pages that show them side by side. ``attributed_by`` : the head whose shares
+    ``attribution`` gives, if not those of the nearest fakes. Serialised by ``report.json.verdict_json``,
+    without ``by_bank``.
     """
 
     input: str
     sha256: str
     verdict: VerdictName
+    reason: Reason
+    reach: Reach | None
     score: float
     method: str
     k: int
@@ -230,10 +254,12 @@ class Verdict:
     encoder: str
     engine: str
     elapsed_s: float
-    p_values: Mapping[str, float] | None = None
+    photographs: Photographs = "new"
+    p_values: Mapping[str, float | None] | None = None
     alpha: Mapping[str, float] | None = None
     calibration: Mapping[str, Any] | None = None
     log10_lr: float | None = None
+    log10_lr_interval: tuple[float, float] | None = None
     prior: float | None = None
     probability: float | None = None
     fdr: float | None = None

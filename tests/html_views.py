@@ -28,6 +28,8 @@ INFLUENCE = (
 FULL = replace(
     CALIBRATED,
     verdict="uncertain",
+    reason="unstable",
+    reach=None,
     by_bank={"fake": (FAKE,), "real": (REAL,)},
     same_image=(REAL,),
     stability=STABILITY,

@@ -11,7 +11,9 @@ REAL = Evidence(2, 7, "real", 0.8, "", "camera", "real/7.jpg", "cd" * 32, "2026-
 VERDICT = Verdict(
     input="photo.jpg",
     sha256="ef" * 32,
-    verdict="fake-like",
+    verdict="unknown",
+    reason="uncalibrated",
+    reach=None,
     score=1.7412345678,
     method="density",
     k=200,
@@ -28,9 +30,25 @@ VERDICT = Verdict(
 )
 CALIBRATED = replace(
     VERDICT,
-    p_values={"real": 5 / 1251, "fake": 0.61, "typical": 0.33},
+    verdict="fake-like",
+    reason="rare-among-photographs",
+    reach="known sources",
+    photographs="known",
+    p_values={"real": 5 / 1251, "new": 0.21, "fake": 0.61, "typical": 0.33},
     alpha={"real": 0.05, "fake": 0.05},
-    calibration={"photographs": 1250, "sources": 6, "as_high": 4, "of": ""},
+    calibration={
+        "photographs": 1250,
+        "sources": 6,
+        "as_high": 4,
+        "of": "",
+        "provisional": False,
+        "new": {
+            "sources": 6,
+            "smallest": 1 / 7,
+            "worst": {"source": "shoes", "share": 0.4},
+            "nearest": {"source": "phone", "share": 0.1},
+        },
+    },
     log10_lr=1.1,
     prior=0.01,
     probability=0.1128,

@@ -145,7 +145,7 @@ def _taught(
     given = embedded(load_encoder(encoder), data=options.data, images=options.images, say=clock.say)
     known, asked = split(study, given.samples)
     store = given.index(work / "index", known)
-    fit_default(store)
+    fit_default(store, calibrate=False)
     for arguments in study.train:
         rd("train", *arguments, "--index", work / "index")
     return work / "index", listing(asked, work)

@@ -25,6 +25,8 @@ from retrieval_detect.store.shards import IDS
 from retrieval_detect.types import LABELS, NEAR_HAMMING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retrieval_detect.search.bank import Bank
     from retrieval_detect.search.projection import Projection
     from retrieval_detect.store.manifest import Tuned
@@ -105,22 +107,28 @@ class _Near:
 class Banks:
     """The real and the fake bank of a generation through one projection, opened when first needed.
 
-    ``projection`` : its name in the index; ``None`` is the index's default. ``device`` : see
-    ``Bank.open``. ``view_kind`` : only the views of this kind are references. ``exact`` : whatever the index
-    was tuned to; banks that hold less than all references always are. Missing or damaged derived files are
-    rebuilt.
+     ``projection`` : its name in the index, ``None`` is the index's default; or one that is in no index,
+     whose codes stay in memory.
+    ``device`` : see ``Bank.open``. ``view_kind`` : only the views of this kind are references. ``exact`` :
+    whatever the index
+     was tuned to; banks that hold less than all references always are. Missing or damaged derived files are
+     rebuilt.
     """
 
     def __init__(
         self,
         snapshot: Snapshot,
         *,
-        projection: str | None = None,
+        projection: str | Projection | None = None,
         device: str = "auto",
         view_kind: str | None = None,
         exact: bool = False,
     ) -> None:
-        self.projection = read_projection(snapshot, projection)
+        if projection is None or isinstance(projection, str):
+            self.projection = read_projection(snapshot, projection)
+            self._folder: Path | None = snapshot.folder / BANKS
+        else:
+            self.projection, self._folder = projection, None
         self._snapshot = snapshot
         self._device = device
         self._view_kind = view_kind
@@ -225,7 +233,7 @@ class Banks:
     # ------------------------------------------------------------ parts
 
     def _files(self, digests: DigestCache) -> BankFiles:
-        return BankFiles(self._snapshot.folder / BANKS, self.projection, digests=digests)
+        return BankFiles(self._folder, self.projection, digests=digests)
 
     def _shards(self, label: Label) -> list[ShardVectors]:
         return [

@@ -16,9 +16,9 @@ from retrieval_detect.ask.fitted import PLAIN
 from retrieval_detect.ask.methods import Answers, Methods, asked_about, vote_of
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError, VectorError
 from retrieval_detect.images.laundering import CROPS, drawn_views, kind_of, stored_views
+from retrieval_detect.scoring.answers import UNCALIBRATED, PValues, answer
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, traits_of
-from retrieval_detect.scoring.conformal import verdict as verdict_name
 from retrieval_detect.scoring.vote import few, nobody_left
 from retrieval_detect.store.indexes import located
 from retrieval_detect.store.schema import grouping_layer
@@ -34,9 +34,12 @@ from retrieval_detect.verdicts import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from retrieval_detect.ask.banks import Banks
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.images.laundering import Chooser
+    from retrieval_detect.scoring.answers import Answer
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.store.manifest import FittedRecord
 
@@ -322,13 +325,26 @@ class Detector:
             fits = calibration.fits_generators(dict(zip(names, near, strict=True)))
             told = (replace(a, p=fits.get(a.generator)) for a in verdict.attribution)
             fields["attribution"] = tuple(told)
+            if new := fields["calibration"]["new"]:
+                new["nearest"] = self._nearest_source(answers, question, calibration)
         return replace(verdict, **fields)
+
+    def _nearest_source(
+        self, answers: Answers, question: Question, calibration: Calibration
+    ) -> dict[str, Any] | None:
+        """Of the source whose photographs are nearest: how many score as high with it left out."""
+        names = self.methods.banks(question.projection).references("real").names
+        source = names[int(answers.voters["real"].names[0, 0])]
+        left_out = calibration.new.sources.get(source)
+        if left_out is None:
+            return None
+        return {"source": source, "share": float(left_out.share_at_least(answers.scores[0]))}
 
     def _fields(self, answers: Answers, question: Question, embedded: Embedded) -> dict[str, Any]:
         """The verdict's name of one image; with a calibration, all that it says."""
         calibration = self.methods.calibration(question)
         if calibration is None:
-            return {"verdict": "fake-like" if answers.scores[0] > 0 else "real-like"}
+            return {"verdict": UNCALIBRATED.verdict, "reason": UNCALIBRATED.reason}
         traits = traits_of([embedded.format], [(embedded.width, embedded.height)])
         judged = calibration.judge(answers.scores, answers.typical, question, traits=traits)
         return calibration.fields(judged, 0, question)
@@ -373,7 +389,10 @@ class Detector:
         return Verdict(
             input=embedded.item.uri,
             sha256=embedded.content_id.hex(),
-            verdict="fake-like" if score > 0 else "real-like",
+            verdict=UNCALIBRATED.verdict,
+            reason=UNCALIBRATED.reason,
+            reach=UNCALIBRATED.reach,
+            photographs=question.photographs,
             score=score,
             method=question.method,
             k=int(answers.k[0]),
@@ -408,17 +427,26 @@ def at_fdr(results: Sequence[Verdict | Failure], fdr: float) -> Iterator[Verdict
     counts as p = 1: still a p-value, and that procedure's rejections are then just those that are called.
     Were it counted by its own p, it would raise the cutoff for photographs and be missing among the calls.
     """
-    calibrated = [r.p_values for r in results if isinstance(r, Verdict) and r.p_values]
-    callable_fake = [verdict_name(0.0, p["fake"], p["typical"]) == "fake-like" for p in calibrated]
-    counted = [p["real"] if able else 1.0 for p, able in zip(calibrated, callable_fake, strict=True)]
+    p_values = [r.p_values for r in results if isinstance(r, Verdict) and r.p_values]
+    callable_fake = [_at(replace(_p(p), real=0.0), 0.0).verdict == "fake-like" for p in p_values]
+    counted = [_p(p).real if able else 1.0 for p, able in zip(p_values, callable_fake, strict=True)]
     cutoff = benjamini_hochberg(counted, fdr)
     for result in results:
         if isinstance(result, Failure) or result.p_values is None:
             yield result
         else:
-            p, alpha = result.p_values, {"real": cutoff, "fake": BETA}
-            name = verdict_name(p["real"], p["fake"], p["typical"], alpha=cutoff)
-            yield replace(result, verdict=name, alpha=alpha, fdr=fdr)
+            said, alpha = _at(_p(result.p_values), cutoff), {"real": cutoff, "fake": BETA}
+            yield replace(
+                result, verdict=said.verdict, reason=said.reason, reach=said.reach, alpha=alpha, fdr=fdr
+            )
+
+
+def _p(p: Mapping[str, float | None]) -> PValues:
+    return PValues(p["real"] or 0.0, None, p["fake"] or 0.0, p["typical"] or 0.0)
+
+
+def _at(p: PValues, alpha: float) -> Answer:
+    return answer(p, alpha=alpha, known=True)
 
 
 def _item(image: str | Path | bytes | ImageItem) -> ImageItem:

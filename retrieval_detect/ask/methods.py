@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import product
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from retrieval_detect.heads.base import Head
     from retrieval_detect.scoring.neighbours import NearestImages
     from retrieval_detect.scoring.vote import VoteResult
+    from retrieval_detect.search.projection import Projection
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Bool, Embedded, Float32, Int64, Label, Method
 
@@ -94,14 +96,25 @@ class Answers:
 class Methods:
     """The methods of one generation, opened when first asked.
 
-    Calibration rows and queries take this same way, so that their scores can be compared.
+    Calibration rows and queries take this same way, so that their scores can be compared. ``projections`` and
+    ``heads`` : by name, in the place of those stored; nothing of theirs is written.
     """
 
-    def __init__(self, snapshot: Snapshot, *, device: str = "auto") -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        device: str = "auto",
+        projections: Mapping[str, Projection] = MappingProxyType({}),
+        heads: Mapping[str, Head] = MappingProxyType({}),
+    ) -> None:
         self.snapshot = snapshot
         self._device = device
-        self._banks: dict[str, Banks] = {}
-        self._heads: dict[str, Head] = {}
+        self._banks = {
+            name: Banks(snapshot, projection=projection, device=device)
+            for name, projection in projections.items()
+        }
+        self._heads = dict(heads)
         self._calibrations: dict[str, Calibration | None] = {}
 
     # ------------------------------------------------------------ what there is
@@ -143,7 +156,8 @@ class Methods:
             raise UsageError(f"k is {question.k}: {why}")
         projection = question.projection or self.snapshot.manifest.projection
         self.banks(projection)
-        return replace(question, k=k, projection=projection)
+        photographs = question.photographs if question.source is None else "known"
+        return replace(question, k=k, projection=projection, photographs=photographs)
 
     def scorer(self, question: Question) -> str:
         """Digest of all that makes scores comparable: another means that a calibration does not hold."""

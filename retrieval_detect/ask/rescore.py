@@ -25,6 +25,7 @@ from retrieval_detect.ask.detector import Detector
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.files import TEMPORARY, DigestCache, sha256_bytes, write_atomically
 from retrieval_detect.images.passed import left_out
+from retrieval_detect.scoring.answers import UNCALIBRATED
 from retrieval_detect.scoring.conformal import traits_of
 from retrieval_detect.scoring.vote import nobody_left
 from retrieval_detect.store.exchange import EmbeddingsFile
@@ -37,6 +38,7 @@ from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.methods import Answers
+    from retrieval_detect.scoring.answers import Answer
     from retrieval_detect.store.exchange import EmbeddedRows
     from retrieval_detect.types import Int64
     from retrieval_detect.verdicts import Question
@@ -46,14 +48,14 @@ _ROWS_AT_ONCE = 2048
 """Enough for the search to run at its peak; some tens of MB of neighbours."""
 STATE = "state.jsonl"
 _LOCK = ".lock"
-_VERSION = 1
+_VERSION = 2
 
-NUMBERS = ("score", "p_real", "p_fake", "p_typical", "log10_lr", "nearest_fake", "nearest_real")
+NUMBERS = ("score", "p_real", "p_new", "p_fake", "p_typical", "log10_lr", "nearest_fake", "nearest_real")
 SCHEMA = pa.schema(
     [
         pa.field("content_id", pa.binary(CONTENT_ID_BYTES)),
         pa.field("uri", pa.string(), nullable=False),
-        pa.field("verdict", pa.string()),
+        *(pa.field(name, pa.string()) for name in ("verdict", "reason", "reach")),
         *(pa.field(name, pa.float64()) for name in NUMBERS),
         pa.field("top_generator", pa.string()),
         pa.field("error", pa.string()),
@@ -62,6 +64,7 @@ SCHEMA = pa.schema(
 """A row an image, in the order of the input. What is not known is null: all but ``error`` where it failed,
 p-values and ratios without a calibration. ``score`` : positive = fake. ``top_generator`` : of the nearest
 fakes, by share of the density, or of those that the head asked tells apart; the true tool may be absent."""
+_TEXTS = ("verdict", "reason", "reach", "top_generator", "error")
 BEFORE = [pa.field("verdict_before", pa.string()), pa.field("score_before", pa.float64())]
 """Beside them, where another generation is compared with."""
 
@@ -144,6 +147,12 @@ class Rescoring:
     def fpr(self) -> float | None:
         """The rate of false alarms it judges at; ``None`` without a calibration."""
         return self._judge.question.fpr if self._judge.calibration else None
+
+    @property
+    def risk(self) -> float | None:
+        """The share of photographs of new sources that score as high as that rate, on average."""
+        found = self._judge.calibration
+        return found.risk(self._judge.question.fpr) if found else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -261,7 +270,7 @@ class _Judge:
         """A table of ``SCHEMA``, a row for each of ``rows``."""
         n = len(rows.phash)
         numbers = {name: np.full(n, np.nan) for name in NUMBERS}
-        texts = {name: np.full(n, None, object) for name in ("verdict", "top_generator", "error")}
+        texts = {name: np.full(n, None, object) for name in _TEXTS}
         for i, what in rows.wrong.items():
             texts["error"][i] = f"bad-vector: {what}"
         usable = np.setdiff1d(np.arange(n), list(rows.wrong))
@@ -277,7 +286,9 @@ class _Judge:
             unheard = [f"no-voters: {nobody_left(label).message}" for label in answers.missing]
             texts["error"][at[~answers.voted]] = unheard
             at = at[answers.voted]  # of the others, nothing more is known
-            texts["verdict"][at] = self._judged(answers, rows, at, numbers)
+            said = self._judged(answers, rows, at, numbers)
+            for name in ("verdict", "reason", "reach"):
+                texts[name][at] = [getattr(one, name) for one in said]
             texts["top_generator"][at] = self._methods.top_generators(answers, self.question)
         columns = {"content_id": rows.content_ids, "uri": rows.uris, **texts}
         columns |= {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}
@@ -285,22 +296,22 @@ class _Judge:
 
     def _judged(
         self, answers: Answers, rows: EmbeddedRows, at: Int64, numbers: dict[str, Any]
-    ) -> Sequence[str]:
-        """The verdicts of rows ``at``; what else is known of them goes to ``numbers``."""
+    ) -> list[Answer]:
+        """What is said of rows ``at``; what else is known of them goes to ``numbers``."""
         found = {"score": answers.scores}
         found |= {f"nearest_{label}": answers.voters[label].similarities[:, 0] for label in LABELS}
         if self.calibration is None:
-            names: Sequence[str] = np.where(answers.scores > 0, "fake-like", "real-like").tolist()
+            said = [UNCALIBRATED] * len(answers.scores)
         else:
             sizes = zip(rows.width[at].tolist(), rows.height[at].tolist(), strict=True)
             traits = traits_of([rows.formats[i] for i in at], sizes)
             judged = self.calibration.judge(answers.scores, answers.typical, self.question, traits=traits)
             found |= {"p_real": judged.p_real, "p_fake": judged.p_fake, "p_typical": judged.p_typical}
-            found |= {"log10_lr": judged.log10_lr}
-            names = judged.names
+            found |= {"p_new": judged.p_new, "log10_lr": judged.log10_lr}
+            said = list(judged.answers)
         for name, values in found.items():
             numbers[name][at] = values
-        return names
+        return said
 
 
 def _changed(now: pa.Table, before: pa.Table) -> pa.Table:

@@ -35,13 +35,14 @@ Progress = Callable[[int], None]
 class Chosen:
     """Which live rows to ask about: of ``splits``, with row ids from ``since`` up to ``until``.
 
-    ``at_most`` : so many, evenly spread.
+    ``at_most`` : so many, evenly spread. ``only`` : of these row ids alone.
     """
 
     splits: tuple[Split, ...] = ("calib",)
     since: int = 0
     until: int | None = None
     at_most: int | None = None
+    only: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -115,6 +116,7 @@ def rows_to_ask(snapshot: Snapshot, chosen: Chosen, layers: Sequence[str]) -> It
 
     A block at a time, of one label, with vectors as the network gave them, up to the rounding to float16.
     """
+    only = None if chosen.only is None else np.array(sorted(chosen.only), np.int64)
     shards = [s for label in LABELS for split in chosen.splits for s in snapshot.shards(label, split)]
     live = []
     for shard in shards:
@@ -124,6 +126,8 @@ def rows_to_ask(snapshot: Snapshot, chosen: Chosen, layers: Sequence[str]) -> It
         inside = row_ids >= chosen.since
         if chosen.until is not None:
             inside &= row_ids < chosen.until
+        if only is not None:
+            inside &= np.isin(row_ids, only)
         live.append(np.flatnonzero(snapshot.live(shard) & inside & original))
     total = sum(map(len, live))
     step = 1 if chosen.at_most is None else max(1, -(-total // chosen.at_most))

@@ -34,9 +34,15 @@ def require(question: Question) -> None:
 def with_stability(verdict: Verdict, judged: Iterable[JudgedView], *, threshold: float) -> Verdict:
     """The verdict with what re-encodings do to it: ``uncertain`` where too few of them agree.
 
+    Without a calibration they agree where the same bank is nearer.
     ``judged`` : re-encodings of the image, asked what was asked of the image.
     """
     views = tuple(judged)
-    agree = sum(view.verdict == verdict.verdict for view in views)
+    if verdict.p_values is None:  # all are unknown; which bank is nearer is all that can change
+        agree = sum((view.score > 0) == (verdict.score > 0) for view in views)
+    else:
+        agree = sum(view.verdict == verdict.verdict for view in views)
     found = Stability(agree, len(views), threshold, verdict.verdict, views)
-    return replace(verdict, stability=found, verdict=verdict.verdict if found.holds else "uncertain")
+    if found.holds or verdict.p_values is None:
+        return replace(verdict, stability=found)
+    return replace(verdict, stability=found, verdict="uncertain", reason="unstable", reach=None)

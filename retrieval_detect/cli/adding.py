@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.ask.detector import Detector
+from retrieval_detect.ask.fitted import PLAIN
+from retrieval_detect.ask.methods import calibrations
 from retrieval_detect.cli.output import human_bytes
 from retrieval_detect.cli.params import SOME_FAILED, one_value_each
 from retrieval_detect.cli.progress import progress
@@ -25,10 +27,12 @@ from retrieval_detect.images.codes import NOTES
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.names import named, printable
-from retrieval_detect.report.words import name_of, number, regression_lines
+from retrieval_detect.report.words import calibration_lines, name_of, number, regression_lines
+from retrieval_detect.scoring.conformal import ALPHA, photographs_needed
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import GeneratorFacts, Manifest
 from retrieval_detect.store.select import size_on_disk
+from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.teach.build import AddReport, Index
 from retrieval_detect.teach.measure import Regression, Reviewer
 from retrieval_detect.teach.plans import UpdatePlan, plan
@@ -105,33 +109,47 @@ def teach(
     if dry_run:
         _show_plan(run.output, planned, folder, exists=known)
         return None
-    if snapshot is not None and recipe.layers not in (stored := snapshot.manifest.layers, ()):
-        raise UsageError(
-            f"index {folder.name!r} stores layers {','.join(stored)}, not {','.join(recipe.layers)}",
-            hint="All references of an index have the same layers: leave --layers out, or build another.",
-        )
+    if snapshot is not None:
+        _require_same_layers(recipe, snapshot)
     # An index keeps its encoder whatever a variable or rd.toml prefers; only a flag may object.
     asked = settings.encoder if settings.origin("encoder") == "--encoder" else ""
     its_own = snapshot.manifest.encoder.name if snapshot else ""
     objects = asked and (asked != its_own or settings.encoder_weights is not None)
+    calibrate = not run.flags.get("no_calibration")
+    new = snapshot is None or not any(snapshot.manifest.live_rows(label) for label in LABELS)
     if index is None or planned.work or objects:
         encoder = run.encoder(asked or recipe.encoder or its_own)
         index = index or Index.create(folder, encoder=encoder, layers=recipe.layers)
         planned = replace(planned, generators=_generators(recipe, planned), command=kind)
         review = review or Reviewer(device=device)
+        review.calibrate = calibrate and not new  # a new one is calibrated once it has its projection
         report = _embed(run, index, planned, encoder, review)
     else:
         if planned.failures:
             index.note(planned.failures)
         report = AddReport(index.snapshot().manifest, 0, 0, planned.failures, purged=planned.purged)
-    new = snapshot is None or not any(snapshot.manifest.live_rows(label) for label in LABELS)
-    if new and report.added and not run.flags.get("plain"):
-        manifest = fit_default(index.store, device=device)
-        report = replace(report, manifest=manifest) if manifest else report
+    if new and report.added:
+        report = _with_defaults(run, index, report, calibrate=calibrate)
     if report.changed and all(report.manifest.live_rows(label, "bank") for label in LABELS):
         Detector(index.snapshot(), device=device).open_banks()  # FAISS files of new shards, before a query
     measured = review.report if review else None
     return _finish(run, planned, report, measured, time.monotonic() - started)
+
+
+def _with_defaults(run: Run, index: Index, report: AddReport, *, calibrate: bool) -> AddReport:
+    """With the projection and the calibration that a new index gets, where there is enough for either."""
+    run.output.note("Fitting the projection and the calibration, every source left out in turn")
+    plain = bool(run.flags.get("plain"))
+    manifest = fit_default(index.store, plain=plain, calibrate=calibrate, device=run.settings.device)
+    return replace(report, manifest=manifest) if manifest else report
+
+
+def _require_same_layers(recipe: Recipe, snapshot: Snapshot) -> None:
+    if recipe.layers not in (stored := snapshot.manifest.layers, ()):
+        raise UsageError(
+            f"index {snapshot.folder.name!r} stores layers {','.join(stored)}, not {','.join(recipe.layers)}",
+            hint="All references of an index have the same layers: leave --layers out, or build another.",
+        )
 
 
 def _embed(run: Run, index: Index, planned: UpdatePlan, encoder: Encoder, review: Reviewer) -> AddReport:
@@ -245,15 +263,16 @@ def _finish(
     notes = ", ".join(f"{NOTES[note]} ({n:,})" for note, n in sorted(report.notes.items()))
     lines = [*_state(run.folder, manifest), f"  {added}", *[f"  {notes}"] * bool(notes)]
     lines += [*_fitted(report), *counted] if report.changed else []
-    lines += _next_steps(report, run.same_index)
+    lines += _next_steps(run, report)
     run.output.record(record, text=lines, essential=["generation"])
     return SOME_FAILED if report.failures or report.purged else None
 
 
 def _fitted(report: AddReport) -> Iterator[str]:
     """What was fitted along with an addition."""
-    if report.manifest.operation.kind == "fit":
-        yield f"  searched through projection {report.manifest.projection}, fitted on them (rd index info)"
+    manifest = report.manifest
+    if manifest.operation.kind == "fit" and manifest.projection != PLAIN:
+        yield f"  searched through projection {manifest.projection}, fitted on them (rd index info)"
     elif report.fitted:
         yield f"  fitted anew: {', '.join(f'{f.kind} {f.name}' for f in report.fitted)}"
 
@@ -270,8 +289,8 @@ def _state(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield f"  {held:,} of them are set aside for calibration and do not vote"
 
 
-def _next_steps(report: AddReport, index_flag: str) -> list[str]:
-    manifest = report.manifest
+def _next_steps(run: Run, report: AddReport) -> list[str]:
+    manifest, index_flag = report.manifest, run.same_index
     empty = [label for label in LABELS if not manifest.live_rows(label, "bank")]
     if empty:
         return [f"  The {empty[0]} bank is empty. Fill it: rd bank add DIR --label {empty[0]}{index_flag}"]
@@ -280,7 +299,21 @@ def _next_steps(report: AddReport, index_flag: str) -> list[str]:
     fresh = not manifest.parent or manifest.operation.kind == "fit"
     if not fresh:
         return [f"  Undo: rd bank rollback {manifest.parent}{index_flag}"]
-    lines = [f"  Ask: rd query photo.jpg{index_flag}"]
-    if all(manifest.live_rows(label, "calib") for label in LABELS):
-        lines.append(f"  State error rates: rd fit calibration{index_flag}")
-    return lines
+    return [*_rates(Snapshot(run.folder, manifest), index_flag), f"  Ask: rd query photo.jpg{index_flag}"]
+
+
+def _rates(snapshot: Snapshot, index_flag: str) -> list[str]:
+    """What a new index can promise, or what is missing for it to promise anything."""
+    found = calibrations(snapshot)
+    if found:
+        return [f"  {line}" for line in calibration_lines(found[0])]
+    aside = {label: snapshot.manifest.live_rows(label, "calib") for label in LABELS}
+    needed = photographs_needed(ALPHA)
+    if min(aside.values()) >= needed:
+        return [f"  Uncalibrated: verdicts are unknown until rd fit calibration{index_flag}"]
+    counts = " and ".join(f"{n:,} {label}" for label, n in aside.items())
+    return [
+        f"  Uncalibrated, verdicts are unknown: {counts} images are set aside, a rate of {100 * ALPHA:.0f} % "
+        f"takes {needed} of each",
+        "  A fifth of each source and generator with 25 images or more is: add references, rd bank add",
+    ]

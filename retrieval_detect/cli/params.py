@@ -150,7 +150,8 @@ class Run:
         """What is asked of a vote."""
         from retrieval_detect.verdicts import Question
 
-        return Question(self.settings.method, self.settings.k, self.settings.projection, **more)
+        told = self.settings
+        return Question(told.method, told.k, told.projection, told.photographs, **more)
 
     # ------------------------------------------------------------ what is said
 
@@ -275,6 +276,12 @@ method_option = setting(
     metavar="NAME",
     help="A vote (density, nearest, mean, majority) or a head (rd index fitted list).",
 )
+photographs_option = setting(
+    "--photographs",
+    type=click.Choice(["new", "known"]),
+    help="Where the images are from, were they photographs: sources that the index does not know (new, the "
+    "default), or only those it knows. With new, fake-like is said only where the score is rare among both.",
+)
 
 
 def computing_options(*settables: Settable) -> Callable[[F], F]:
@@ -304,6 +311,14 @@ views_option = click.option(
     metavar="LIST",
     help="Laundered copies to store beside each image: jpeg, webp, avif, resize, crop, blur, screenshot, "
     "crops. Each takes the time and the space of an image; crops are up to nine.",
+)
+calibration_option = setting(
+    "--no-calibration",
+    is_flag=True,
+    flag_value=True,
+    default=None,
+    help="Calibrate nothing along with it, which takes seconds: verdicts stay unknown until rd fit "
+    "calibration.",
 )
 thumbnails_option = setting(
     "--thumbnails",

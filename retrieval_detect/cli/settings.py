@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from retrieval_detect.errors import ConfigError
 from retrieval_detect.store.indexes import default_home, is_path, resolved
 from retrieval_detect.texts import read_toml
+from retrieval_detect.verdicts import PHOTOGRAPHS, Photographs
 
 FORMATS = ("human", "json", "jsonl", "csv", "quiet")
 DEFAULT = "default"
@@ -45,6 +46,7 @@ class Settings:
     method: str = "density"
     projection: str | None = None
     k: int | None = None
+    photographs: Photographs = "new"
     batch_size: int | None = None
     workers: int | None = None
     format: str = "human"
@@ -100,6 +102,13 @@ def _device(value: Any, _base: Path) -> str:
     raise ValueError("auto, cpu, cuda or cuda:N")
 
 
+def _photographs(value: Any, _base: Path) -> Photographs:
+    for known in PHOTOGRAPHS:
+        if value == known:
+            return known
+    raise ValueError(" or ".join(PHOTOGRAPHS))
+
+
 def _format(value: Any, _base: Path) -> str:
     if value in FORMATS:
         return str(value)
@@ -116,6 +125,7 @@ _READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "method": _text,
     "projection": _text,
     "k": _count,
+    "photographs": _photographs,
     "batch_size": _size,
     "workers": _size,
     "format": _format,

@@ -178,12 +178,14 @@ def _risk(confidence: Float64, right: NDArray[np.bool_]) -> list[dict[str, Json]
 
 
 def _verdicts(scorer: Scorer, images: Images, said: Said) -> Json:
-    """How often each verdict is given to either label, by the index's own calibration if it has one."""
+    """How often each verdict is given to either label, were all of known sources; by its calibration."""
     own = scorer.methods.calibration(scorer.question)
     if own is None:
         return None
     traits = traits_of(images.formats.tolist(), images.sizes)
-    names = np.array(own.judge(said.scores, said.typical, scorer.question, traits=traits).names)
+    known = replace(scorer.question, photographs="known")
+    judged = own.judge(said.scores, said.typical, known, traits=traits)
+    names = np.array([said_of_it.verdict for said_of_it in judged.answers])
     return {
         label: {
             str(name): rounded(float((names[images.fake == fake] == name).mean()))

@@ -158,7 +158,7 @@ def state_of(context: Context, known: Images) -> Iterator[State]:
         store = Store.create(Path(folder) / "index", manifest.encoder, canaries=canaries)
         add(store, known)
         if (question.projection or manifest.projection) != PLAIN:
-            fit_default(store, device=context.device)
+            fit_default(store, calibrate=False, device=context.device)
         yield State(store, context)
 
 
@@ -172,7 +172,7 @@ def add(store: Store, images: Images) -> None:
     with store.writer() as writer:
         staging = writer.staging()
         staging.add(images.embedded())
-        writer.add(Addition(rows), staging, review=lambda to_be: refitted(writer, to_be))
+        writer.add(Addition(rows), staging, review=lambda to_be: refitted(writer, to_be, calibrate=False))
 
 
 # ---------------------------------------------------------------- rivals

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from retrieval_detect.verdicts import Verdict
 
 COLUMNS = (
-    *("input", "verdict", "score", "log10_lr", "p_real", "p_fake", "p_typical"),
+    *("input", "verdict", "reason", "reach", "score", "log10_lr", "p_real", "p_new", "p_fake", "p_typical"),
     *("votes_fake", "votes_of", "best_fake", "best_real", "top_generator"),
     *("stable", "regions", "regions_p_max"),
     *("sha256", "index", "generation", "warnings", "error"),
@@ -27,7 +27,9 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
         "input": verdict.input,
         "verdict": verdict.verdict,
         "score": round(verdict.score, 6),
-        **{f"p_{name}": round(p, 6) for name, p in (verdict.p_values or {}).items()},
+        "reason": verdict.reason,
+        "reach": verdict.reach,
+        **{f"p_{name}": p if p is None else round(p, 6) for name, p in (verdict.p_values or {}).items()},
         "votes_fake": verdict.votes.fake,
         "votes_of": verdict.votes.of,
         "best_fake": round(verdict.nearest["fake"], 6),

@@ -1,4 +1,4 @@
-"""Verdicts as JSON, schema 1: the shape other programs may rely on (``verdict.schema.json``)."""
+"""Verdicts as JSON, schema 2: the shape other programs may rely on (``verdict-2.schema.json``)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from retrieval_detect.types import Failure
     from retrieval_detect.verdicts import Verdict
 
-SCHEMA = 1
+SCHEMA = 2
+"""Schema 1 had no reach, and is closed: its text stays for what was written by it."""
 _DIGITS: Mapping[str, int] = {
-    **dict.fromkeys(("score", "similarity", "nearest", "p_values", "p", "p_max", "probability", "change"), 6),
-    **dict.fromkeys(("share", "bank_share_fake", "log10_lr", "elapsed_s"), 4),
+    **dict.fromkeys(
+        ("score", "similarity", "nearest", "p_values", "p", "p_max", "probability", "change", "smallest"), 6
+    ),
+    **dict.fromkeys(("share", "bank_share_fake", "log10_lr", "log10_lr_interval", "elapsed_s"), 4),
 }
 """After the point, by the name of the field or of what it stands in; what is in neither is kept as it is."""
 
@@ -41,8 +44,9 @@ def failure_json(failure: Failure) -> dict[str, Any]:
     return {"schema": SCHEMA, "input": failure.uri, "error": failure.reason, "message": failure.message}
 
 
-def verdict_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of ``verdict_json``."""
-    text = files("retrieval_detect.report").joinpath("verdict.schema.json").read_text(encoding="utf-8")
+def verdict_schema(version: int = SCHEMA) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of ``verdict_json``, or of what an earlier rd wrote."""
+    name = f"verdict-{version}.schema.json"
+    text = files("retrieval_detect.report").joinpath(name).read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema

@@ -12,7 +12,7 @@ from retrieval_detect.ask.detector import Detector
 from retrieval_detect.errors import ImageError, RdError
 from retrieval_detect.files import sha256_file
 from retrieval_detect.images.stored import CHANGED, stored_items
-from retrieval_detect.report.json import verdict_json
+from retrieval_detect.report.json import SCHEMA, verdict_json
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import manifest_path, tool_versions
 from retrieval_detect.store.sweep import kept_snapshot, pin
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retrieval_detect.report.case import Entry
     from retrieval_detect.verdicts import Verdict
 
+_COMPARED = ("verdict", "reason", "score", "log10_lr", "probability", "engine")
 SCORE_TOLERANCE = 1e-3
 """How far a score may move between engines and versions before it is mentioned."""
 
@@ -30,7 +31,8 @@ SCORE_TOLERANCE = 1e-3
 class Finding:
     """What came of asking again.
 
-    ``stands`` : the same verdict came out of the same generation; ``None`` where it could not be asked.
+    ``stands`` : the same verdict came out of the same generation; ``None`` where it could not be asked, or
+    was judged by an ``earlier`` definition of verdicts, whose scores alone can be compared.
     ``report_intact`` : the report is what was written; ``None`` where there is none, or it is gone.
     ``notes`` : what differs and what is missing, in words. ``again`` : the new verdict.
     """
@@ -42,6 +44,7 @@ class Finding:
     report_intact: bool | None = None
     notes: tuple[str, ...] = ()
     again: Verdict | None = None
+    earlier: bool = False
 
 
 def case_entry(detector: Detector, verdict: Verdict, question: Question) -> dict[str, Any]:
@@ -130,21 +133,23 @@ def _asked_again(
     known = {field.name for field in fields(Question)}
     question = {name: value for name, value in asked.items() if name in known}
     again = detector(folder, generation).query(data, **question)
-    notes = [*finding.notes, *_differences(then, verdict_json(again))]
+    earlier = then["schema"] < SCHEMA
+    compared = ("score", "engine") if earlier else _COMPARED
+    notes = [*finding.notes, *_differences(then, verdict_json(again), compared)]
     if not ours:
         notes.append(f"generation {generation} of {folder} is not the one that judged")
-    stands = ours and again.verdict == then["verdict"]
-    return replace(finding, stands=stands, notes=tuple(notes), again=again)
+    stands = None if earlier and ours else ours and again.verdict == then["verdict"]
+    return replace(finding, stands=stands, notes=tuple(notes), again=again, earlier=earlier)
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any], compared: Sequence[str]) -> Iterator[str]:
     def moved(name: str) -> bool:
         before, after = then[name], now[name]
-        if name in ("verdict", "engine") or before is None or after is None:
+        if name in ("verdict", "reason", "engine") or before is None or after is None:
             return bool(before != after)
         return bool(abs(before - after) > SCORE_TOLERANCE)
 
-    for name in ("verdict", "score", "log10_lr", "probability", "engine"):
+    for name in compared:
         if moved(name):
             yield f"{name} {then[name]} then, {now[name]} now"
     before, after = ([reference["row_id"] for reference in verdict["evidence"]] for verdict in (then, now))

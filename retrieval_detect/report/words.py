@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import groupby
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.teach.measure import Change, Regression
     from retrieval_detect.types import Provenance
-    from retrieval_detect.verdicts import Evidence, Influence, Region, Regions, Stability, Verdict
+    from retrieval_detect.verdicts import (
+        Evidence,
+        Influence,
+        Reason,
+        Region,
+        Regions,
+        Stability,
+        Verdict,
+        VerdictName,
+    )
 
 Part: TypeAlias = str | tuple[str, str]
 Line: TypeAlias = Sequence[Part]
@@ -22,6 +32,8 @@ _SHADES = "░▒▓█"
 POOLS = {"max": "highest", "mean": "mean", "top": "mean of the 3 highest"}
 _LANES = {"c2pa": "C2PA", "exif": "EXIF", "xmp": "XMP", "iptc": "IPTC", "text": "text in the file"}
 _MOST_NAMES = 4
+_USUAL = 0.05
+"""The rate of false alarms that is asked for unless another is."""
 _FITTED = ("fitted", "fitted_anew", "dropped")
 BECAUSE = "Shown because the encoder finds them similar, mostly in subject: neither a source nor proof."
 
@@ -64,42 +76,98 @@ def changes(found: Mapping[str, Any] | None, *, most: int = _MOST_NAMES) -> str:
 # ---------------------------------------------------------------- one verdict
 
 
-FITS: Mapping[str, Line] = {
-    "fake-like": ["closer to the ", ("FAKE", "fake"), " bank"],
-    "real-like": ["closer to the ", ("REAL", "real"), " bank"],
-    "uncertain": [("UNCERTAIN", "warning"), ": fits both banks"],
-    "unknown": [("UNKNOWN", "warning"), ": fits neither bank"],
+FITS: Mapping[Reason, Line] = {
+    "rare-among-photographs": [("FAKE-LIKE", "fake"), ": like the known generators, rare among photographs"],
+    "fits-photographs": [("no sign of the known generators", "real")],
+    "fits-both": [("UNCERTAIN", "warning"), ": fits photographs and known generators alike"],
+    "fake-like-if-known-source": [("UNCERTAIN", "warning"), ": fake-like, if it is from a known source"],
+    "unstable": [("UNCERTAIN", "warning"), ": re-encoding changes the answer"],
+    "untypical": [("UNKNOWN", "warning"), ": unlike all references"],
+    "fits-neither": [("UNKNOWN", "warning"), ": fits neither photographs nor known generators"],
+    "uncalibrated": [("UNKNOWN", "warning"), ": uncalibrated, no error rate can be stated"],
 }
+"""What a verdict says, by its reason; never that an image is authentic, or a fake."""
+NEXT: Mapping[Reason, str] = {
+    "rare-among-photographs": "Look at the references that say so: it is evidence to weigh, and no finding.",
+    "fits-photographs": "That is no proof of an authentic image: a generator in no bank can score so.",
+    "fits-both": "The score decides nothing here: look at the references, and at what the file says.",
+    "fake-like-if-known-source": "Is it from one of these sources: --photographs known. Else add authentic "
+    "photographs of its kind: rd bank add DIR --label real --source NAME.",
+    "unstable": "The answer depends on how the file was saved: ask about the original file, if there is one.",
+    "untypical": "Nothing like it is among the references: add some of its kind, rd bank add.",
+    "fits-neither": "It may be of a generator, or of a kind of photograph, that no bank holds: rd bank add.",
+    "uncalibrated": "The score says which bank is nearer, and not how often a photograph scores so.",
+}
+"""What to do next, by the reason of a verdict."""
+
+
+SHORT: Mapping[VerdictName, str] = {
+    "fake-like": "fake-like",
+    "real-like": "without a sign of the known generators",
+    "uncertain": "uncertain",
+    "unknown": "unknown",
+}
+"""Each verdict in a row of counts."""
 
 
 def headline(verdict: Verdict) -> Line:
-    """``closer to the FAKE bank     log10 likelihood ratio +1.1``, in styled parts."""
-    lr = verdict.log10_lr
-    said = f"uncalibrated score {verdict.score:+.2f}" if lr is None else f"log10 likelihood ratio {lr:+.1f}"
-    return [*fits(verdict), f"     {said}"]
+    """``FAKE-LIKE: rarer than 99 % of the photographs of 6 sources     log10 likelihood ratio +1.1``."""
+    return [*fits(verdict), f"     {strength(verdict)}"]
+
+
+def strength(verdict: Verdict) -> str:
+    """``log10 likelihood ratio +1.1 (new sources)``, or the score alone."""
+    lr, interval = verdict.log10_lr, verdict.log10_lr_interval
+    if lr is None:
+        return f"score {verdict.score:+.2f}"
+    between = f" ({interval[0]:+.1f}…{interval[1]:+.1f})" if interval else ""
+    return f"log10 likelihood ratio {lr:+.1f}{between}, {verdict.photographs} sources"
 
 
 def fits(verdict: Verdict) -> Line:
-    """``closer to the FAKE bank``, in styled parts; or why that is uncertain."""
-    stability = verdict.stability
-    if stability and not stability.holds:
+    """What may be concluded, in styled parts; where it rests on a rate, which that is."""
+    stability, found = verdict.stability, verdict.calibration
+    if stability and verdict.reason == "unstable":
         return [("UNCERTAIN", "warning"), f": {agreement(stability)}"]
-    return FITS[verdict.verdict]
+    if verdict.reason == "uncalibrated":
+        nearer = "fake" if verdict.score > 0 else "real"
+        return [("UNKNOWN", "warning"), f": uncalibrated; nearer to the {nearer} bank"]
+    if found is None:
+        return FITS[verdict.reason]
+    if verdict.reason == "rare-among-photographs":
+        elsewhere = ", and rare from elsewhere" * (verdict.reach == "new sources")
+        return [("FAKE-LIKE", "fake"), f": {_rarer(found)}{elsewhere}"]
+    if verdict.reason == "fake-like-if-known-source":
+        return [("UNCERTAIN", "warning"), f": {_rarer(found)}; for one from elsewhere rd cannot say"]
+    return FITS[verdict.reason]
+
+
+def _rarer(found: Mapping[str, Any]) -> str:
+    n = found["photographs"]
+    share = 100 * (n - found["as_high"]) / max(n, 1)
+    said = "all" if found["as_high"] == 0 else f"{math.floor(share)} %"
+    return f"rarer than {said} of the photographs {compared_with(found, of=True)}"
 
 
 def calibrated(verdict: Verdict) -> list[Line]:
-    """How rare such a score is among known photographs, and what that does not say."""
-    found, alpha = verdict.calibration, verdict.alpha
-    if found is None or alpha is None:
+    """How rare such a score is among photographs of known and of new sources, and what that does not say."""
+    found, alpha, p = verdict.calibration, verdict.alpha, verdict.p_values
+    if found is None or alpha is None or p is None:
         return []
-    photographs = f"{found['photographs']:,} calibration photographs ({compared_with(found)})"
     asked_by = "(--fpr)"
     if verdict.fdr is not None:
         asked_by = f"({100 * verdict.fdr:.3g} % of those called fake-like, --fpr fdr=SHARE)"
+    provisional = ", provisional" * bool(found["provisional"])
     lines: list[Line] = [
-        [f"  {found['as_high']:,} of {photographs} score this high; this says nothing about other"],
-        ["  cameras or sites, and is not the chance of a fake"],
-        [f"  judged at {100 * alpha['real']:.3g} % false alarms among such photographs {asked_by}"],
+        [
+            f"  known sources  {found['as_high']:,} of {found['photographs']:,} calibration photographs "
+            f"({compared_with(found)}{provisional}) score this high"
+        ],
+        *([f"  new sources    {line}"] for line in new_sources(found["new"], p["new"])),
+        [
+            f"  judged at {100 * alpha['real']:.3g} % false alarms among photographs of "
+            f"{verdict.photographs} sources {asked_by}"
+        ],
     ]
     if verdict.probability is not None and verdict.prior is not None:
         chance, prior = 100 * verdict.probability, 100 * verdict.prior
@@ -109,28 +177,92 @@ def calibrated(verdict: Verdict) -> list[Line]:
     return lines
 
 
-def compared_with(found: Mapping[str, Any]) -> str:
-    """Whose photographs, or of what kind, ``Verdict.calibration`` speaks of."""
+def new_sources(found: Mapping[str, Any] | None, p: float | None) -> list[str]:
+    """How rare such a score is where a photograph's own source has no part in the banks."""
+    if found is None or p is None:
+        return ["how rare this is among photographs from elsewhere was not measured"]
+    n, least, worst, nearest = found["sources"], 100 * found["smallest"], found["worst"], found["nearest"]
+    if worst["share"] == 0:
+        return [
+            f"none of {number(n, 'source')} left out in turn scores this high; {n} cannot show less than "
+            f"{least:.0f} %"
+        ]
+    mean, most = 100 * _mean_share(p, n), 100 * worst["share"]
+    said = (
+        f"of {number(n, 'source')} left out in turn, {mean:.0f} % score this high on average (p {p:.2g}, not "
+        f"below {least / 100:.2g}); {most:.0f} % of {name_of(worst['source'])}"
+    )
+    if nearest and nearest["source"] != worst["source"]:
+        said += f", {100 * nearest['share']:.0f} % of the nearest, {name_of(nearest['source'])}"
+    return [said]
+
+
+def _mean_share(p: float, n: int) -> float:
+    return max(0.0, (p * (n + 1) - 1) / n)
+
+
+def compared_with(found: Mapping[str, Any], *, of: bool = False) -> str:
+    """Whose photographs, or of what kind, ``Verdict.calibration`` speaks of; ``of`` : with that word."""
     if found["of"] or found["sources"] is None:
-        return str(found["of"]) or "of the same kind"
-    return number(found["sources"], "source")
+        said = str(found["of"]) or "the same kind"
+        return f"of {said}" if of or not found["of"] else said
+    return f"of {number(found['sources'], 'source')}" if of else number(found["sources"], "source")
 
 
 def calibration_lines(calibration: Calibration) -> list[str]:
-    """What a calibration rests on."""
+    """What a calibration rests on, and what photographs from elsewhere risk."""
     real, fake = calibration.conformal.real, calibration.conformal.fake
     n_real, n_fake = (sum(map(len, strata.values())) for strata in (real, fake))
     least, why = 100 / (n_real + 1), calibration.lacking(calibration.question)
     counting = f" (k {calibration.k})" if calibration.method in METHODS else ""
-    return [
+    provisional = ", provisional" * calibration.provisional
+    lines = [
         f"Calibrated {calibration.method}{counting} on {number(n_real, 'photograph')} of "
-        f"{number(len(real), 'source')} and {number(n_fake, 'fake')} of {number(len(fake), 'generator')}",
-        *[f"  smallest rate of false alarms that can be asked for: {least:.2g} %"]
-        * (not calibration.conformal.lacking_fakes()),
+        f"{number(len(real), 'source')} and {number(n_fake, 'fake')} of "
+        f"{number(len(fake), 'generator')}{provisional}"
+    ]
+    if why:
+        return [*lines, f"  scores stay uncalibrated at the usual rate: {why}"]
+    low, high = calibration.rate_interval(_USUAL)
+    lines += [
+        f"  photographs of known sources: of {100 * _USUAL:.0f} % false alarms asked for, "
+        f"{100 * low:.1f} to {100 * high:.1f} % are kept to; the smallest rate is {least:.2g} %",
         f"  cost of its likelihood ratios, cross-fitted: Cllr {calibration.quality['cllr']:.2f} bits "
         "(0 perfect, 1 useless)",
-        *[f"  scores stay uncalibrated at the usual rate: {why}"] * bool(why),
     ]
+    return [*lines, *risk_lines(calibration)]
+
+
+def risk_lines(calibration: Calibration, *, most: int = 6) -> list[str]:
+    """What share of each source is flagged when it is known, and when it is left out; the worst first."""
+    new = calibration.new
+    if not new.sources:
+        return [f"  photographs of new sources: not measured ({new.why})"] * bool(new.why)
+    small, large = (calibration.shares_flagged(rate) for rate in (_USUAL, 2 * _USUAL))
+    mean = sum(left_out or 0.0 for _, left_out in small.values()) / len(new.sources)
+    lines = [
+        f"  photographs of new sources: each of {number(len(new.sources), 'source')} left out in turn, "
+        f"{100 * mean:.0f} % flagged on average where {100 * _USUAL:.0f} % were asked for",
+        f"    {'':24} {'known':>7} {'left out':>9} {'at 10 %':>8}  taken for",
+    ]
+    for name in list(small)[:most]:
+        known, left_out = small[name]
+        if left_out is None:
+            continue
+        cells = ["–" if math.isnan(known) else f"{100 * known:.0f} %", f"{100 * left_out:.0f} %"]
+        at_ten = large[name][1]
+        cells.append(f"{100 * (at_ten or 0.0):.0f} %")
+        taken_for = name_of(new.sources[name].taken_for)
+        lines.append(f"    {name_of(name):24} {cells[0]:>7} {cells[1]:>9} {cells[2]:>8}  {taken_for}")
+    if len(new.sources) > most:
+        lines.append(f"    and {number(len(new.sources) - most, 'other')} below these")
+    worst = max(new.generators.items(), key=lambda pair: pair[1].real_like, default=None)
+    if worst and worst[1].real_like:
+        name, share = name_of(worst[0]), 100 * worst[1].real_like
+        lines.append(
+            f"  images of new generators: at worst {share:.0f} % show no sign of the known ones ({name} out)"
+        )
+    return lines
 
 
 def training_lines(record: Mapping[str, Any]) -> list[str]:
@@ -159,6 +291,7 @@ def full(verdict: Verdict) -> list[Line]:
     index, votes, nearest = verdict.index, verdict.votes, verdict.nearest
     lines: list[Line] = [
         [(verdict.input, "strong"), "  ", *headline(verdict)],
+        [f"  {NEXT[verdict.reason]}"],
         *calibrated(verdict),
         [
             f"  nearest  {votes.fake} of {votes.of} are fake (fakes are {100 * votes.bank_share_fake:.0f} % "
@@ -385,31 +518,37 @@ def _named(
 
 
 def summary(
-    counts: Counter[str], n_failed: int, *, rate: float, fpr: float | None, fdr: float | None = None
+    counts: Counter[str],
+    n_failed: int,
+    *,
+    rate: float,
+    fpr: float | None,
+    fdr: float | None = None,
+    risk: float | None = None,
 ) -> list[str]:
-    """What a batch came to. ``fpr`` : the rate of false alarms it was judged at, if calibrated.
+    """What a batch came to, what it would come to were all photographs first.
 
-    ``fdr`` : the share of false discoveries, if it was judged by that.
+    ``fpr`` : the rate of false alarms it was judged at, if calibrated; ``risk`` : the share of photographs of
+    new sources that score so, on average, if that was measured. ``fdr`` : the share of false discoveries, if
+    it was judged by that.
     """
     judged = sum(counts.values())
     could_not = f"{number(n_failed, 'input')} could not be used"
     if not judged:
         return [f"No image was judged: {could_not}."]
-    parts = [f"{counts['fake-like']:,} closer to the fake bank", f"{counts['real-like']:,} to the real bank"]
-    parts += [f"{counts['uncertain']:,} uncertain"] * bool(counts["uncertain"])
-    parts += [f"{counts['unknown']:,} unknown"] * bool(counts["unknown"])
+    parts = [f"{counts[name]:,} {said}" for name, said in SHORT.items() if counts[name]]
     parts += [could_not] * bool(n_failed)
-    lines = [f"{number(judged, 'image')}: {', '.join(parts)}; {rate:,.1f} images/s"]
+    said = f"{number(judged, 'image')}: {', '.join(parts)}; {rate:,.1f} images/s"
     if fpr is None:
-        lines.append("Scores are uncalibrated: how many photographs score this high by chance is not known.")
-    elif fdr is not None:
-        lines.append(
+        return [said, "Scores are uncalibrated: how many photographs score this high by chance is not known."]
+    if fdr is not None:
+        promise = (
             f"Of those called fake-like, about {100 * fdr:.3g} % or fewer are photographs, if photographs "
             "here are like those of the calibration."
         )
-    else:
-        lines.append(
-            f"If all {judged:,} were photographs like those of the calibration, about "
-            f"{round(fpr * judged):,} would be called fake-like."
-        )
-    return lines
+        return [promise, said]
+    elsewhere = (
+        "of new sources it is not known" if risk is None else f"of new ones, about {round(risk * judged):,}"
+    )
+    expected = f"about {round(fpr * judged):,} of {judged:,} would score so high; {elsewhere}."
+    return [f"Were all photographs of known sources, {expected}", said]

@@ -85,7 +85,7 @@ class Tally:
 def judge_mistakes(
     snapshot: Snapshot, mistakes: Mistakes | None = None, *, device: str = "auto"
 ) -> tuple[JudgedMistake, ...]:
-    """What a generation says of mistakes, by default of its own, asked as ``Question()``."""
+    """What a generation says of mistakes, by default of its own, asked as ``Question(photographs="known")``."""
     kept = read_mistakes(snapshot) if mistakes is None else mistakes
     plain = [
         JudgedMistake(image.hex(), kept.label(i), str(kept.because[i]), str(kept.kept_at[i]))
@@ -96,7 +96,7 @@ def judge_mistakes(
     detector = Detector(snapshot, device=device)
     started = [time.perf_counter()] * len(plain)
     verdicts = detector.judge_all(
-        [[image] for image in kept.images()], detector.checked(Question()), started=started
+        [[image] for image in kept.images()], detector.checked(Question(photographs="known")), started=started
     )
     return tuple(
         _judged(mistake, verdict) if isinstance(verdict, Verdict) else mistake

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_detect.errors import UsageError
+from retrieval_detect.scoring.answers import Answer, PValues, answer
 from retrieval_detect.scoring.conformal import (
     BETA,
     MIN_GENERATOR,
@@ -17,33 +19,39 @@ from retrieval_detect.scoring.conformal import (
     at_most,
     confident_alpha,
     photographs_needed,
-    verdict,
+    rate_interval,
 )
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, LikelihoodRatio, probability
+from retrieval_detect.scoring.new_sources import NewSources
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.types import Float64
-    from retrieval_detect.verdicts import VerdictName
 
 FORMAT = "retrieval-detect/calibration"
-VERSION = 1
+VERSION = 2
+"""Version 1 has no part ``new``, and is read."""
+FEWEST_GROUPS, FEWEST_SOURCES = 100, 3
+"""Of photographs set aside, below which a calibration is provisional."""
 LOWEST = -1e9
 """In the place of -inf, which JSON does not have."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """What a calibration says of q images: their verdicts' names, and each float64 (q,).
+    """What a calibration says of q images: their answers, and each float64 (q,).
 
-    ``alpha`` : the rate that ``p_real`` is held against. ``of`` : the set of photographs each is compared
-    with (``""``: all), and ``photographs`` : int64 (q,), how many those are.
+    ``p_new``, ``log10_lr`` : nan where that was not measured. ``alpha`` : the rate that ``p_real`` is held
+    against. ``of`` : the set of photographs each is compared with (``""``: all), and ``photographs`` : int64
+    (q,), how many those are.
     """
 
-    names: Sequence[VerdictName]
+    answers: Sequence[Answer]
+    scores: Float64
     p_real: Float64
+    p_new: Float64
     p_fake: Float64
     p_typical: Float64
     alpha: Float64
@@ -61,6 +69,7 @@ class Calibration:
     ``rows_digest`` : of the live rows it was fitted with, banks and calibration rows together.
     ``generators`` : generator → how close its calibration images lie to its references, ascending.
     ``quality`` : what it costs on its own data, cross-fitted: ``cllr``, and the numbers of images.
+    ``new`` : what photographs of sources that the index does not know would score.
     """
 
     method: str
@@ -73,11 +82,48 @@ class Calibration:
     likelihood_method: LikelihoodMethod
     quality: Mapping[str, float]
     generators: Mapping[str, Float64] = field(default_factory=dict)
+    new: NewSources = field(default_factory=NewSources)
 
     @property
     def question(self) -> Question:
         """What was asked about each calibration image."""
         return Question(self.method, self.k, self.projection)
+
+    @property
+    def n_groups(self) -> int:
+        """Photographs set aside, near-duplicates of one another counted once."""
+        return int(self.quality.get("groups", self.conformal.n_real()))
+
+    @property
+    def provisional(self) -> bool:
+        """Whether it rests on less than a rate should rest on."""
+        return self.n_groups < FEWEST_GROUPS or len(self.conformal.real) < FEWEST_SOURCES
+
+    def rate_interval(self, alpha: float) -> tuple[float, float]:
+        """Between which two the share of photographs of known sources called so lies, with 95 %."""
+        return rate_interval(alpha, self.n_groups)
+
+    def threshold(self, alpha: float) -> float:
+        """The lowest score that is as rare as ``alpha`` among photographs of known sources; inf: none is."""
+        known = np.sort(np.concatenate([np.empty(0), *self.conformal.real.values()]))
+        rank = math.floor(alpha * (len(known) + 1) + 1e-9)
+        return float(np.nextafter(known[-rank], np.inf)) if 0 < rank <= len(known) else math.inf
+
+    def shares_flagged(self, alpha: float) -> dict[str, tuple[float, float | None]]:
+        """Source → the share of its photographs as rare as ``alpha``, 0…1: known, and left out if measured.
+
+        Those most flagged when left out come first.
+        """
+        threshold = self.threshold(alpha)
+        left_out = {name: float(one.share_at_least(threshold)) for name, one in self.new.sources.items()}
+        known = {name: float(np.mean(scores >= threshold)) for name, scores in self.conformal.real.items()}
+        names = sorted({*known, *left_out}, key=lambda name: (-left_out.get(name, -1.0), name))
+        return {name: (known.get(name, math.nan), left_out.get(name)) for name in names}
+
+    def risk(self, alpha: float) -> float | None:
+        """The mean share of a new source's photographs as rare as ``alpha``; ``None`` where not measured."""
+        left_out = [share for _, share in self.shares_flagged(alpha).values() if share is not None]
+        return float(np.mean(left_out)) if left_out else None
 
     def holds_for(self, question: Question, scorer: str) -> bool:
         """Whether a method's scores are such as this was fitted on."""
@@ -94,8 +140,19 @@ class Calibration:
             self._alpha(question, len(scores))
         if question.prior is not None:
             probability(0.0, question.prior)
+            if self.new.likelihood is None and not _of_known(question):
+                raise UsageError(
+                    "no probability can be stated for photographs of new sources: that takes two sources and "
+                    "two generators, each left out in turn",
+                    hint="Say that these are of known sources (--photographs known), or add references.",
+                )
         if (fdr := question.fdr) is None:
             return
+        if not _of_known(question):
+            raise UsageError(
+                "a share of false discoveries is promised for photographs of known sources alone",
+                hint="Say that these are: --photographs known.",
+            )
         if not 0 < fdr < 1:
             raise UsageError(f"a share of {fdr} false discoveries is not between 0 and 1")
         n = self.conformal.n_real(question.source)
@@ -126,6 +183,7 @@ class Calibration:
         ``scores`` : float64 (q,), positive = fake. ``typical`` : float64 (q,). ``traits`` : each of
         ``conformal.TRAITS`` → every image's own.
         """
+        known = _of_known(question)
         p_real, alpha = np.ones(len(scores)), np.ones(len(scores))
         of, photographs = np.full(len(scores), "", object), np.zeros(len(scores), np.int64)
         by_trait = question.within in traits and question.source is None
@@ -140,31 +198,78 @@ class Calibration:
             p_real[rows], alpha[rows] = p[closest, np.arange(p.shape[1])], alphas[closest]
             of[rows], photographs[rows] = np.array(list(compared), object)[closest], sizes[closest]
         p_fake, p_typical = self.conformal.p_fake(scores), at_most(self.conformal.typical, typical)
+        nothing = np.full(len(scores), np.nan)
+        p_new = self.new.p(scores)
         columns = (column.tolist() for column in (p_real, p_fake, p_typical, alpha))
-        names = [verdict(*p, alpha=a) for *p, a in zip(*columns, strict=True)]
-        ratios = self.likelihood(scores)
-        return Judged(names, p_real, p_fake, p_typical, alpha, of.tolist(), photographs, ratios)
+        new = [None] * len(scores) if p_new is None else p_new.tolist()
+        alpha_new = self._alpha_new(question)
+        answers = [
+            answer(PValues(real, rare, fake, usual), alpha=a, alpha_new=alpha_new, known=known)
+            for rare, real, fake, usual, a in zip(new, *columns, strict=True)
+        ]
+        ratio = self.likelihood if known else self.new.likelihood
+        return Judged(
+            answers,
+            scores,
+            p_real,
+            nothing if p_new is None else p_new,
+            p_fake,
+            p_typical,
+            alpha,
+            of.tolist(),
+            photographs,
+            nothing if ratio is None else ratio(scores),
+        )
+
+    def _alpha_new(self, question: Question) -> float:
+        """The rate that ``p_new`` is held against; 0 where so few sources give no such confidence."""
+        try:
+            return self._alpha(question, len(self.new.sources))
+        except UsageError:
+            return 0.0
 
     def fields(self, judged: Judged, i: int, question: Question) -> dict[str, Any]:
         """The fields of a ``Verdict`` that a calibration gives, of one of the images ``judged``."""
-        p_real, n, log10_lr = (float(x[i]) for x in (judged.p_real, judged.photographs, judged.log10_lr))
+        said, p_real, n = judged.answers[i], float(judged.p_real[i]), int(judged.photographs[i])
+        score = float(judged.scores[i])
+        log10_lr, prior = _known(judged.log10_lr[i]), question.prior
+        chance = None if prior is None or log10_lr is None else float(probability(log10_lr, prior))
         return {
-            "verdict": judged.names[i],
+            "verdict": said.verdict,
+            "reason": said.reason,
+            "reach": said.reach,
+            "photographs": "known" if _of_known(question) else "new",
             "p_values": {
                 "real": p_real,
+                "new": _known(judged.p_new[i]),
                 "fake": float(judged.p_fake[i]),
                 "typical": float(judged.p_typical[i]),
             },
             "alpha": {"real": float(judged.alpha[i]), "fake": BETA},
             "calibration": {
-                "photographs": int(n),
+                "photographs": n,
                 "sources": self._n_sources(question),
                 "as_high": round(p_real * (n + 1)) - 1,
                 "of": judged.of[i],
+                "provisional": self.provisional,
+                "new": self._if_new(score),
             },
             "log10_lr": log10_lr,
-            "prior": question.prior,
-            "probability": None if question.prior is None else float(probability(log10_lr, question.prior)),
+            "log10_lr_interval": None if _of_known(question) else self.new.interval(score),
+            "prior": prior,
+            "probability": chance,
+        }
+
+    def _if_new(self, score: float) -> dict[str, Any] | None:
+        """What is known of photographs of new sources at one score."""
+        if not self.new.sources:
+            return None
+        source, share = self.new.worst(score)
+        return {
+            "sources": len(self.new.sources),
+            "smallest": self.new.smallest,
+            "worst": {"source": source, "share": share},
+            "nearest": None,
         }
 
     def _n_sources(self, question: Question) -> int | None:
@@ -207,12 +312,13 @@ class Calibration:
             },
             "quality": dict(self.quality),
             "generators": _as_lists(self.generators),
+            "new": self.new.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
         """Inverse of ``to_json``; raises ``KeyError``, ``TypeError`` or ``ValueError`` on foreign data."""
-        if (data["format"], data["version"]) != (FORMAT, VERSION):
+        if data["format"] != FORMAT or data["version"] not in (1, VERSION):
             raise ValueError(f"this is {data['format']!r}, version {data['version']!r}")
         conformal = Conformal(
             _as_arrays(data["real"]),
@@ -221,8 +327,6 @@ class Calibration:
             {str(trait): _as_arrays(values) for trait, values in data["traits"].items()},
         )
         knots = data["likelihood"]
-        if len(knots["scores"]) != len(knots["log10_lr"]) or not knots["scores"]:
-            raise ValueError("a likelihood ratio needs as many ratios as scores")
         return cls(
             method=str(data["method"]),
             k=int(data["k"]),
@@ -230,11 +334,21 @@ class Calibration:
             scorer=str(data["scorer"]),
             rows_digest=str(data["rows_digest"]),
             conformal=conformal,
-            likelihood=LikelihoodRatio(_ascending(knots["scores"]), _ascending(knots["log10_lr"])),
+            likelihood=LikelihoodRatio.from_lists(knots["scores"], knots["log10_lr"]),
             likelihood_method=knots["method"],
             quality={str(name): float(value) for name, value in data["quality"].items()},
             generators=_as_arrays(data["generators"]),
+            new=NewSources() if data["version"] == 1 else NewSources.from_json(data["new"]),
         )
+
+
+def _of_known(question: Question) -> bool:
+    """Whether the image, were it a photograph, is said to be of a known source."""
+    return question.photographs == "known" or question.source is not None
+
+
+def _known(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _as_lists(sets: Mapping[str, Float64]) -> dict[str, list[float]]:

@@ -21,13 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from retrieval_detect.types import Float64
-    from retrieval_detect.verdicts import VerdictName
 
 ALPHA = 0.05
 BETA = 0.05
-TYPICAL = 0.01
-"""Below this share of typical images, an image is like neither bank: unknown."""
-
 TRAITS = ("format", "size")
 """What is known of every query, so that photographs can be compared with their like."""
 _SIZES = (256, 512, 1024, 2048)
@@ -169,16 +165,18 @@ class Conformal:
         return fits
 
 
-def verdict(
-    p_real: float, p_fake: float, p_typical: float, *, alpha: float = ALPHA, beta: float = BETA
-) -> VerdictName:
-    """The four answers of design §9; P(fake-like | exchangeable photograph) <= ``alpha``."""
-    fits_real, fits_fake = p_real > alpha, p_fake > beta
-    if p_typical <= TYPICAL or not (fits_real or fits_fake):
-        return "unknown"
-    if fits_real and fits_fake:
-        return "uncertain"
-    return "fake-like" if fits_fake else "real-like"
+def rate_interval(alpha: float, n: int) -> tuple[float, float]:
+    """Between which two the true rate of "p <= alpha" lies with 95 %, over the draw of n photographs.
+
+    It is Beta(r, n + 1 - r), r = floor(alpha (n + 1)); see ``confident_alpha``.
+    """
+    from scipy.special import betaincinv
+
+    rank = math.floor(alpha * (n + 1))
+    if not rank:
+        return 0.0, 0.0
+    low, high = betaincinv(rank, n + 1 - rank, [0.025, 0.975]).tolist()
+    return low, high
 
 
 def benjamini_hochberg(p: ArrayLike, q: float) -> float:

@@ -14,6 +14,8 @@ import numpy as np
 from retrieval_detect.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike
 
     from retrieval_detect.types import Float64
@@ -29,6 +31,17 @@ class LikelihoodRatio:
     scores: Float64
     log10_lr: Float64
 
+    @classmethod
+    def from_lists(cls, scores: Sequence[float], log10_lr: Sequence[float]) -> LikelihoodRatio:
+        """Of the knots as a file has them; ``ValueError`` for such as are no monotone map."""
+        knots, ratios = np.asarray(scores, np.float64), np.asarray(log10_lr, np.float64)
+        fit = knots.ndim == 1 and knots.shape == ratios.shape and knots.size
+        if not fit or not (np.isfinite(knots).all() and np.isfinite(ratios).all()):
+            raise ValueError("a likelihood ratio needs as many ratios as scores, all finite")
+        if (np.diff(knots) < 0).any() or (np.diff(ratios) < 0).any():
+            raise ValueError("scores and their ratios must be ascending")
+        return cls(knots, ratios)
+
     def __call__(self, scores: ArrayLike) -> Float64:
         """log10 likelihood ratio of scores, any shape; constant beyond the outermost knots."""
         ratio: Float64 = np.interp(np.asarray(scores, np.float64), self.scores, self.log10_lr)
@@ -36,21 +49,29 @@ class LikelihoodRatio:
 
 
 def fit_likelihood_ratio(
-    scores_fake: ArrayLike, scores_real: ArrayLike, *, method: LikelihoodMethod = "logistic"
+    scores_fake: ArrayLike,
+    scores_real: ArrayLike,
+    *,
+    method: LikelihoodMethod = "logistic",
+    weights: tuple[Float64, Float64] | None = None,
+    units: tuple[int, int] | None = None,
 ) -> LikelihoodRatio:
     """Fit on calibration scores, positive = fake, (n,) and (m,).
 
-    Bounded by log10(m + 1) above and -log10(n + 1) below: nothing rarer than one in so many was seen.
+    ``weights`` : of each score, float64 (n,) and (m,); alike by default. ``units`` : how many independent
+    fakes and photographs there are, n and m by default. Bounded by log10(m + 1) above and -log10(n + 1)
+    below: nothing rarer than one in so many was seen.
     """
     fake, real = np.asarray(scores_fake, np.float64), np.asarray(scores_real, np.float64)
     if not (fake.size and real.size):
         raise UsageError("a likelihood ratio needs scores of fakes and of photographs")
     scores = np.concatenate([fake, real])
     is_fake = np.r_[np.ones(len(fake)), np.zeros(len(real))]
-    weights = np.r_[np.full(len(fake), 0.5 / len(fake)), np.full(len(real), 0.5 / len(real))]
+    sides = weights or (np.ones(len(fake)), np.ones(len(real)))
     fit = _isotonic if method == "isotonic" else _logistic
-    knots, log_odds = fit(scores, is_fake, weights)
-    bounds = -np.log10(len(fake) + 1), np.log10(len(real) + 1)
+    knots, log_odds = fit(scores, is_fake, np.concatenate([side / (2 * side.sum()) for side in sides]))
+    n_fake, n_real = units or (len(fake), len(real))
+    bounds = -np.log10(n_fake + 1), np.log10(n_real + 1)
     return LikelihoodRatio(knots, np.clip(log_odds / np.log(10), *bounds))
 
 

@@ -205,20 +205,21 @@ class Index:
         *,
         reason: str = "",
         detail: dict[str, Any] | None = None,
+        calibrate: bool = True,
         device: str = "auto",
     ) -> Manifest:
         """Take references out of the banks, exactly and at once; returns the new generation.
 
         What was fitted on them is fitted anew in the same generation, as with an addition that is reviewed,
         and takes as long (``device`` is where). Nothing about that refuses a removal: what cannot be fitted
-        is ``stale``.
+        is ``stale``; so are calibrations without ``calibrate``.
         """
         from retrieval_detect.teach.refit import refitted
 
         if not len(row_ids):
             raise UsageError("no reference matches, so there is nothing to remove", hint="See: rd bank list")
         with self.store.writer() as writer:
-            look = partial(refitted, writer, device=device, whatever_fails=True)
+            look = partial(refitted, writer, device=device, whatever_fails=True, calibrate=calibrate)
             return writer.remove(row_ids, reason=reason, detail=detail or {}, review=look)
 
     def arrays(self, *, split: Split = "bank", layer: str = "proj") -> Arrays:

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval_detect.ask.calibrations import calibration_name
 from retrieval_detect.ask.fitted import CALIBRATION, PLAIN, REGIONS, Kind, Rates
 from retrieval_detect.ask.methods import Methods, rates
 from retrieval_detect.ask.regions import CropMethods, holds_crops
 from retrieval_detect.ask.rows import Progress, Said, ScoredRows, score_rows
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
-from retrieval_detect.scoring.conformal import Conformal, traits_of
+from retrieval_detect.scoring.conformal import ALPHA, Conformal, photographs_needed, traits_of
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
 from retrieval_detect.teach.fitted import commit_rates, write_rates
+from retrieval_detect.teach.left_out import left_out
 from retrieval_detect.teach.regions import fit_regions
 from retrieval_detect.types import LABELS, SPLITS, quiet
 from retrieval_detect.verdicts import Question
@@ -69,18 +71,19 @@ def fit_calibration(
     said[question] = rows
     fake, real, names = rows.scores[rows.fake], rows.scores[~rows.fake], rows.names
     traits = traits_of(rows.formats.tolist(), rows.sizes)
+    conformal = Conformal(
+        _by_name(real, names[~rows.fake]),
+        _by_name(fake, names[rows.fake]),
+        np.sort(rows.typical),
+        {trait: _by_name(real, np.array(of)[~rows.fake]) for trait, of in traits.items()},
+    )
     return Calibration(
         method=question.method,
         k=question.k or 0,
         projection=question.projection or PLAIN,
         scorer=methods.scorer(question),
         rows_digest=snapshot.rows_digest(),
-        conformal=Conformal(
-            _by_name(real, names[~rows.fake]),
-            _by_name(fake, names[rows.fake]),
-            np.sort(rows.typical),
-            {trait: _by_name(real, np.array(of)[~rows.fake]) for trait, of in traits.items()},
-        ),
+        conformal=conformal,
         generators=_by_name(np.maximum(rows.own[rows.fake], LOWEST), names[rows.fake]),
         likelihood=fit_likelihood_ratio(fake, real, method=likelihood),
         likelihood_method=likelihood,
@@ -88,7 +91,9 @@ def fit_calibration(
             "cllr": _cross_fitted_cllr(rows, likelihood),
             "photographs": float(len(real)),
             "fakes": float(len(fake)),
+            "groups": float(len(np.unique(rows.groups[~rows.fake]))),
         },
+        new=left_out(snapshot, question, conformal, likelihood=likelihood, device=device, progress=progress),
     )
 
 
@@ -128,6 +133,12 @@ def measurable(snapshot: Snapshot) -> bool:
     return all(snapshot.n_rows([(label, split)]) for label in LABELS for split in SPLITS)
 
 
+def enough(snapshot: Snapshot) -> bool:
+    """Whether both banks can vote and so many of both labels are set aside as the usual rate takes."""
+    aside = (snapshot.n_rows([(label, "calib")]) for label in LABELS)
+    return measurable(snapshot) and min(aside) >= photographs_needed(ALPHA)
+
+
 def rates_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
     """Calibrations for the generation to be, and what is known of crops; see ``rates_to_fit``."""
     return [fit() for fit in rates_to_fit(writer, to_be, device=device)]
@@ -136,7 +147,10 @@ def rates_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list
 def rates_to_fit(
     writer: Writer, to_be: Snapshot, *, device: str = "auto", said: Said | None = None
 ) -> Iterator[Callable[[], FittedRecord]]:
-    """What fits those that are of other scores or other rows. ``said`` : see ``fit_calibration``.
+    """What fits those that are of other scores or other rows, and that of the default method where there is
+    none.
+
+    ``said`` : see ``fit_calibration``.
 
     What is calibrated through the default projection in force will be through that to come. Through any
     other, what was fitted on other references stays as it is, and stale: projections that were tried once
@@ -147,10 +161,19 @@ def rates_to_fit(
         for old in _outlived(writer, to_be, CALIBRATION, Methods(to_be, device=device)):
             again = partial(fit, to_be, old.question, likelihood=old.likelihood_method)
             yield partial(_written, writer, CALIBRATION, again)
+        usual = calibration_name(Question().method, to_be.manifest.projection)
+        if enough(to_be) and not _is_fitted(writer.snapshot, usual):
+            yield partial(_written, writer, CALIBRATION, partial(fit, to_be))
     if all(holds_crops(to_be, *stratum) for stratum in REGIONS.strata):
         for crops in _outlived(writer, to_be, REGIONS, CropMethods(to_be, device=device)):
             judge = partial(fit_regions, to_be, crops.question, device=device)
             yield partial(_written, writer, REGIONS, judge)
+
+
+def _is_fitted(before: Snapshot, usual: str) -> bool:
+    """Whether the usual calibration is there, or will be fitted in the place of one through another map."""
+    moved = calibration_name(Question().method, before.manifest.projection)
+    return any(before.fitted("calibration", name) for name in (usual, moved))
 
 
 def _written(writer: Writer, kind: Kind[Rates], fit: Callable[[], Rates]) -> FittedRecord:

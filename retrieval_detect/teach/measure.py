@@ -249,13 +249,14 @@ class Reviewer:
     """Looks at an addition before it is committed.
 
     Called with the writer and the generation to be, it fits anew, to be committed along, the projection
-    in force, heads that are cheap, and every calibration. Of a calibrated index it measures what changes,
-    and refuses what costs too much. ``report`` is what it measured.
+    in force, heads that are cheap, and (with ``calibrate``) every calibration. Of a calibrated index it
+    measures what changes, and refuses what costs too much. ``report`` is what it measured.
     """
 
     alpha: float = 0.05
     budget: float = FPR_BUDGET
     accept_unmeasured: bool = False
+    calibrate: bool = True
     device: str = "auto"
     report: Regression | None = None
 
@@ -263,7 +264,7 @@ class Reviewer:
         """Raise ``UsageError`` to keep the old generation, or return what goes with the new one."""
         old = writer.snapshot
         said: Said = {}
-        fitted = refitted(writer, new, device=self.device, said=said)
+        fitted = refitted(writer, new, device=self.device, calibrate=self.calibrate, said=said)
         known = calibrations(old)
         # Where removals left none to measure, the calibration is stale already and must not bar the way back.
         if known and measurable(old):

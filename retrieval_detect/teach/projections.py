@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,13 @@ import numpy as np
 from retrieval_detect.ask.calibrations import NAMES, can_name
 from retrieval_detect.ask.fitted import PLAIN, PROJECTION, read_projection
 from retrieval_detect.ask.methods import Methods
-from retrieval_detect.encoders.base import default_layers
 from retrieval_detect.errors import UsageError
 from retrieval_detect.projections.inner import Trial, Vote
 from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.store.manifest import BANK_ROWS
-from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.training import load_training_set
-from retrieval_detect.teach.calibrate import rates_anew
+from retrieval_detect.teach.again import DEFAULT, default_projection
+from retrieval_detect.teach.calibrate import enough, rates_anew
 from retrieval_detect.teach.fitted import write
 from retrieval_detect.types import LABELS, quiet
 
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 TEMPERATURES = (0.05, 0.1, 0.2)
 KNOWN = (0, 5, 20)
 """How many references of a new generator there may be when a temperature is chosen."""
-DEFAULT, DEFAULT_T, FEWEST = "default", 0.1, 100
-"""The projection a new index gets: its name, its temperature, and references of each label that it wants."""
-DIRECTIONS, FEW_DIRECTIONS = 32, 8
-"""Directions of content removed from ``proj``, and from a block inside a CLIP, where less is content."""
 
 
 def check_projection_name(name: str) -> None:
@@ -101,36 +97,23 @@ def write_projection(writer: Writer, name: str, projection: Affine, *, of: Snaps
     return replace(record, until=of.manifest.next_row_id, n_rows=of.n_rows(strata))
 
 
-def fit_default(store: Store, *, device: str = "auto") -> Manifest | None:
-    """Fit and commit the projection that a new index searches through, if there is enough to fit it on.
+def fit_default(
+    store: Store, *, plain: bool = False, calibrate: bool = True, device: str = "auto"
+) -> Manifest | None:
+    """Fit and commit what a new index gets: the projection it searches through, and a calibration.
 
-    Smaller indexes, and those with a single source, go on searching the stored vectors.
+    Smaller indexes, those with a single source, and ``plain`` ones go on searching the stored vectors; where
+    less is set aside than the usual rate takes, and without ``calibrate``, there is no calibration.
     """
-    snapshot = store.snapshot()
-    try:
-        projection = default_projection(snapshot)
-    except UsageError:
-        return None
-    return commit_projection(store, DEFAULT, projection, of=snapshot, device=device)
-
-
-def default_projection(snapshot: Snapshot) -> Affine:
-    """The map through which a new generator is learnt and those before are kept, fitted on the banks.
-
-    What is learnt: ``bench.methods``; what is kept: ``bench.accuracy.incremental``. Raises ``UsageError``
-    where there is too little to fit it on.
-    """
-    counts = [snapshot.manifest.live_rows(label, "bank") for label in LABELS]
-    if min(counts) < FEWEST or len(snapshot.manifest.names("real")) < 2:
-        raise UsageError(f"the default projection takes {FEWEST} references of each label, and two sources")
-    spec, stored = snapshot.manifest.encoder, snapshot.manifest.layers
-    inside = tuple(layer for layer in default_layers(spec) if layer != "proj" and layer in stored)
-    layers = inside or (grouping_layer(stored),)
-    most = FEW_DIRECTIONS if inside else DIRECTIONS
-    directions = max(1, min(most, sum(spec.layers[layer] for layer in layers) // 16))
-    rows = load_training_set(snapshot, layers)
-    projection = fit_projection("nullspace", rows, layers=layers, content="within", directions=directions)
-    return replace(projection, facts=dict(projection.facts) | {"temperature": DEFAULT_T})
+    with store.writer() as writer:
+        records, name = [], PLAIN
+        if not plain:
+            with suppress(UsageError):
+                projection = default_projection(writer.snapshot)
+                records, name = [write_projection(writer, DEFAULT, projection, of=writer.snapshot)], DEFAULT
+        if not records and not (calibrate and enough(writer.snapshot)):
+            return None
+        return _commit_default(writer, name, records, calibrate=calibrate, device=device)
 
 
 def use_projection(store: Store, name: str, *, device: str = "auto") -> Manifest:
@@ -140,10 +123,13 @@ def use_projection(store: Store, name: str, *, device: str = "auto") -> Manifest
         return _commit_default(writer, name, [], device=device)
 
 
-def _commit_default(writer: Writer, name: str, records: Sequence[FittedRecord], *, device: str) -> Manifest:
+def _commit_default(
+    writer: Writer, name: str, records: Sequence[FittedRecord], *, calibrate: bool = True, device: str
+) -> Manifest:
     to_be = writer.preview(records, projection=name)
     banks = Methods(to_be, device=device).banks()
     for label in LABELS:
         if to_be.manifest.live_rows(label, "bank"):
             banks.bank(label)
-    return writer.fit([*records, *rates_anew(writer, to_be, device=device)], projection=name)
+    rates = rates_anew(writer, to_be, device=device) if calibrate else []
+    return writer.fit([*records, *rates], projection=name)

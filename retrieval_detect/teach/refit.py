@@ -9,20 +9,20 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from retrieval_detect.ask.calibrations import in_force
-from retrieval_detect.ask.fitted import load_head, read_fitted
+from retrieval_detect.ask.fitted import load_head
 from retrieval_detect.errors import RdError, UsageError
-from retrieval_detect.projections.registry import KINDS, fit_projection
+from retrieval_detect.projections.registry import KINDS
 from retrieval_detect.store.manifest import BANK_ROWS
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.training import load_training_set, near_calibration
+from retrieval_detect.store.training import near_calibration
 from retrieval_detect.store.writer import with_records
+from retrieval_detect.teach.again import projection_again
 from retrieval_detect.teach.calibrate import measurable, rates_to_fit
 from retrieval_detect.teach.heads import training_set, write_head
-from retrieval_detect.teach.projections import DEFAULT, default_projection, write_projection
+from retrieval_detect.teach.projections import write_projection
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.rows import Said
-    from retrieval_detect.search.projection import Affine
     from retrieval_detect.store.manifest import FittedRecord
     from retrieval_detect.store.writer import Writer
 
@@ -40,13 +40,15 @@ def refitted(
     *,
     device: str = "auto",
     whatever_fails: bool = False,
+    calibrate: bool = True,
     said: Said | None = None,
 ) -> list[FittedRecord]:
     """What goes with the generation to be: all that was fitted on references that change, fitted on it.
 
     That is the projection in force, heads that are cheap, every calibration through that projection, and
-    what was kept of crops through it: see ``follows``.
-    Additions and removals come through here alike, so that an index holds what it would
+    what was kept of crops through it: see ``follows``; and the calibration of the default method, where there
+    is none and enough is set aside. Without ``calibrate`` no calibration is fitted, and what there is becomes
+    stale. Additions and removals come through here alike, so that an index holds what it would
     had it been built of what is left, and removing what was added restores it to the bit: searched through
     a map that has not seen a generator, its images take photographs along, and older generators lose
     (``bench.accuracy.incremental``). A temperature stays, so that scores keep their scale. Where too little
@@ -56,7 +58,9 @@ def refitted(
     """
     harmless = _ANY if whatever_fails else (UsageError,)
     fitted: list[FittedRecord] = []
-    for fits in (_maps_and_heads, partial(rates_to_fit, device=device, said=said)):
+    parts: list[Callable[[Writer, Snapshot], Iterator[Fit]]] = [_maps_and_heads]
+    parts += [partial(rates_to_fit, device=device, said=said)] * calibrate
+    for fits in parts:
         with suppress(*harmless):
             for fit in fits(writer, with_fitted(new, fitted)):
                 with suppress(*harmless):
@@ -98,16 +102,7 @@ def _maps_and_heads(writer: Writer, new: Snapshot) -> Iterator[Fit]:
 
 
 def _projection_again(writer: Writer, new: Snapshot, name: str) -> FittedRecord:
-    return write_projection(writer, name, _fitted_again(new, name), of=new)
-
-
-def _fitted_again(snapshot: Snapshot, name: str) -> Affine:
-    if name == DEFAULT:
-        return default_projection(snapshot)
-    old = read_fitted(snapshot, name)
-    rows = load_training_set(snapshot, old.layers)
-    projection = fit_projection(old.kind, rows, layers=old.layers, **old.facts.get("options", {}))
-    return replace(projection, facts=dict(projection.facts) | {"temperature": old.temperature})
+    return write_projection(writer, name, projection_again(new, name), of=new)
 
 
 def _head_again(writer: Writer, new: Snapshot, name: str) -> FittedRecord:

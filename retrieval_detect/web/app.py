@@ -22,7 +22,7 @@ from retrieval_detect.report.html.write import STYLE, evidence_fragment, map_fra
 from retrieval_detect.report.json import failure_json, verdict_json
 from retrieval_detect.store.select import count_by, kept_history
 from retrieval_detect.types import Facts, Failure, ImageItem, Label
-from retrieval_detect.verdicts import Question
+from retrieval_detect.verdicts import Photographs, Question
 from retrieval_detect.version import __version__
 from retrieval_detect.web.additions import Teacher
 from retrieval_detect.web.errors import Refused, add_handlers, body
@@ -46,6 +46,7 @@ class Asked(BaseModel):
     method: str | None = Field(None, max_length=64)
     k: int | None = Field(None, ge=1, le=100_000)
     projection: str | None = Field(None, max_length=64)
+    photographs: Photographs | None = None
     fpr: float | None = Field(None, gt=0, lt=1)
     confidence: float | None = Field(None, gt=0, lt=1)
     source: str | None = Field(None, max_length=LONGEST_NAME)

@@ -14,7 +14,6 @@ from retrieval_detect.scoring.conformal import (
     benjamini_hochberg,
     confident_alpha,
     size_class,
-    verdict,
 )
 
 
@@ -65,15 +64,6 @@ def test_confidence_holds_over_calibration_sets():
     assert np.mean(np.array(true_rates) <= 0.05) >= 0.9 - 0.05
     with pytest.raises(UsageError, match="needs 299"):
         confident_alpha(0.01, 100, confidence=0.95)
-
-
-def test_the_four_verdicts():
-    assert verdict(0.01, 0.5, 0.5) == "fake-like"
-    assert verdict(0.5, 0.01, 0.5) == "real-like"
-    assert verdict(0.5, 0.5, 0.5) == "uncertain"
-    assert verdict(0.01, 0.01, 0.5) == "unknown"
-    assert verdict(0.01, 0.5, 0.01) == "unknown"
-    assert verdict(0.05, 0.5, 0.5) == "fake-like"  # "at most alpha" includes alpha
 
 
 def test_too_few_photographs_says_how_many():

@@ -72,8 +72,8 @@ def built(request, tmp_path_factory):
     """An index with something fitted, and with calibrations of two votes."""
     store = layered(tmp_path_factory.mktemp(request.param) / "idx", each=48)
     FITS[request.param](store)
+    calibrated(store)
     if request.param != "nothing":
-        calibrated(store)
         calibrated(store, "nearest")
     return store
 

@@ -14,6 +14,7 @@ from retrieval_detect.images.content_id import content_id
 from retrieval_detect.report.html import strings as t
 from retrieval_detect.report.html.records import Dot, Kind, MapView
 from retrieval_detect.report.html.write import SCRIPT, STYLE, evidence_fragment, write_html, write_map
+from retrieval_detect.report.words import FITS, NEXT
 from retrieval_detect.types import Claim, Failure, Provenance
 from retrieval_detect.verdicts import Question
 from tests.factories import png
@@ -82,7 +83,7 @@ def test_every_part_is_there(tmp_path):
     for said in (
         "UNCERTAIN: 1 of 2 re-encodings agree",
         "log10 likelihood ratio +1.1",
-        "about 13 times as frequent among the known fakes",
+        "about 13 times as frequent among images of known generators",
         "4 of 1,250 calibration photographs, from 6 sources, score this high.",
         "of 1,000 photographs like those of the calibration, about 50 would be called fake-like",
         "With 1 % fakes among such images, as was stated for this report and not measured, 11.3 %",
@@ -101,6 +102,14 @@ def test_every_part_is_there(tmp_path):
         assert said in text, said
 
 
+def test_what_may_be_concluded_comes_first(tmp_path):
+    text = Elements(page_of(tmp_path, viewer().view(CALIBRATED))).text
+    headline = text.index("FAKE-LIKE: rarer than 99 %")
+    assert headline < text.index(NEXT["rare-among-photographs"]) < text.index("log10 likelihood ratio")
+    assert "Photographs from elsewhere: of 6 sources left out in turn, 8 % score this high" in text
+    assert "What counts as fake here is what the fake bank holds" in text
+
+
 def test_the_usual_question_gives_a_short_command():
     assert viewer().view(CALIBRATED).command == "rd query photo.jpg --index default"
     asked = Question(fpr=0.01, prior=0.2, source="my cam")
@@ -110,20 +119,20 @@ def test_the_usual_question_gives_a_short_command():
 
 def test_without_a_calibration_no_rate_is_claimed(tmp_path):
     text = Elements(page_of(tmp_path, viewer().view(VERDICT))).text
-    assert "uncalibrated score +1.74" in text and t.UNCALIBRATED_NOTE in text
+    assert "score +1.74" in text and t.UNCALIBRATED_NOTE in text
     for absent in ("likelihood", "calibration photographs", "would be called", t.DISTRIBUTION, "probability"):
         assert absent not in text
 
 
 def test_nothing_is_ever_called_fake_or_authentic(tmp_path):
-    verdicts = [replace(CALIBRATED, verdict=v) for v in ("fake-like", "real-like", "uncertain", "unknown")]
+    verdicts = [replace(CALIBRATED, reason=reason) for reason in FITS]
     text = Elements(page_of(tmp_path, *map(viewer().view, verdicts))).text.lower()
     assert not re.search(r"(this|the) (image|photograph|picture) is (a )?(fake|real|authentic|genuine)", text)
     for words in (
-        "closer to the fake bank",
-        "closer to the real bank",
-        "fits both banks",
-        "fits neither bank",
+        "rarer than 99 % of the photographs",
+        "no sign of the known generators",
+        "fits photographs and known generators alike",
+        "fits neither",
     ):
         assert words in text
 
@@ -145,8 +154,13 @@ def test_rates_are_said_in_people(rate, said):
 
 def test_ratios_go_both_ways():
     less = viewer().view(replace(CALIBRATED, log10_lr=-2.0)).sentences
-    assert any("about 100 times as frequent among the known photographs" in sentence for sentence in less)
-    assert t.TIMES_EQUAL in viewer().view(replace(CALIBRATED, log10_lr=0.1)).sentences
+    said = (
+        "about 100 times as frequent among photographs of known sources as among images of known generators"
+    )
+    assert any(said in sentence for sentence in less)
+    equal = t.TIMES_EQUAL.format(**t.PROPOSITIONS["new"])
+    new = replace(CALIBRATED, log10_lr=0.1, photographs="new")
+    assert equal in viewer().view(new).sentences and "not in the index" in equal
 
 
 def test_how_many_show_the_same_subject():
@@ -299,8 +313,8 @@ def test_an_overview_links_to_each(tmp_path):
     targets = {attrs["id"] for attrs in elements.tags("article")}
     links = [attrs["href"][1:] for attrs in elements.tags("a") if attrs["href"] != "#overview"]
     assert links == ["image-1", "image-2", "image-3"] and set(links) == targets
-    assert "3 images: 3 closer to the fake bank." in elements.text
-    assert "about 0 of 3 would be called fake-like" in elements.text
+    assert "3 images: 3 fake-like." in elements.text
+    assert "about 0 of 3 would score so high" in elements.text
     assert "bad.jpg: the file is damaged" in elements.text
 
 

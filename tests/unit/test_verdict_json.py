@@ -36,7 +36,7 @@ CALIBRATED = replace(JUDGED, provenance=PROVENANCE)
 
 def test_a_verdict_in_json():
     data = verdict_json(VERDICT)
-    assert data["schema"] == SCHEMA == 1 and next(iter(data)) == "schema"
+    assert data["schema"] == SCHEMA == 2 and next(iter(data)) == "schema"
     assert data["score"] == 1.741235 and data["elapsed_s"] == 0.3123
     assert data["nearest"] == {"fake": 0.912346, "real": 0.8}
     assert data["votes"] == {"fake": 1, "real": 1, "of": 2, "bank_share_fake": 0.4877}
@@ -110,7 +110,7 @@ def changed(path, value):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("schema",), 2),
+        (("schema",), 1),
         (("extra",), 1),
         (("sha256",), "ABCD"),
         (("verdict",), "fake"),
@@ -162,10 +162,13 @@ def test_a_row_holds_plain_values_in_a_fixed_order():
     assert tuple(row) == COLUMNS
     assert row == {
         "input": "photo.jpg",
-        "verdict": "fake-like",
+        "verdict": "unknown",
+        "reason": "uncalibrated",
+        "reach": None,
         "score": 1.741235,
         "log10_lr": None,
         "p_real": None,
+        "p_new": None,
         "p_fake": None,
         "p_typical": None,
         "votes_fake": 1,
@@ -197,3 +200,11 @@ def test_a_failure_is_a_row_with_the_same_columns():
         "input": "a.png",
         "error": "truncated: the file is cut short",
     }
+
+
+def test_schema_1_is_closed_and_shipped():
+    first = verdict_schema(1)
+    jsonschema.Draft202012Validator.check_schema(first)
+    assert first["properties"]["schema"] == {**first["properties"]["schema"], "const": 1}
+    assert "reach" not in first["properties"]
+    assert not jsonschema.Draft202012Validator(first).is_valid(verdict_json(CALIBRATED))

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from retrieval_detect.report.words import (
     BECAUSE,
+    FITS,
+    NEXT,
     attribution,
-    counted,
     describe,
     evidence_lines,
     full,
     headline,
-    number,
     one_line,
     summary,
 )
-from retrieval_detect.verdicts import Attribution
+from retrieval_detect.verdicts import Attribution, Reason
 from tests.verdicts import CALIBRATED, FAKE, REAL, VERDICT
 
 
@@ -33,7 +34,8 @@ def shown(verdict):
 
 def test_one_image():
     assert shown(replace(VERDICT, same_image=(REAL,))) == [
-        "photo.jpg  closer to the FAKE bank     uncalibrated score +1.74",
+        "photo.jpg  UNKNOWN: uncalibrated; nearer to the fake bank     score +1.74",
+        "  The score says which bank is nearer, and not how often a photograph scores so.",
         "  nearest  1 of 2 are fake (fakes are 49 % of the references)   best fake 0.912   best real 0.800",
         "  nearest fakes  5 sdxl, 2 unnamed; the true tool may be absent",
         "  same image  0.800  real  camera  real/7.jpg",
@@ -44,14 +46,49 @@ def test_one_image():
 
 
 def test_one_image_calibrated():
-    assert shown(CALIBRATED)[:5] == [
-        "photo.jpg  closer to the FAKE bank     log10 likelihood ratio +1.1",
-        "  4 of 1,250 calibration photographs (6 sources) score this high; this says nothing about other",
-        "  cameras or sites, and is not the chance of a fake",
-        "  judged at 5 % false alarms among such photographs (--fpr)",
+    assert shown(CALIBRATED)[:6] == [
+        "photo.jpg  FAKE-LIKE: rarer than 99 % of the photographs of 6 sources     "
+        "log10 likelihood ratio +1.1, known sources",
+        "  Look at the references that say so: it is evidence to weigh, and no finding.",
+        "  known sources  4 of 1,250 calibration photographs (6 sources) score this high",
+        "  new sources    of 6 sources left out in turn, 8 % score this high on average (p 0.21, not below "
+        "0.14); 40 % of shoes, 10 % of the nearest, phone",
+        "  judged at 5 % false alarms among photographs of known sources (--fpr)",
         "  with 1 % fakes among such images, 11.3 % of those that score so are fakes",
     ]
-    assert shown(CALIBRATED)[5:] == shown(VERDICT)[1:]
+    assert shown(CALIBRATED)[6:] == shown(VERDICT)[2:]
+
+
+def test_what_six_sources_cannot_show():
+    none = CALIBRATED.calibration["new"] | {"worst": {"source": "shoes", "share": 0.0}}
+    lines = shown(replace(CALIBRATED, calibration=CALIBRATED.calibration | {"new": none}))
+    said = (
+        "  new sources    none of 6 sources left out in turn scores this high; 6 cannot show less than 14 %"
+    )
+    assert said in lines
+
+
+def test_what_was_not_measured_is_not_claimed():
+    unmeasured = replace(
+        CALIBRATED,
+        p_values=CALIBRATED.p_values | {"new": None},
+        calibration=CALIBRATED.calibration | {"new": None},
+        log10_lr=None,
+    )
+    text = "\n".join(shown(unmeasured))
+    assert "how rare this is among photographs from elsewhere was not measured" in text
+    assert "likelihood" not in text and "left out" not in text
+
+
+def test_reach_is_said_in_the_headline():
+    known = {"verdict": "uncertain", "reason": "fake-like-if-known-source", "photographs": "new"}
+    said = plain(headline(replace(CALIBRATED, **known)))
+    assert said.startswith(
+        "UNCERTAIN: rarer than 99 % of the photographs of 6 sources; for one from elsewhere"
+    )
+    new = replace(CALIBRATED, reach="new sources", photographs="new", log10_lr_interval=(0.2, 1.6))
+    said = plain(headline(new))
+    assert "and rare from elsewhere" in said and "+1.1 (+0.2…+1.6), new sources" in said
 
 
 def test_without_a_prior_no_chance_is_stated():
@@ -60,13 +97,21 @@ def test_without_a_prior_no_chance_is_stated():
 
 
 @pytest.mark.parametrize(
-    ("verdict", "said", "which"),
-    [("uncertain", "UNCERTAIN", "both banks"), ("unknown", "UNKNOWN", "neither bank")],
+    ("reason", "said", "why"),
+    [
+        ("fits-both", "UNCERTAIN", "fits photographs and known generators alike"),
+        ("fits-neither", "UNKNOWN", "fits neither"),
+        ("untypical", "UNKNOWN", "unlike all references"),
+    ],
 )
-def test_an_undecided_headline_says_why(verdict, said, which):
-    line = headline(replace(CALIBRATED, verdict=verdict))
-    assert (said, "warning") in line and which in plain(line)
-    assert "closer to the" not in plain(line)
+def test_an_undecided_headline_says_why(reason, said, why):
+    line = headline(replace(CALIBRATED, verdict=said.lower(), reason=reason))
+    assert (said, "warning") in line and why in plain(line)
+
+
+def test_every_reason_has_its_words():
+    reasons = set(get_args(Reason))
+    assert set(FITS) == set(NEXT) == reasons
 
 
 def test_one_generator_is_no_plural():
@@ -74,12 +119,10 @@ def test_one_generator_is_no_plural():
     assert "1,440 fake, 1 generator · " in shown(single)[-1]
 
 
-@pytest.mark.parametrize(
-    ("score", "verdict", "said"), [(-0.5, "real-like", "REAL"), (0.5, "fake-like", "FAKE")]
-)
-def test_the_bank_is_named_in_its_style(score, verdict, said):
-    line = headline(replace(VERDICT, score=score, verdict=verdict))
-    assert (said, said.lower()) in line and f"score {score:+.2f}" in plain(line)
+@pytest.mark.parametrize(("score", "nearer"), [(-0.5, "real"), (0.5, "fake")])
+def test_uncalibrated_the_nearer_bank_is_named_and_no_verdict(score, nearer):
+    line = plain(headline(replace(VERDICT, score=score)))
+    assert line == f"UNKNOWN: uncalibrated; nearer to the {nearer} bank     score {score:+.2f}"
 
 
 def test_many_copies_of_one_image_are_counted():
@@ -90,16 +133,16 @@ def test_many_copies_of_one_image_are_counted():
 
 def test_among_many():
     line = plain(one_line(VERDICT))
-    assert line.startswith("closer to the FAKE bank") and line.endswith("photo.jpg")
+    assert line.startswith("UNKNOWN: uncalibrated") and line.endswith("photo.jpg")
     assert " 1 of 2 nearest are fake" in line
 
 
 def test_nothing_is_ever_called_fake_or_authentic():
-    names = ("fake-like", "real-like", "uncertain", "unknown")
-    verdicts = [replace(before, verdict=name) for before in (VERDICT, CALIBRATED) for name in names]
+    verdicts = [replace(before, reason=name) for before in (VERDICT, CALIBRATED) for name in FITS]
     everything = "\n".join([*(line for v in verdicts for line in shown(v)), *many(), *flagged()]).lower()
-    for claim in ("is fake", "is real", "is ai", "authentic", "genuine", "probability", "confidence"):
+    for claim in ("is fake", "is real", "is ai", "is authentic.", "genuine", "probability", "confidence"):
         assert claim not in everything
+    assert "no proof of an authentic image" in everything
 
 
 def test_generators_by_how_many_they_gave():
@@ -129,31 +172,26 @@ def many():
 
 def test_what_a_batch_came_to():
     assert many() == [
-        "1,202 images: 2 closer to the fake bank, 1,200 to the real bank; 41.2 images/s",
+        "1,202 images: 2 fake-like, 1,200 without a sign of the known generators; 41.2 images/s",
         "Scores are uncalibrated: how many photographs score this high by chance is not known.",
-        "1 image: 0 closer to the fake bank, 1 to the real bank, 1 input could not be used; 0.5 images/s",
+        "1 image: 1 without a sign of the known generators, 1 input could not be used; 0.5 images/s",
         "Scores are uncalibrated: how many photographs score this high by chance is not known.",
         "No image was judged: 3 inputs could not be used.",
     ]
 
 
-def flagged():
+def flagged(risk=0.4):
     counts = Counter({"fake-like": 60, "real-like": 900, "uncertain": 4, "unknown": 1})
-    return summary(counts, 0, rate=9, fpr=0.05)
+    return summary(counts, 0, rate=9, fpr=0.05, risk=risk)
 
 
 def test_what_a_calibrated_batch_came_to():
-    assert flagged() == [
-        "965 images: 60 closer to the fake bank, 900 to the real bank, 4 uncertain, 1 unknown; 9.0 images/s",
-        "If all 965 were photographs like those of the calibration, about 48 would be called fake-like.",
-    ]
-
-
-def test_counting_words():
-    assert [number(n, "image") for n in (0, 1, 2, 12345)] == [
-        "0 images",
-        "1 image",
-        "2 images",
-        "12,345 images",
-    ]
-    assert counted({"": 4, "sdxl": 1200}) == "unnamed 4, sdxl 1,200" and counted({}) == "-"
+    expected, said = flagged()
+    assert expected == (
+        "Were all photographs of known sources, about 48 of 965 would score so high; of new ones, about 386."
+    )
+    assert said == (
+        "965 images: 60 fake-like, 900 without a sign of the known generators, 4 uncertain, 1 unknown; "
+        "9.0 images/s"
+    )
+    assert flagged(None)[0].endswith("of new sources it is not known.")

@@ -14,6 +14,7 @@ from retrieval_detect.cli.output import Column, human_bytes
 from retrieval_detect.cli.params import (
     Group,
     Run,
+    calibration_option,
     category_folders_option,
     computing_options,
     device_option,
@@ -65,7 +66,9 @@ def command() -> None:
     """,
     headings={
         "What they are": "--label --generator --source --fact --category-folders",
-        "How they are added": "--views --thumbnails --fpr-budget --accept-unmeasured --dry-run",
+        "How they are added": (
+            "--views --thumbnails --fpr-budget --accept-unmeasured --no-calibration --dry-run"
+        ),
     },
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
@@ -88,6 +91,7 @@ def command() -> None:
 @click.option(
     "--accept-unmeasured", is_flag=True, help="Add even if calibration photographs are too few to tell."
 )
+@calibration_option
 @computing_options()
 @dry_run_option
 @click.pass_obj
@@ -151,6 +155,7 @@ def add(
     help="Images by sha256, one a line, as sha256sum prints them.",
 )
 @click.option("--reason", default="", help="Why; kept in the history.")
+@calibration_option
 @dry_run_option
 @yes_option
 @click.pass_obj
@@ -191,7 +196,11 @@ def remove(
     if wanted and not run.output.confirm(f"Remove {what}?", yes=yes):
         return _declined(run)
     detail = conditions | {"command": "bank remove"}
-    manifest = index.remove(wanted, reason=printable(reason), detail=detail, device=run.settings.device)
+    how: dict[str, Any] = {
+        "calibrate": not run.flags.get("no_calibration"),
+        "device": run.settings.device,
+    }
+    manifest = index.remove(wanted, reason=printable(reason), detail=detail, **how)
     _committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.", before=snapshot.manifest)
     return None
 

@@ -7,6 +7,7 @@ import click
 from retrieval_detect.cli.params import (
     Command,
     Run,
+    calibration_option,
     category_folders_option,
     computing_options,
     dry_run_option,
@@ -30,7 +31,7 @@ from retrieval_detect.cli.params import (
     """,
     headings={
         "What they are": "--real --fake --fact --category-folders --root",
-        "What is kept of them": "--layers --views --thumbnails --plain --dry-run",
+        "What is kept of them": "--layers --views --thumbnails --plain --no-calibration --dry-run",
     },
 )
 @click.argument("recipe", required=False)
@@ -49,6 +50,7 @@ from retrieval_detect.cli.params import (
     default=None,
     help="Fit no projection: search vectors as stored.",
 )
+@calibration_option
 @thumbnails_option
 @click.option("--root", metavar="DIR", default=".", help="Where a recipe's relative paths begin.")
 @encoder_option

@@ -99,8 +99,7 @@ def _held_back(output: Output, photographs: Sequence[Verdict], fakes: Sequence[V
     output.lines(["", [("2  Ask", "strong"), "     rd query held-back/"]])
     for verdict in (*photographs[:3], *fakes[:3]):
         output.lines([_line(verdict)])
-    right_real = sum(v.verdict == "real-like" for v in photographs)
-    right_fakes = sum(v.verdict == "fake-like" for v in fakes)
+    right_real, right_fakes = sum(v.score <= 0 for v in photographs), sum(v.score > 0 for v in fakes)
     output.lines(
         [
             f"   {right_real} of {len(photographs)} held-back photographs are closer to the real bank,",
@@ -156,7 +155,7 @@ def _taught(
 
 
 def _bank(verdict: Verdict) -> list[Part]:
-    name = "fake" if verdict.verdict == "fake-like" else "real"
+    name = "fake" if verdict.score > 0 else "real"
     return [(f"{name.upper()} bank", name)]
 
 
@@ -168,7 +167,7 @@ def _nearest_fake(verdict: Verdict) -> str:
 
 
 def _unharmed(output: Output, before: Sequence[Verdict], after: Sequence[Verdict]) -> None:
-    flagged, still = (sum(v.verdict == "fake-like" for v in verdicts) for verdicts in (before, after))
+    flagged, still = (sum(v.score > 0 for v in verdicts) for verdicts in (before, after))
     output.lines(
         [
             f"   Photographs closer to the fake bank: {flagged} of {len(before)} before, {still} after.",

@@ -24,6 +24,7 @@ from retrieval_detect.cli.params import (
     exit_code_of,
     exit_code_option,
     method_option,
+    photographs_option,
 )
 from retrieval_detect.cli.parts import WORD, fpr_option, option_with_parts, settle_rates, within_option
 from retrieval_detect.cli.report_files import report_of, report_option
@@ -76,6 +77,11 @@ _SETTABLE = (
         click.Choice(["max", "mean", "top"]),
         "max",
     ),
+    Settable(
+        "prior",
+        "Share of fakes among such images; only with it a probability is stated.",
+        click.FloatRange(0, 1, min_open=True, max_open=True),
+    ),
     Settable("examiner", "Who asks, in the log of --case (default: the user's name).", click.STRING),
 )
 
@@ -93,7 +99,7 @@ _SETTABLE = (
     """,
     headings={
         "What is asked": "--from-file --null --stability --regions",
-        "How it is judged": "--method --fpr --within --prior",
+        "How it is judged": "--method --photographs --fpr --within",
         "What is shown and kept": "--evidence --report --heatmap --case --exit-code",
     },
 )
@@ -117,14 +123,9 @@ _SETTABLE = (
 )
 @exit_code_option
 @method_option
+@photographs_option
 @fpr_option
 @within_option
-@click.option(
-    "--prior",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    metavar="P",
-    help="Share of fakes among such images; only with it a probability is stated.",
-)
 @click.option(
     "--stability",
     type=click.IntRange(1),
@@ -287,7 +288,8 @@ def _sum_up(
     question = detector.checked(asked)
     calibrated = detector.calibration(question)
     fpr = asked.fpr if calibrated else None
-    for line in summary(counts, failed, rate=rate, fpr=fpr, fdr=asked.fdr):
+    risk = calibrated.risk(asked.fpr) if calibrated else None
+    for line in summary(counts, failed, rate=rate, fpr=fpr, fdr=asked.fdr, risk=risk):
         run.output.note(line)
     for why in detector.methods.uncalibrated(question):
         run.output.warning(why)

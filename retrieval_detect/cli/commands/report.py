@@ -100,7 +100,7 @@ def _verify(run: Run, case: Path, images: tuple[Path, ...], entry: int | None) -
     run.output.note(_summary(log, found))
     if any(f.stands is False or f.report_intact is False for f in found):
         return DIFFERS
-    return SOME_FAILED if any(f.stands is None for f in found) else None
+    return SOME_FAILED if any(f.stands is None and not f.earlier for f in found) else None
 
 
 def _record(finding: Finding) -> dict[str, Any]:
@@ -109,6 +109,7 @@ def _record(finding: Finding) -> dict[str, Any]:
         "input": finding.input,
         "verdict": finding.verdict,
         "stands": finding.stands,
+        "earlier_definition": finding.earlier,
         "report_intact": finding.report_intact,
         "notes": list(finding.notes),
         "again": verdict_json(finding.again) if finding.again else None,
@@ -117,14 +118,22 @@ def _record(finding: Finding) -> dict[str, Any]:
 
 def _text(finding: Finding) -> list[Line]:
     words = {True: ("stands", "good"), False: ("DOES NOT STAND", "bad"), None: ("not asked again", "warning")}
-    line: Line = [f"{finding.number:>4}  ", words[finding.stands], f"  {finding.verdict}  {finding.input}"]
+    said = words[finding.stands]
+    if finding.earlier and finding.stands is None:
+        said = ("judged by an earlier definition", "warning")
+    line: Line = [f"{finding.number:>4}  ", said, f"  {finding.verdict}  {finding.input}"]
     return [line, *(f"      {note}" for note in finding.notes)]
 
 
 def _summary(log: Log, found: list[Finding]) -> str:
     stand = sum(f.stands is True for f in found)
+    earlier = sum(f.earlier and f.stands is None for f in found)
+    of_old = (
+        f" {number(earlier, 'verdict')} judged by an earlier definition: scores alone were compared."
+        * bool(earlier)
+    )
     return (
-        f"{stand} of {number(len(found), 'verdict')} stand. The log is whole "
+        f"{stand} of {number(len(found), 'verdict')} stand.{of_old} The log is whole "
         f"({number(len(log.entries), 'line')}); its last has sha256\n  {log.digest}\n"
         "  Where another was noted elsewhere, lines were cut off."
     )

@@ -16,6 +16,7 @@ from retrieval_detect.cli.params import (
     exit_code_of,
     exit_code_option,
     method_option,
+    photographs_option,
 )
 from retrieval_detect.cli.parts import fpr_option, settle_rates, within_option
 from retrieval_detect.cli.progress import progress
@@ -54,6 +55,7 @@ _WARNED = 10
 )
 @exit_code_option
 @method_option
+@photographs_option
 @fpr_option
 @within_option
 @device_option
@@ -80,7 +82,7 @@ def command(
     tally = _stream(run, rescoring) if out is None else _write(run, rescoring, out, since)
     rate = tally.rows / max(time.monotonic() - started, 1e-9)
     if since is None and out is None:
-        for line in summary(tally.verdicts, tally.failed, rate=rate, fpr=rescoring.fpr):
+        for line in summary(tally.verdicts, tally.failed, rate=rate, fpr=rescoring.fpr, risk=rescoring.risk):
             run.output.note(line)
     for warning in rescoring.warnings:
         run.output.warning(warning)
@@ -133,7 +135,7 @@ def _show(output: Output, row: dict[str, Any], *, named: bool) -> None:
         near = f"best fake {record['nearest_fake']:.3f}  best real {record['nearest_real']:.3f}"
         before = record.get("verdict_before")
         was = f"  was {before}" * bool(before)
-        line = [*FITS[record["verdict"]], f"     {said}  {near}  {record['input']}", was]
+        line = [*FITS[record["reason"]], f"     {said}  {near}  {record['input']}", was]
     elif named:
         output.warning(f"{record['input']}: {error}")
     if not error or output.format in ("json", "jsonl", "csv"):

@@ -17,7 +17,7 @@ MADE_BY = f"Made with retrieval-detect {__version__}. This page is complete in i
 
 OVERVIEW = "Overview"
 BACK = "Back to the overview"
-VERDICT = "Which bank it is closer to"
+VERDICT = "What may be concluded"
 VERDICT_HIDDEN = "Show the verdict"
 VERDICT_HIDDEN_NOTE = "The evidence is shown first, so that it can be weighed without the verdict in mind."
 IMAGE = "The image"
@@ -49,12 +49,7 @@ COPY, JUDGED = "copy", "judged"
 WHERE, PICTURE = "where", "picture"
 REFERENCE_OF = {"fake": "generator", "real": "source"}
 MARKS = {"fake-like": "▲", "real-like": "▼", "uncertain": "◆", "unknown": "?"}
-SHORT = {
-    "fake-like": "closer to the fake bank",
-    "real-like": "closer to the real bank",
-    "uncertain": "uncertain",
-    "unknown": "fits neither bank",
-}
+TOWARDS = {"real": "nearer to the real bank", "fake": "nearer to the fake bank"}
 NOTHING = "–"
 
 # ---------------------------------------------------------------- pictures
@@ -71,23 +66,23 @@ BLURRED = "blurred"
 
 # ---------------------------------------------------------------- the verdict
 
-UNCALIBRATED = "uncalibrated score {score:+.2f}"
 UNCALIBRATED_NOTE = (
     "This index has no calibration that answers for the method used: the score says which bank is nearer, "
     "and nothing about how often a photograph scores like this."
 )
-LIKELIHOOD = "log10 likelihood ratio {lr:+.1f}"
-TIMES_FAKE = (
-    "A score like this is about {times} times as frequent among the known fakes as among the known "
-    "photographs."
-)
-TIMES_REAL = (
-    "A score like this is about {times} times as frequent among the known photographs as among the known "
-    "fakes."
-)
-TIMES_EQUAL = "A score like this is about as frequent among the known photographs as among the known fakes."
+TIMES_FAKE = "A score like this is about {times} times as frequent among {fakes} as among {photographs}."
+TIMES_REAL = "A score like this is about {times} times as frequent among {photographs} as among {fakes}."
+TIMES_EQUAL = "A score like this is about as frequent among {photographs} as among {fakes}."
+PROPOSITIONS = {
+    "known": {"photographs": "photographs of known sources", "fakes": "images of known generators"},
+    "new": {
+        "photographs": "photographs of a source that is not in the index",
+        "fakes": "images of a generator that is not in the index",
+    },
+}
+NEW_SOURCES = "Photographs from elsewhere: {said}."
 AS_HIGH = "{as_high:,} of {photographs:,} calibration photographs, from {sources}, score this high."
-NOT_ABOUT_OTHERS = "This says nothing about other cameras or sites, and is not the chance of a fake."
+NOT_ABOUT_OTHERS = "None of this is the chance of a fake."
 FALSE_ALARMS = (
     "The threshold allows {percent:.3g} % false alarms: of {of:,} photographs like those of the "
     "calibration, about {n:,} would be called fake-like."
@@ -170,10 +165,12 @@ COMMAND_NOTE = "With the same index at the same generation, and the same file:"
 LIMITS_TEXT = (
     "The answer says which references the image lies near, as one encoder sees it. It is evidence to "
     "weigh, not a finding about how the image was made.",
-    "“Closer to the real bank” does not mean authentic: a generator that is in no bank can lie there, and"
-    " so can a photograph that was edited.",
-    "“Closer to the fake bank” does not mean made by a generator: photographs of the kinds that the real "
-    "bank lacks can lie there.",
+    "What counts as fake here is what the fake bank holds: images that a generator made as a whole. "
+    "Photographs that were inpainted, upscaled or improved by a phone count only if the bank holds such.",
+    "“No sign of the known generators” does not mean authentic: an image of a generator that is in no bank "
+    "can score so, and so can a photograph that was edited.",
+    "“Fake-like” does not mean made by a generator: photographs of the kinds that the real bank lacks can "
+    "score so.",
     "The nearest references are near mostly in subject. They are neither the source of the image nor "
     "proof of anything.",
     "A generator is named only because its references are near. The true tool may be absent from the bank.",
@@ -191,7 +188,7 @@ FAILURES = "Could not be judged"
 NEAREST_FAKES = "nearest fakes"
 OVERVIEW_NOTE = "{judged}: {counts}."
 OVERVIEW_ALARMS = (
-    "If all were photographs like those of the calibration, about {n:,} of {of:,} would be called fake-like."
+    "If all were photographs like those of the calibration, about {n:,} of {of:,} would score so high."
 )
 
 # ---------------------------------------------------------------- map

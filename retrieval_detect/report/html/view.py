@@ -94,9 +94,7 @@ class Viewer:
             provenance=tuple(_provenance(verdict.provenance)),
             provenance_note=_provenance_note(verdict.provenance),
             headline=words.plain(words.fits(verdict)),
-            strength=t.UNCALIBRATED.format(score=verdict.score)
-            if verdict.log10_lr is None
-            else t.LIKELIHOOD.format(lr=verdict.log10_lr),
+            strength=words.strength(verdict),
             sentences=tuple(_sentences(verdict)),
             real=tuple(r for r in references if r.evidence.label == "real"),
             fake=tuple(r for r in references if r.evidence.label == "fake"),
@@ -183,9 +181,12 @@ def _sentences(verdict: Verdict) -> Iterator[str]:
     if log10_lr is not None:
         times = float(f"{10 ** abs(log10_lr):.2g}")
         ratio = t.TIMES_FAKE if log10_lr > 0 else t.TIMES_REAL
-        yield t.TIMES_EQUAL if times < 1.5 else ratio.format(times=f"{times:,.3g}")
+        ratio = t.TIMES_EQUAL if times < 1.5 else ratio
+        yield ratio.format(times=f"{times:,.3g}", **t.PROPOSITIONS[verdict.photographs])
     compared = words.compared_with(found)
     yield t.AS_HIGH.format(as_high=found["as_high"], photographs=found["photographs"], sources=compared)
+    for said in words.new_sources(found["new"], (verdict.p_values or {}).get("new")):
+        yield t.NEW_SOURCES.format(said=said)
     yield t.NOT_ABOUT_OTHERS
     if verdict.fdr is None:
         rate = alpha["real"]

@@ -76,7 +76,7 @@ def write_html(
         shared=shared,
         several=several,
         summary=list(_summary(views)),
-        verdicts=[name for name in t.SHORT if any(view.judged.verdict == name for view in views)],
+        verdicts=[name for name in words.SHORT if any(view.judged.verdict == name for view in views)],
         generators=sorted({view.attribution[0].name for view in views if view.attribution}),
         places=[(v.name, v.place, f"image-{n}") for n, v in enumerate(views, start=1) if v.place],
         failures=failures,
@@ -111,7 +111,7 @@ def _digest(text: str) -> str:
 
 def _summary(views: Sequence[EvidenceView]) -> Iterator[str]:
     counts: Counter[str] = Counter(view.judged.verdict for view in views)
-    named = ", ".join(f"{counts[name]:,} {said}" for name, said in t.SHORT.items() if counts[name])
+    named = ", ".join(f"{counts[name]:,} {said}" for name, said in words.SHORT.items() if counts[name])
     yield t.OVERVIEW_NOTE.format(judged=words.number(len(views), "image"), counts=named)
     rates = {view.alarm_rate for view in views}
     if len(rates) == 1 and (rate := rates.pop()) is not None:

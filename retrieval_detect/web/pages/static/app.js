@@ -7,10 +7,10 @@ import {
 const $ = (id) => document.getElementById(id);
 const AT_ONCE = 4;
 const WORDS = {
-  "fake-like": "closer to the fake bank",
-  "real-like": "closer to the real bank",
-  uncertain: "fits both banks",
-  unknown: "fits neither bank",
+  "fake-like": "fake-like",
+  "real-like": "no sign of the known generators",
+  uncertain: "uncertain",
+  unknown: "unknown",
 };
 const images = []; // {file, name, item, result, evidence}
 const queue = [];
@@ -221,7 +221,7 @@ function progress() {
   $("progress-text").textContent = `${done} of ${plural(images.length, "image")}`;
   const count = (kind) => images.filter((image) => kindOf(image) === kind).length;
   $("counts").textContent =
-    `${plural(done, "image")}: ${count("fake-like")} closer to the fake bank, ${count("real-like")} to the real bank, ` +
+    `${plural(done, "image")}: ${count("fake-like")} fake-like, ${count("real-like")} without a sign of the known generators, ` +
     `${count("undecided")} undecided, ${count("failed")} not usable`;
   if (done && !busy) say($("counts").textContent);
 }
