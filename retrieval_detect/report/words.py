@@ -77,22 +77,22 @@ def changes(found: Mapping[str, Any] | None, *, most: int = _MOST_NAMES) -> str:
 
 
 FITS: Mapping[Reason, Line] = {
-    "rare-among-photographs": [("FAKE-LIKE", "fake"), ": like the known generators, rare among photographs"],
+    "rare-among-photographs": [("FAKE-LIKE", "fake"), ": rare among photographs"],
     "fits-photographs": [("no sign of the known generators", "real")],
     "fits-both": [("UNCERTAIN", "warning"), ": fits photographs and known generators alike"],
-    "fake-like-if-known-source": [("UNCERTAIN", "warning"), ": fake-like, if it is from a known source"],
+    "fake-like-if-known-source": [("UNCERTAIN", "warning"), ": fake-like, were its source known"],
     "unstable": [("UNCERTAIN", "warning"), ": re-encoding changes the answer"],
     "untypical": [("UNKNOWN", "warning"), ": unlike all references"],
     "fits-neither": [("UNKNOWN", "warning"), ": fits neither photographs nor known generators"],
-    "uncalibrated": [("UNKNOWN", "warning"), ": uncalibrated, no error rate can be stated"],
+    "uncalibrated": [("UNKNOWN", "warning"), ": uncalibrated"],
 }
 """What a verdict says, by its reason; never that an image is authentic, or a fake."""
 NEXT: Mapping[Reason, str] = {
     "rare-among-photographs": "Look at the references that say so: it is evidence to weigh, and no finding.",
     "fits-photographs": "That is no proof of an authentic image: a generator in no bank can score so.",
     "fits-both": "The score decides nothing here: look at the references, and at what the file says.",
-    "fake-like-if-known-source": "Is it from one of these sources: --photographs known. Else add authentic "
-    "photographs of its kind: rd bank add DIR --label real --source NAME.",
+    "fake-like-if-known-source": "If it is of one of these sources, say --photographs known; else authentic "
+    "photographs of its kind show more.",
     "unstable": "The answer depends on how the file was saved: ask about the original file, if there is one.",
     "untypical": "Nothing like it is among the references: add some of its kind, rd bank add.",
     "fits-neither": "It may be of a generator, or of a kind of photograph, that no bank holds: rd bank add.",
@@ -116,12 +116,21 @@ def headline(verdict: Verdict) -> Line:
 
 
 def strength(verdict: Verdict) -> str:
-    """``log10 likelihood ratio +1.1 (new sources)``, or the score alone."""
-    lr, interval = verdict.log10_lr, verdict.log10_lr_interval
-    if lr is None:
-        return f"score {verdict.score:+.2f}"
-    between = f" ({interval[0]:+.1f}…{interval[1]:+.1f})" if interval else ""
-    return f"log10 likelihood ratio {lr:+.1f}{between}, {verdict.photographs} sources"
+    """``log10 likelihood ratio +1.1``, or the score alone."""
+    lr = verdict.log10_lr
+    return f"score {verdict.score:+.2f}" if lr is None else f"log10 likelihood ratio {lr:+.1f}"
+
+
+def propositions(verdict: Verdict) -> str:
+    """What a likelihood ratio weighs against what, with its interval; empty where there is none."""
+    interval = verdict.log10_lr_interval
+    if verdict.log10_lr is None:
+        return ""
+    between = f", 95 % {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ""
+    return (
+        f"of a {verdict.photographs} generator's image over a photograph of a {verdict.photographs} source"
+        f"{between}"
+    )
 
 
 def fits(verdict: Verdict) -> Line:
@@ -143,10 +152,10 @@ def fits(verdict: Verdict) -> Line:
 
 
 def _rarer(found: Mapping[str, Any]) -> str:
-    n = found["photographs"]
-    share = 100 * (n - found["as_high"]) / max(n, 1)
-    said = "all" if found["as_high"] == 0 else f"{math.floor(share)} %"
-    return f"rarer than {said} of the photographs {compared_with(found, of=True)}"
+    n, as_high, whose = found["photographs"], found["as_high"], compared_with(found, of=True)
+    if as_high == 0:
+        return f"higher than all {number(n, 'photograph')} {whose}"
+    return f"rarer than {math.floor(100 * (n - as_high) / n)} % of the photographs {whose}"
 
 
 def calibrated(verdict: Verdict) -> list[Line]:
@@ -158,23 +167,25 @@ def calibrated(verdict: Verdict) -> list[Line]:
     if verdict.fdr is not None:
         asked_by = f"({100 * verdict.fdr:.3g} % of those called fake-like, --fpr fdr=SHARE)"
     provisional = ", provisional" * bool(found["provisional"])
-    lines: list[Line] = [
-        [
-            f"  known sources  {found['as_high']:,} of {found['photographs']:,} calibration photographs "
-            f"({compared_with(found)}{provisional}) score this high"
-        ],
-        *([f"  new sources    {line}"] for line in new_sources(found["new"], p["new"])),
-        [
-            f"  judged at {100 * alpha['real']:.3g} % false alarms among photographs of "
-            f"{verdict.photographs} sources {asked_by}"
-        ],
+    compared = compared_with(found)
+    said = [
+        f"known sources  {found['as_high']:,} of {found['photographs']:,} calibration photographs ({compared}"
+        f"{provisional}) score this high"
     ]
+    first, *rest = new_sources(found["new"], p["new"])
+    said += [f"new sources    {first}", *(f"               {line}" for line in rest)]
+    said.append(
+        f"judged at {100 * alpha['real']:.3g} % false alarms among photographs of {verdict.photographs} "
+        f"sources {asked_by}"
+    )
+    if weighed := propositions(verdict):
+        said.append(f"log10 likelihood ratio {verdict.log10_lr:+.1f} {weighed}")
     if verdict.probability is not None and verdict.prior is not None:
         chance, prior = 100 * verdict.probability, 100 * verdict.prior
-        lines.append(
-            [f"  with {prior:.3g} % fakes among such images, {chance:.3g} % of those that score so are fakes"]
+        said.append(
+            f"with {prior:.3g} % fakes among such images, {chance:.3g} % of those that score so are fakes"
         )
-    return lines
+    return [[f"  {line}"] for line in said]
 
 
 def new_sources(found: Mapping[str, Any] | None, p: float | None) -> list[str]:
@@ -187,18 +198,15 @@ def new_sources(found: Mapping[str, Any] | None, p: float | None) -> list[str]:
             f"none of {number(n, 'source')} left out in turn scores this high; {n} cannot show less than "
             f"{least:.0f} %"
         ]
-    mean, most = 100 * _mean_share(p, n), 100 * worst["share"]
-    said = (
-        f"of {number(n, 'source')} left out in turn, {mean:.0f} % score this high on average (p {p:.2g}, not "
-        f"below {least / 100:.2g}); {most:.0f} % of {name_of(worst['source'])}"
-    )
+    mean = 100 * max(0.0, (p * (n + 1) - 1) / n)
+    which = f"{100 * worst['share']:.0f} % of {name_of(worst['source'])}, the worst"
     if nearest and nearest["source"] != worst["source"]:
-        said += f", {100 * nearest['share']:.0f} % of the nearest, {name_of(nearest['source'])}"
-    return [said]
-
-
-def _mean_share(p: float, n: int) -> float:
-    return max(0.0, (p * (n + 1) - 1) / n)
+        which += f"; {100 * nearest['share']:.0f} % of {name_of(nearest['source'])}, the nearest"
+    return [
+        f"each of {number(n, 'source')} left out in turn, {mean:.0f} % of its photographs score this high",
+        f"on average ({which});",
+        f"p {p:.2g}, and {n} sources cannot show less than {least / 100:.2g}",
+    ]
 
 
 def compared_with(found: Mapping[str, Any], *, of: bool = False) -> str:
@@ -283,14 +291,14 @@ def training_lines(record: Mapping[str, Any]) -> list[str]:
 def one_line(verdict: Verdict) -> Line:
     """One image among many."""
     counts = f"  {verdict.votes.fake:>2} of {verdict.votes.of} nearest are fake"
-    return [*headline(verdict), counts, f"  {verdict.input}"]
+    return [*FITS[verdict.reason], f"     {strength(verdict)}", counts, f"  {verdict.input}"]
 
 
 def full(verdict: Verdict) -> list[Line]:
     """Everything about one image, a line each."""
     index, votes, nearest = verdict.index, verdict.votes, verdict.nearest
     lines: list[Line] = [
-        [(verdict.input, "strong"), "  ", *headline(verdict)],
+        [(verdict.input, "strong"), "  ", *(headline if verdict.log10_lr is None else fits)(verdict)],
         [f"  {NEXT[verdict.reason]}"],
         *calibrated(verdict),
         [

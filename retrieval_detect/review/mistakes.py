@@ -85,7 +85,7 @@ class Tally:
 def judge_mistakes(
     snapshot: Snapshot, mistakes: Mistakes | None = None, *, device: str = "auto"
 ) -> tuple[JudgedMistake, ...]:
-    """What a generation says of mistakes, by default of its own, asked as ``Question(photographs="known")``."""
+    """What a generation says of mistakes, by default of its own, as of photographs of known sources."""
     kept = read_mistakes(snapshot) if mistakes is None else mistakes
     plain = [
         JudgedMistake(image.hex(), kept.label(i), str(kept.because[i]), str(kept.kept_at[i]))

@@ -106,7 +106,7 @@ def test_what_may_be_concluded_comes_first(tmp_path):
     text = Elements(page_of(tmp_path, viewer().view(CALIBRATED))).text
     headline = text.index("FAKE-LIKE: rarer than 99 %")
     assert headline < text.index(NEXT["rare-among-photographs"]) < text.index("log10 likelihood ratio")
-    assert "Photographs from elsewhere: of 6 sources left out in turn, 8 % score this high" in text
+    assert "Photographs from elsewhere: each of 6 sources left out in turn, 8 % of its photographs" in text
     assert "What counts as fake here is what the fake bank holds" in text
 
 
