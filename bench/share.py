@@ -35,7 +35,7 @@ from retrieval_detect.evaluate.metrics import auroc, tpr_at_fpr
 from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.scoring.metrics import recall_at_fpr
 from retrieval_detect.scoring.vote import DEFAULT_K, densities
-from retrieval_detect.teach.projections import DIRECTIONS
+from retrieval_detect.teach.again import DIRECTIONS
 
 if TYPE_CHECKING:
     import argparse

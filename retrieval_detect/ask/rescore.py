@@ -315,11 +315,16 @@ class _Judge:
 
 
 def _changed(now: pa.Table, before: pa.Table) -> pa.Table:
-    """The rows of ``now`` whose verdict differs, with what it was."""
-    verdicts = [pc.fill_null(table["verdict"], "") for table in (now, before)]
+    """The rows of ``now`` whose verdict differs, with what it was; uncalibrated, whose nearer bank does."""
+    said = [pc.fill_null(table["verdict"], "") for table in (now, before)]
+    nearer = [pc.fill_null(pc.greater(table["score"], 0), False) for table in (now, before)]
+    uncalibrated = [
+        pc.fill_null(pc.equal(table["reason"], UNCALIBRATED.reason), False) for table in (now, before)
+    ]
+    turned = pc.and_(pc.and_(*uncalibrated), pc.not_equal(*nearer))
     for name in ("verdict", "score"):
         now = now.append_column(f"{name}_before", before[name])
-    return now.filter(pc.not_equal(*verdicts))
+    return now.filter(pc.or_(pc.not_equal(*said), turned))
 
 
 # ---------------------------------------------------------------- what is asked of whom

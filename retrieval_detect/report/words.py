@@ -500,11 +500,14 @@ def regression_lines(report: Regression, *, budget: float) -> list[str]:
             for change in ((now, then) if report.coming else (now,))
         ]
         rows.append(f"{_columns(name, shares, report)}  {'; '.join(moves)}")
+    photographs = number(report.photographs.n, "calibration photograph")
     thresholds = "after: at the threshold as it was" + "; recalibrated: at that to come" * bool(report.coming)
     return [
         *rows,
         "  new images each judged without its own group; indented: the worst; (95 % interval, in points)",
         f"  {thresholds}; budget {budget:.1f} points beyond chance",
+        *[f"  {photographs} are too few to tell what it does to false alarms: nothing is refused"]
+        * (not report.tells),
     ]
 
 

@@ -6,8 +6,8 @@ taken out of the banks and of all that was fitted on them, and its photographs a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -142,6 +142,25 @@ class NewSources:
         """The source most of whose photographs score as high with it left out, and their share."""
         shares = {name: float(one.share_at_least(score)) for name, one in self.sources.items()}
         return max(shares.items(), key=lambda pair: pair[1])
+
+    def without_names(self, *, sources: Collection[str], generators: Collection[str]) -> NewSources:
+        """The same, where those of other names have none, ``#1``, ``#2`` in their place; scores stay.
+
+        No reference is named any more: some may be erased.
+        """
+
+        def nameless(side: Mapping[str, LeftOut], kept: Collection[str]) -> dict[str, LeftOut]:
+            return {
+                name if name in kept else f"#{number}": replace(
+                    one,
+                    taken_for=one.taken_for if one.taken_for in generators else "",
+                    nearest=(),
+                )
+                for number, (name, one) in enumerate(side.items(), start=1)
+            }
+
+        found = nameless(self.sources, sources), nameless(self.generators, generators)
+        return replace(self, sources=found[0], generators=found[1])
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -22,6 +22,7 @@ from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
 from retrieval_detect.scoring.conformal import ALPHA, Conformal, photographs_needed, traits_of
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
+from retrieval_detect.scoring.new_sources import MOST_ROWS
 from retrieval_detect.teach.fitted import commit_rates, write_rates
 from retrieval_detect.teach.left_out import left_out
 from retrieval_detect.teach.regions import fit_regions
@@ -139,18 +140,27 @@ def enough(snapshot: Snapshot) -> bool:
     return measurable(snapshot) and min(aside) >= photographs_needed(ALPHA)
 
 
-def rates_anew(writer: Writer, to_be: Snapshot, *, device: str = "auto") -> list[FittedRecord]:
+def rates_anew(
+    writer: Writer, to_be: Snapshot, *, usual: bool = False, device: str = "auto"
+) -> list[FittedRecord]:
     """Calibrations for the generation to be, and what is known of crops; see ``rates_to_fit``."""
-    return [fit() for fit in rates_to_fit(writer, to_be, device=device)]
+    return [fit() for fit in rates_to_fit(writer, to_be, usual=usual, device=device)]
+
+
+def n_asked(snapshot: Snapshot) -> int:
+    """How many rows ``fit_calibration`` asks about, those of names left out counted once more."""
+    rows = [s for s in snapshot.manifest.strata if s.bank + s.calib]
+    aside = sum(s.calib for s in rows)
+    return aside + sum(min(MOST_ROWS, s.bank + s.calib) for s in rows)
 
 
 def rates_to_fit(
-    writer: Writer, to_be: Snapshot, *, device: str = "auto", said: Said | None = None
+    writer: Writer, to_be: Snapshot, *, usual: bool = False, device: str = "auto", said: Said | None = None
 ) -> Iterator[Callable[[], FittedRecord]]:
-    """What fits those that are of other scores or other rows, and that of the default method where there is
-    none.
+    """What fits those that are of other scores or other rows.
 
-    ``said`` : see ``fit_calibration``.
+    ``usual`` : that of the default method too, where there is none and enough is set aside. ``said`` : see
+    ``fit_calibration``.
 
     What is calibrated through the default projection in force will be through that to come. Through any
     other, what was fitted on other references stays as it is, and stale: projections that were tried once
@@ -161,8 +171,7 @@ def rates_to_fit(
         for old in _outlived(writer, to_be, CALIBRATION, Methods(to_be, device=device)):
             again = partial(fit, to_be, old.question, likelihood=old.likelihood_method)
             yield partial(_written, writer, CALIBRATION, again)
-        usual = calibration_name(Question().method, to_be.manifest.projection)
-        if enough(to_be) and not _is_fitted(writer.snapshot, usual):
+        if usual and enough(to_be) and not _is_fitted(writer.snapshot, to_be.manifest.projection):
             yield partial(_written, writer, CALIBRATION, partial(fit, to_be))
     if all(holds_crops(to_be, *stratum) for stratum in REGIONS.strata):
         for crops in _outlived(writer, to_be, REGIONS, CropMethods(to_be, device=device)):
@@ -170,10 +179,10 @@ def rates_to_fit(
             yield partial(_written, writer, REGIONS, judge)
 
 
-def _is_fitted(before: Snapshot, usual: str) -> bool:
+def _is_fitted(before: Snapshot, projection: str) -> bool:
     """Whether the usual calibration is there, or will be fitted in the place of one through another map."""
-    moved = calibration_name(Question().method, before.manifest.projection)
-    return any(before.fitted("calibration", name) for name in (usual, moved))
+    names = (calibration_name(Question().method, name) for name in (projection, before.manifest.projection))
+    return any(before.fitted("calibration", name) for name in names)
 
 
 def _written(writer: Writer, kind: Kind[Rates], fit: Callable[[], Rates]) -> FittedRecord:

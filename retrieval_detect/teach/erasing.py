@@ -85,6 +85,7 @@ def _without_names(found: Calibration, manifest: Manifest) -> Calibration:
             fake=_pooled(found.conformal.fake, generators),
         ),
         generators={name: scores for name, scores in found.generators.items() if name in generators},
+        new=found.new.without_names(sources=sources, generators=generators),
     )
 
 

@@ -112,6 +112,11 @@ class Regression:
         return pooled("photographs", self.sources)
 
     @property
+    def tells(self) -> bool:
+        """Whether photographs are enough to tell what an addition does to false alarms."""
+        return self.photographs.n >= MIN_PHOTOGRAPHS
+
+    @property
     def old_generators(self) -> Change:
         """All generators known before together."""
         return pooled("old generators", self.generators)
@@ -255,7 +260,6 @@ class Reviewer:
 
     alpha: float = 0.05
     budget: float = FPR_BUDGET
-    accept_unmeasured: bool = False
     calibrate: bool = True
     device: str = "auto"
     report: Regression | None = None
@@ -291,14 +295,7 @@ class Reviewer:
         )
 
     def _refuse(self, report: Regression) -> None:
-        n = report.photographs.n
-        if n < MIN_PHOTOGRAPHS and not self.accept_unmeasured:
-            raise UsageError(
-                f"{n} calibration photographs are too few to tell what this addition does to false alarms; "
-                "nothing was added",
-                hint="Add photographs first, or go ahead unmeasured: --accept-unmeasured",
-            )
-        reasons = list(report.refusals(self.budget)) if n >= MIN_PHOTOGRAPHS else []
+        reasons = list(report.refusals(self.budget)) if report.tells else []
         if reasons:
             raise UsageError(
                 f"{'; '.join(reasons)}; the budget is {self.budget:g}, so nothing was added",

@@ -113,7 +113,7 @@ def fit_default(
                 records, name = [write_projection(writer, DEFAULT, projection, of=writer.snapshot)], DEFAULT
         if not records and not (calibrate and enough(writer.snapshot)):
             return None
-        return _commit_default(writer, name, records, calibrate=calibrate, device=device)
+        return _commit_default(writer, name, records, calibrate=calibrate, usual=True, device=device)
 
 
 def use_projection(store: Store, name: str, *, device: str = "auto") -> Manifest:
@@ -124,12 +124,18 @@ def use_projection(store: Store, name: str, *, device: str = "auto") -> Manifest
 
 
 def _commit_default(
-    writer: Writer, name: str, records: Sequence[FittedRecord], *, calibrate: bool = True, device: str
+    writer: Writer,
+    name: str,
+    records: Sequence[FittedRecord],
+    *,
+    calibrate: bool = True,
+    usual: bool = False,
+    device: str,
 ) -> Manifest:
     to_be = writer.preview(records, projection=name)
     banks = Methods(to_be, device=device).banks()
     for label in LABELS:
         if to_be.manifest.live_rows(label, "bank"):
             banks.bank(label)
-    rates = rates_anew(writer, to_be, device=device) if calibrate else []
+    rates = rates_anew(writer, to_be, usual=usual, device=device) if calibrate else []
     return writer.fit([*records, *rates], projection=name)

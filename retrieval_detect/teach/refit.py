@@ -59,7 +59,7 @@ def refitted(
     harmless = _ANY if whatever_fails else (UsageError,)
     fitted: list[FittedRecord] = []
     parts: list[Callable[[Writer, Snapshot], Iterator[Fit]]] = [_maps_and_heads]
-    parts += [partial(rates_to_fit, device=device, said=said)] * calibrate
+    parts += [partial(rates_to_fit, usual=True, device=device, said=said)] * calibrate
     for fits in parts:
         with suppress(*harmless):
             for fit in fits(writer, with_fitted(new, fitted)):

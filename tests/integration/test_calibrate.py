@@ -110,16 +110,19 @@ def test_fields_agree_with_one_another(calibrated):
         assert verdict.alpha == {"real": 0.1, "fake": 0.05}
         assert found["photographs"] == n_real and found["sources"] == 2
         assert p["real"] == pytest.approx((found["as_high"] + 1) / (n_real + 1))
-        assert -np.log10(n_fake + 1) <= verdict.log10_lr <= np.log10(n_real + 1)
+        known = judge.judge(image, fpr=0.1, photographs="known")
+        assert -np.log10(n_fake + 1) <= known.log10_lr <= np.log10(n_real + 1)
+        assert -np.log10(3) <= verdict.log10_lr <= np.log10(3)  # of two generators over two sources
         assert verdict.prior is verdict.probability is None
-        if verdict.verdict == "fake-like":
+        if known.verdict == "fake-like":
             assert p["real"] <= 0.1 and p["fake"] > 0.05
+        assert verdict.verdict != "fake-like" and p["new"] >= 1 / 3  # two sources cannot show less
 
 
 def test_fakes_are_told_from_photographs(calibrated):
     judge = detector(calibrated)
-    of_photographs = [judge.judge(image) for image in images("fresh", 60)]
-    of_fakes = [judge.judge(image) for image in fakes("fresh-fake", 60)]
+    of_photographs = [judge.judge(image, photographs="known") for image in images("fresh", 60)]
+    of_fakes = [judge.judge(image, photographs="known") for image in fakes("fresh-fake", 60)]
     flagged = [sum(v.verdict == "fake-like" for v in some) for some in (of_photographs, of_fakes)]
     assert flagged[0] <= 10 and flagged[1] >= 2 * flagged[0] + 15
     assert np.mean([v.log10_lr for v in of_fakes]) > 0.3 > 0 > np.mean([v.log10_lr for v in of_photographs])
@@ -134,7 +137,7 @@ def test_an_image_like_nothing_is_unknown(calibrated):
 def test_a_probability_only_with_a_prior(calibrated):
     judge = detector(calibrated)
     (image,) = fakes("fresh-fake", 1)
-    rare, even = judge.judge(image, prior=0.001), judge.judge(image, prior=0.5)
+    rare, even = (judge.judge(image, prior=prior, photographs="known") for prior in (0.001, 0.5))
     assert (rare.prior, even.prior) == (0.001, 0.5) and rare.log10_lr == even.log10_lr
     assert (
         even.probability == pytest.approx(1 / (1 + 10**-even.log10_lr))
@@ -251,7 +254,7 @@ def test_it_holds_for_its_own_vote_alone(store):
     for other in ({"method": "mean"}, {"method": "mean", "k": 4}, {}, {"method": "nearest"}):
         verdict = judge.judge(image, **other)
         assert verdict.p_values is verdict.log10_lr is verdict.alpha is None
-        assert verdict.verdict == ("fake-like" if verdict.score > 0 else "real-like")
+        assert (verdict.verdict, verdict.reason) == ("unknown", "uncalibrated")
 
 
 def test_each_vote_keeps_one_of_its_own(store):
@@ -290,7 +293,9 @@ def test_a_damaged_file_is_found_when_the_index_is_opened(calibrated):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda data: data | {"version": 2},
+        lambda data: data | {"version": 3},
+        lambda data: {key: value for key, value in data.items() if key != "new"},
+        lambda data: data | {"new": data["new"] | {"sources": {"camera": {"scores": []}}}},
         lambda data: data | {"format": "something/else"},
         lambda data: {key: value for key, value in data.items() if key != "likelihood"},
         lambda data: data | {"typical": [3.0, 1.0]},
@@ -330,10 +335,13 @@ def test_a_batch_is_judged_as_a_whole_by_its_share_of_false_discoveries(calibrat
 
 def test_a_batch_of_photographs_gives_nothing_to_discover(tmp_path):
     judge = Detector.load(photographed(tmp_path), encoder=TinyEncoder())
-    found = list(judge.query_many([png(5000 + i) for i in range(5)], fdr=0.05))
+    known = {"photographs": "known"}
+    found = list(judge.query_many([png(5000 + i) for i in range(5)], fdr=0.05, **known))
     assert all(verdict.verdict != "fake-like" and verdict.fdr == 0.05 for verdict in found)
     with pytest.raises(UsageError, match=r"a share of 0\.100% false discoveries needs 999"):
-        list(judge.query_many([png(1)], fdr=0.001))
+        list(judge.query_many([png(1)], fdr=0.001, **known))
+    with pytest.raises(UsageError, match="of known sources alone"):
+        list(judge.query_many([png(1)], fdr=0.05))
 
 
 def test_within_a_format_only_its_photographs_are_compared_with(tmp_path):

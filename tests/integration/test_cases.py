@@ -10,6 +10,7 @@ from retrieval_detect import Detector
 from retrieval_detect.errors import CaseDamaged, UsageError
 from retrieval_detect.files import sha256_bytes, sha256_file
 from retrieval_detect.report.case import LOG, START, Case
+from retrieval_detect.report.json import verdict_schema
 from retrieval_detect.report.recheck import case_entry, recheck
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.sweep import pinned
@@ -144,12 +145,25 @@ def test_an_image_is_known_by_its_bytes(index, photo, case, tmp_path):  # noqa: 
 def test_another_verdict_and_another_generation_do_not_stand(index, photo, case):  # noqa: F811
     judged(index, photo, case)
     (entry,) = case.read().entries
-    other = {"fake-like": "real-like", "real-like": "fake-like"}[entry["verdict"]["verdict"]]
-    changed = entry | {"verdict": entry["verdict"] | {"verdict": other, "score": 9.0}}
+    assert entry["verdict"]["verdict"] == "unknown"
+    changed = entry | {"verdict": entry["verdict"] | {"verdict": "fake-like", "score": 9.0}}
     (finding,) = recheck([changed])
     assert finding.stands is False and len(finding.notes) == 2
     (finding,) = recheck([entry | {"index": entry["index"] | {"manifest_sha256": "0"}}])
     assert finding.stands is False and "is not the one that judged" in finding.notes[0]
+
+
+def test_an_entry_of_an_earlier_definition_is_named_so(index, photo, case):  # noqa: F811
+    """Uncalibrated, an earlier rd named the nearer bank: that stands for what it was, and is no error."""
+    judged(index, photo, case)
+    (entry,) = case.read().entries
+    old = {name: entry["verdict"][name] for name in verdict_schema(1)["required"]}
+    (finding,) = recheck([entry | {"verdict": old | {"schema": 1, "verdict": "fake-like"}}])
+    assert finding.stands is None and finding.earlier and finding.notes == ()
+    moved = entry | {"verdict": old | {"schema": 1, "score": 9.0}}
+    assert "score 9.0 then" in next(recheck([moved])).notes[0]
+    (lost,) = recheck([moved | {"index": entry["index"] | {"manifest_sha256": "0"}}])
+    assert lost.stands is False
 
 
 def test_a_report_that_was_changed_is_named(index, photo, case, tmp_path):  # noqa: F811

@@ -9,14 +9,9 @@ import pytest
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.ask.fitted import PLAIN, read_projection
 from retrieval_detect.encoders.base import default_layers
+from retrieval_detect.teach.again import DEFAULT, FEWEST
 from retrieval_detect.teach.measure import Reviewer
-from retrieval_detect.teach.projections import (
-    DEFAULT,
-    FEWEST,
-    commit_projection,
-    fit_default,
-    fitted_projection,
-)
+from retrieval_detect.teach.projections import commit_projection, fit_default, fitted_projection
 from retrieval_detect.teach.refit import refitted
 from tests.factories import spec
 from tests.layered import add, empty, image, images
@@ -46,13 +41,13 @@ def test_it_takes_one_generator(tmp_path):
 @pytest.mark.parametrize("few", [{"each": 20}, {"sources": ("camera",), "each": 200}])
 def test_where_there_is_too_little_the_vectors_are_searched_as_they_are(tmp_path, few):
     store = taught(tmp_path, **few)
-    assert fit_default(store) is None
+    assert fit_default(store, calibrate=False) is None
     assert store.snapshot().manifest.projection == PLAIN
 
 
 def test_left_alone_it_outlives_additions_but_not_removals_nor_many_of_them(tmp_path):
     store = taught(tmp_path)
-    fit_default(store)
+    fit_default(store, calibrate=False)
     add(store, [image(f"few-{i}") for i in range(30)], "fake", "new")
     assert not store.snapshot().stale()
     with store.writer() as writer:

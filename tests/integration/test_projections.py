@@ -168,7 +168,7 @@ def test_a_rollback_brings_the_old_default_back(store):
 def test_a_whitening_goes_along_with_photographs_and_stays_when_fakes_come(store):
     fit(store, "white")
     found = [store.snapshot().fitted("projection", "white")]
-    review = Reviewer(accept_unmeasured=True)
+    review = Reviewer()
     for name, fake in (("newgen", True), ("drone", False)):
         label = "fake" if fake else "real"
         add(store, images(name, 40, fake=fake), label, name, review)
@@ -180,7 +180,7 @@ def test_a_whitening_goes_along_with_photographs_and_stays_when_fakes_come(store
 def test_a_projection_too_large_to_be_fitted_anew_is_stale_after_many_photographs(store, monkeypatch):
     monkeypatch.setattr("retrieval_detect.teach.refit.REFIT_AT_MOST", 0)
     fit(store, "white")
-    review = Reviewer(accept_unmeasured=True)
+    review = Reviewer()
     add(store, images("newgen", 60, fake=True), "fake", "newgen", review)
     add(store, images("glider", 6), "real", "glider", review)  # few of them change no direction
     assert stale_names(store) == NOT_IN_FORCE

@@ -10,11 +10,11 @@ from retrieval_detect.errors import VectorError
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.heads.prototype import PrototypeHead
 from retrieval_detect.teach import calibrate, refit
+from retrieval_detect.teach.again import DEFAULT
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.teach.heads import commit_head, training_set
 from retrieval_detect.teach.projections import (
-    DEFAULT,
     commit_projection,
     fit_default,
     fitted_projection,
@@ -51,7 +51,7 @@ def test_what_was_fitted_follows_in_the_same_generation(index, split):
 
 
 @pytest.mark.parametrize("error", [VectorError("zero"), OSError("disk"), ValueError("n"), MemoryError()])
-@pytest.mark.parametrize("part", ["_fitted_again", "rates_to_fit"])
+@pytest.mark.parametrize("part", ["projection_again", "rates_to_fit"])
 def test_a_fit_that_fails_holds_no_removal_up(index, monkeypatch, part, error):
     def fails(*_, **__):
         raise error
@@ -61,7 +61,7 @@ def test_a_fit_that_fails_holds_no_removal_up(index, monkeypatch, part, error):
     index.remove(gone, device="cpu")
     assert set(gone) <= set(index.snapshot().dead.tolist())
     stale = {record.kind for record in index.snapshot().stale()}
-    assert stale == {"projection" if part == "_fitted_again" else "calibration"}
+    assert stale == {"projection" if part == "projection_again" else "calibration"}
 
 
 def test_a_calibration_that_fails_leaves_the_others_fitted(index, monkeypatch):

@@ -132,8 +132,9 @@ def test_only_what_changed(store, folder, tmp_path):
     expected = [
         {**new, "verdict_before": old["verdict"], "score_before": old["score"]}
         for new, old in zip(now, before, strict=True)
-        if new["verdict"] != old["verdict"]
+        if (new["score"] > 0) != (old["score"] > 0)
     ]
+    assert {row["reason"] for row in now} == {"uncalibrated"}
     assert changed == expected and "camera-503.png" in {row["uri"] for row in changed}
     tally, _ = write(store, folder, tmp_path / "out", "nearest", since=generation)
     assert (tally.rows, tally.shown) == (24, len(expected)) and len(expected) < 24

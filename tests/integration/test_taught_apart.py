@@ -10,10 +10,11 @@ import pytest
 from retrieval_detect.ask.fitted import read_fitted
 from retrieval_detect.heads.registry import head_class
 from retrieval_detect.store.training import load_training_set
+from retrieval_detect.teach.again import DEFAULT, default_projection
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.heads import training_set
 from retrieval_detect.teach.members import member_scores
-from retrieval_detect.teach.projections import DEFAULT, default_projection, fit_default
+from retrieval_detect.teach.projections import fit_default
 from tests.layered import add, image, layered
 
 FAR, HALFWAY = 0b1111111111, 0b11111

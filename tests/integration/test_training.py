@@ -148,7 +148,7 @@ def test_an_addition_to_an_index_with_a_calibrated_head(store):
     train(store, "lay", LayersHead(epochs=2, width=8))
     for method in ("lr", "lay", "density"):
         calibrate(store, method)
-    add(store, images("newgen", 12, fake=True), "fake", "newgen", Reviewer(accept_unmeasured=True))
+    add(store, images("newgen", 12, fake=True), "fake", "newgen", Reviewer())
     assert stale_names(store) == {("head", "lay")}
     for method in ("lr", "lay", "density"):
         assert judged(store, method).p_values, method
@@ -209,7 +209,7 @@ def test_removing_a_head_takes_its_calibrations_and_nothing_else(store):
     remove(store, "head", "lr")
     names = [f.name for f in store.snapshot().manifest.fitted]
     assert sorted(names) == ["lr2", "lr2", "lr2--white", "white"]
-    add(store, images("newgen", 3, fake=True), "fake", "newgen", Reviewer(accept_unmeasured=True))
+    add(store, images("newgen", 3, fake=True), "fake", "newgen", Reviewer())
     with store.writer() as writer:
         writer.rollback(before.generation)
     assert judged(store, "lr").p_values

@@ -124,7 +124,7 @@ def test_adding_and_removing_gives_back_the_bits(built, deliveries, at_once):
     with tempfile.TemporaryDirectory() as folder:
         index = Index.open(shutil.copytree(built.folder, Path(folder) / "idx"))
         before, first = seen(index.store), index.snapshot().manifest.next_row_id
-        review = Reviewer(device="cpu", budget=100, accept_unmeasured=True)
+        review = Reviewer(device="cpu", budget=100)
         for number, (name, n, n_copies) in enumerate(deliveries):
             found = delivered(name, n, n_copies, number=number)
             known = {i for i, *_ in index.snapshot().find([image.content_id for image in found])}

@@ -66,9 +66,7 @@ def command() -> None:
     """,
     headings={
         "What they are": "--label --generator --source --fact --category-folders",
-        "How they are added": (
-            "--views --thumbnails --fpr-budget --accept-unmeasured --no-calibration --dry-run"
-        ),
+        "How they are added": ("--views --thumbnails --fpr-budget --no-calibration --dry-run"),
     },
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
@@ -88,9 +86,6 @@ def command() -> None:
     default=1.0,
     help="How far false alarms may rise on a calibrated index (default: 1 point).",
 )
-@click.option(
-    "--accept-unmeasured", is_flag=True, help="Add even if calibration photographs are too few to tell."
-)
 @calibration_option
 @computing_options()
 @dry_run_option
@@ -107,7 +102,6 @@ def add(
     views: str | None,
     category_folders: bool,
     fpr_budget: float,
-    accept_unmeasured: bool,
 ) -> int | None:
     """Add references to an index; only what is new is embedded.
 
@@ -127,7 +121,7 @@ def add(
     released = check_date(released_at, where="--fact released-at")
     facts = named(Facts(label, generator=generator, source=source, **fact))
     reference_set = ReferenceSet(paths, facts, checked(family, "family"), released, category_folders)
-    review = Reviewer(budget=fpr_budget, accept_unmeasured=accept_unmeasured, device=run.settings.device)
+    review = Reviewer(budget=fpr_budget, device=run.settings.device)
     recipe = Recipe((reference_set,), views=parse_views(views or ""))
     return teach(run, recipe, dry_run=dry_run, kind="bank add", review=review)
 

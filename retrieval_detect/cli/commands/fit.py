@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from retrieval_detect.cli.settable import ASKING, Settable, given, set_option, s
 from retrieval_detect.errors import UsageError
 from retrieval_detect.projections.registry import KINDS
 from retrieval_detect.report.words import calibration_lines, number
-from retrieval_detect.types import LABELS, Label
 
 if TYPE_CHECKING:
     from retrieval_detect.scoring.calibration import Calibration
@@ -67,10 +66,11 @@ def calibration(run: Run, regions: bool, likelihood: Any, dry_run: bool) -> None
     source = click.get_current_context().get_parameter_source("likelihood")
     if regions and source is click.core.ParameterSource.COMMANDLINE:
         raise UsageError("--likelihood is of scores, and --regions learns how high crops score")
+    from retrieval_detect.teach.calibrate import n_asked
+
     store = run.store()
     snapshot = store.snapshot()
-    labels: Sequence[Label] = ("real",) if regions else LABELS
-    total = sum(snapshot.manifest.live_rows(label, "calib") for label in labels)
+    total = snapshot.manifest.live_rows("real", "calib") if regions else n_asked(snapshot)
     with progress(total, "Scoring", run.output) as meter:
         how: dict[str, Any] = {"device": run.settings.device, "progress": meter.advance}
         if regions:
