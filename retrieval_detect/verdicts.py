@@ -73,7 +73,8 @@ class Question:
     ``confidence`` that it is no higher, over the draw of the calibration photographs; ``source`` whose
     photographs alone are compared with; ``within`` (``"source"``, ``"format"``, ``"size"``), so that the
     rate holds in each such set of photographs by itself; ``fdr``, instead of ``fpr``, the expected share
-    of photographs among those of a batch that are called fake-like; ``prior``, the share of fakes
+    of photographs among those of a batch that are called fake-like; ``at``, instead of ``fpr``, the lowest
+    score that counts as rare, which then stays where it is whatever is added; ``prior``, the share of fakes
     among such images, for which alone a probability is stated.
 
     Of views of the image: ``stability``, how many re-encodings are judged beside it; ``stable_at``, the
@@ -92,6 +93,7 @@ class Question:
     source: str | None = None
     within: str | None = None
     fdr: float | None = None
+    at: float | None = None
     prior: float | None = None
     stability: int | None = None
     stable_at: float = 0.75
@@ -111,6 +113,7 @@ class QuestionFields(TypedDict, total=False):
     source: str | None
     within: str | None
     fdr: float | None
+    at: float | None
     prior: float | None
     stability: int | None
     stable_at: float
@@ -263,6 +266,7 @@ class Verdict:
     prior: float | None = None
     probability: float | None = None
     fdr: float | None = None
+    at: float | None = None
     stability: Stability | None = None
     regions: Regions | None = None
     influence: tuple[Influence, ...] | None = None

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.store.manifest import FittedRecord
 
-_CALIBRATED = ("fpr", "confidence", "source", "within", "fdr", "prior")
+_CALIBRATED = ("fpr", "confidence", "source", "within", "fdr", "at", "prior")
 
 
 class Detector:

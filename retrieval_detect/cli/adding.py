@@ -234,7 +234,9 @@ def _finish(
     if report.purged:
         run.output.warning(f"refused {number(report.purged, 'image')}, purged from this index before")
     size_bytes = size_on_disk(run.folder)
-    mistakes, counted = run.mistakes(manifest) if report.changed else (None, [])
+    effects, counted = (
+        run.effects(manifest) if report.changed else ({"threshold": None, "mistakes": None}, [])
+    )
     record: dict[str, Any] = {
         "index": str(run.folder),
         "generation": manifest.generation,
@@ -254,7 +256,7 @@ def _finish(
         "size_bytes": size_bytes,
         "elapsed_s": round(elapsed_s, 3),
         "measured": measured.to_json() if measured else None,
-        "mistakes": mistakes,
+        **effects,
     }
     views = f" and {number(report.views, 'view')}" if report.views else ""
     added = f"{report.added:,}{views} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"

@@ -165,13 +165,20 @@ class Run:
         undo = f"rd bank rollback {manifest.parent}{self.same_index}"
         return f"  Committed as generation {manifest.generation}. Undo: {undo}"
 
-    def mistakes(self, manifest: Manifest) -> tuple[dict[str, Any] | None, list[str]]:
-        """What the change that made a generation did to mistakes that are kept: as data, and in lines."""
+    def effects(self, manifest: Manifest) -> tuple[dict[str, Any], list[str]]:
+        """What the change that made a generation did to the threshold and to mistakes kept."""
         from retrieval_detect.report.findings import mistake_lines
+        from retrieval_detect.report.words import threshold_lines
         from retrieval_detect.review.mistakes import tally
+        from retrieval_detect.review.thresholds import thresholds
 
+        before, now = thresholds(self.folder, manifest)
         found = tally(self.folder, manifest, device=self.settings.device)
-        return found.to_json() if found else None, list(mistake_lines(found))
+        record = {
+            "threshold": {"before": before and before.to_json(), "now": now and now.to_json()},
+            "mistakes": found and found.to_json(),
+        }
+        return record, [*threshold_lines(before, now), *mistake_lines(found)]
 
     def commit(
         self,
@@ -190,9 +197,9 @@ class Run:
             self.output.record(record, text=[*lines, "  Nothing was written."])
             return
         manifest = write()
-        mistakes, counted = self.mistakes(manifest)
+        effects, counted = self.effects(manifest)
         said = after(manifest) if after else [self.committed(manifest)]
-        made = {**record, "generation": manifest.generation, "mistakes": mistakes}
+        made = {**record, "generation": manifest.generation, **effects}
         self.output.record(made, text=[*lines, *counted, *said])
 
 

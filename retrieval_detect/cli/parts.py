@@ -99,11 +99,12 @@ _FPR = 0.05
 fpr_option = option_with_parts(
     "--fpr",
     ("fpr", RATE),
-    {"confidence": ("confidence", RATE), "fdr": ("fdr", RATE)},
+    {"confidence": ("confidence", RATE), "fdr": ("fdr", RATE), "at": ("at", click.FLOAT)},
     metavar="RATE[,confidence=P]",
     help=f"Share of photographs that may be called fake-like (default: {_FPR}); with confidence=P it is kept "
     "to with this probability over the draw of the calibration photographs. fdr=SHARE instead: of a batch, "
-    "the share of photographs among those called fake-like.",
+    "the share of photographs among those called fake-like. at=SCORE instead: a threshold that stays, "
+    "whatever is added; the rate that it comes to is stated.",
 )
 within_option = option_with_parts(
     "--within",
@@ -117,9 +118,11 @@ within_option = option_with_parts(
 
 def settle_rates(asked: dict[str, Any]) -> None:
     """One kind of rate, and the usual one where none is given."""
-    if asked.get("fdr") is not None and (asked["fpr"] is not None or asked["confidence"]):
+    instead = [f"{name}=" for name in ("fdr", "at") if asked.get(name) is not None]
+    if len(instead) > 1 or (instead and (asked["fpr"] is not None or asked["confidence"])):
         raise UsageError(
-            "fdr=SHARE stands in the place of a rate and its confidence", hint="Give one of them."
+            f"{' and '.join(instead)} stands in the place of a rate and its confidence",
+            hint="Give one of them.",
         )
     if asked["fpr"] is None:
         asked["fpr"] = _FPR

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from retrieval_detect.types import LABELS, METHODS, UNNAMED
 
 if TYPE_CHECKING:
+    from retrieval_detect.review.thresholds import Threshold
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.teach.measure import Change, Regression
     from retrieval_detect.types import Provenance
@@ -163,7 +164,7 @@ def calibrated(verdict: Verdict) -> list[Line]:
     found, alpha, p = verdict.calibration, verdict.alpha, verdict.p_values
     if found is None or alpha is None or p is None:
         return []
-    asked_by = "(--fpr)"
+    asked_by = "(--fpr)" if verdict.at is None else f"(the threshold {verdict.at:+.2f}, --fpr at=SCORE)"
     if verdict.fdr is not None:
         asked_by = f"({100 * verdict.fdr:.3g} % of those called fake-like, --fpr fdr=SHARE)"
     provisional = ", provisional" * bool(found["provisional"])
@@ -247,10 +248,11 @@ def risk_lines(calibration: Calibration, *, most: int = 6) -> list[str]:
     if not new.sources:
         return [f"  photographs of new sources: not measured ({new.why})"] * bool(new.why)
     small, large = (calibration.shares_flagged(rate) for rate in (_USUAL, 2 * _USUAL))
-    mean = sum(left_out or 0.0 for _, left_out in small.values()) / len(new.sources)
+    mean, least = calibration.risk(_USUAL) or 0.0, 100 * new.smallest
     lines = [
         f"  photographs of new sources: each of {number(len(new.sources), 'source')} left out in turn, "
-        f"{100 * mean:.0f} % flagged on average where {100 * _USUAL:.0f} % were asked for",
+        f"{100 * mean:.0f} % flagged on average where {100 * _USUAL:.0f} % were asked for;",
+        f"    {number(len(new.sources), 'source')} cannot show less than {least:.2g} % for one that is new",
         f"    {'':24} {'known':>7} {'left out':>9} {'at 10 %':>8}  taken for",
     ]
     for name in list(small)[:most]:
@@ -271,6 +273,22 @@ def risk_lines(calibration: Calibration, *, most: int = 6) -> list[str]:
             f"  images of new generators: at worst {share:.0f} % show no sign of the known ones ({name} out)"
         )
     return lines
+
+
+def threshold_lines(before: Threshold | None, now: Threshold | None) -> list[str]:
+    """That the score from which photographs are rare has moved, is there, or gone; nothing where it stays."""
+    if before == now:
+        return []
+    if now is None:
+        return ["  uncalibrated now: verdicts are unknown until rd fit calibration"]
+    if before is None:
+        return [f"  calibrated: {_at_rate(now)}"]
+    return [f"  threshold moved: {_at_rate(before)} before, {_at_rate(now)} now"]
+
+
+def _at_rate(found: Threshold) -> str:
+    score = "no score is rare enough" if found.score is None else f"score {found.score:+.2f}"
+    return score if found.risk is None else f"{score} (new sources: {100 * found.risk:.0f} % flagged)"
 
 
 def training_lines(record: Mapping[str, Any]) -> list[str]:

@@ -137,7 +137,9 @@ class Calibration:
         """Raise ``UsageError`` if so few calibration images cannot answer ``question``."""
         self.conformal.require(question.fpr, source=question.source, within=question.within)
         for scores in self._compared(question, {}).values():
-            self._alpha(question, len(scores))
+            self._alpha_known(question, scores)
+        if question.at is not None and not math.isfinite(question.at):
+            raise UsageError(f"a threshold of {question.at} is no score")
         if question.prior is not None:
             probability(0.0, question.prior)
             if self.new.likelihood is None and not _of_known(question):
@@ -192,7 +194,7 @@ class Calibration:
             rows = own == value
             compared = self._compared(question, {question.within or "": str(value)})
             sizes = np.array([len(known) for known in compared.values()])
-            alphas = np.array([self._alpha(question, n) for n in sizes.tolist()])
+            alphas = np.array([self._alpha_known(question, known) for known in compared.values()])
             p = np.array([at_least(known, scores[rows]) for known in compared.values()])
             closest = (p / alphas[:, None]).argmax(axis=0)
             p_real[rows], alpha[rows] = p[closest, np.arange(p.shape[1])], alphas[closest]
@@ -203,9 +205,11 @@ class Calibration:
         columns = (column.tolist() for column in (p_real, p_fake, p_typical, alpha))
         new = [None] * len(scores) if p_new is None else p_new.tolist()
         alpha_new = self._alpha_new(question)
+        # Between a threshold that stays and the next photograph's score lie scores just as rare, and lower.
+        enough = (scores >= (-math.inf if question.at is None else question.at)).tolist()
         answers = [
-            answer(PValues(real, rare, fake, usual), alpha=a, alpha_new=alpha_new, known=known)
-            for rare, real, fake, usual, a in zip(new, *columns, strict=True)
+            answer(PValues(real, rare, fake, usual), alpha=a * high, alpha_new=alpha_new, known=known)
+            for rare, high, real, fake, usual, a in zip(new, enough, *columns, strict=True)
         ]
         ratio = self.likelihood if known else self.new.likelihood
         return Judged(
@@ -220,6 +224,12 @@ class Calibration:
             photographs,
             nothing if ratio is None else ratio(scores),
         )
+
+    def _alpha_known(self, question: Question, photographs: Float64) -> float:
+        """The rate that ``p_real`` is held against: what was asked for, or what a threshold comes to."""
+        if question.at is not None:
+            return float(at_least(photographs, question.at))
+        return self._alpha(question, len(photographs))
 
     def _alpha_new(self, question: Question) -> float:
         """The rate that ``p_new`` is held against; 0 where so few sources give no such confidence."""
@@ -258,6 +268,7 @@ class Calibration:
             "log10_lr_interval": None if _of_known(question) else self.new.interval(score),
             "prior": prior,
             "probability": chance,
+            "at": question.at,
         }
 
     def _if_new(self, score: float) -> dict[str, Any] | None:

@@ -173,3 +173,33 @@ def test_removing_the_last_of_a_source_leaves_no_figure_of_it(store):
     Index(store.folder, store).remove([r["row_id"] for r in rows if r["source"] == "shoes"], device="cpu")
     found = detector(store).calibration(Question()).new
     assert set(found.sources) == {"camera", "phone"}
+
+
+def test_a_threshold_of_ones_own_stays_and_its_rate_is_stated(store):
+    calibrate(store)
+    judge = detector(store)
+    found = judge.calibration(Question())
+    known = np.sort(np.concatenate(list(found.conformal.real.values())))
+    asked = [judge.judge(one, photographs="known") for one in [*fakes("asked", 30), *images("fresh", 30)]]
+    at = float(np.median([v.score for v in asked]))
+    for one, before in zip([*fakes("asked", 30), *images("fresh", 30)], asked, strict=True):
+        verdict = judge.judge(one, photographs="known", at=at)
+        rate = (1 + np.count_nonzero(known >= at)) / (len(known) + 1)
+        assert verdict.alpha["real"] == pytest.approx(rate) and verdict.at == at
+        assert verdict.score == before.score and (verdict.verdict != "fake-like" or verdict.score >= at)
+        if verdict.score >= at and verdict.p_values["fake"] > 0.05:
+            assert verdict.verdict == "fake-like"
+    with pytest.raises(UsageError, match="no score"):
+        judge.judge(fakes("asked", 1)[0], at=float("nan"))
+
+
+def test_a_change_of_the_threshold_is_known(store):
+    from retrieval_detect.review.thresholds import thresholds
+    from retrieval_detect.teach.measure import Reviewer
+
+    _, manifest = calibrate(store)
+    before, first = thresholds(store.folder, manifest)
+    assert before is None and first.score == detector(store).calibration(Question()).threshold(0.05)
+    add_layered(store, images("more", 60), "real", "more", Reviewer(device="cpu", budget=100))
+    was, now = thresholds(store.folder, store.snapshot().manifest)
+    assert was == first and now.score != first.score and 0 <= now.risk <= 1

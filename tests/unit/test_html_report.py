@@ -114,7 +114,7 @@ def test_the_usual_question_gives_a_short_command():
     assert viewer().view(CALIBRATED).command == "rd query photo.jpg --index default"
     asked = Question(fpr=0.01, prior=0.2, source="my cam")
     command = viewer().view(CALIBRATED, question=asked).command
-    assert command == "rd query photo.jpg --index default --fpr 0.01 --within 'source=my cam' --prior 0.2"
+    assert command == "rd query photo.jpg --index default --fpr 0.01 --within 'source=my cam' --set prior=0.2"
 
 
 def test_without_a_calibration_no_rate_is_claimed(tmp_path):

@@ -225,7 +225,7 @@ def _committed(
     from retrieval_detect.store.snapshot import Snapshot
 
     snapshot, same = Snapshot(run.folder, manifest), run.same_index
-    mistakes, counted = run.mistakes(manifest)
+    effects, counted = run.effects(manifest)
     lines = [text, *counted, run.committed(manifest)]
     if before is not None:
         fitted = [f"{f.kind} {f.name}" for f in manifest.fitted if f not in before.fitted]
@@ -243,7 +243,7 @@ def _committed(
             f"  {', '.join(aside)} {'are' if len(aside) > 1 else 'is'} of other references than these, "
             f"through projections that are not in force. See: rd index fitted list{same}"
         )
-    record |= {"generation": manifest.generation, "stale": list(stale), "mistakes": mistakes}
+    record |= {"generation": manifest.generation, "stale": list(stale), **effects}
     run.output.record(record, text=lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,17 @@ from retrieval_detect.cli.params import Group, Run, offline_option
 from retrieval_detect.cli.settable import WEIGHTS, set_option
 from retrieval_detect.cli.settings import index_home
 from retrieval_detect.errors import RdError
-from retrieval_detect.report.words import counted, number
+from retrieval_detect.report.words import counted, number, risk_lines
 from retrieval_detect.store.indexes import index_names
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
+    from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.store.manifest import FittedKind
     from retrieval_detect.store.snapshot import Snapshot
+
+_RATES = (0.1, 0.05, 0.01, 0.001, 0.0001)
+"""Of false alarms, for a picture and for a queue of millions; those that the counts can show are told."""
 
 
 @click.group(
@@ -47,8 +52,41 @@ def info(run: Run, every: bool) -> None:
     if every:
         _list(run)
         return
-    record = _info(run.snapshot())
-    run.output.record(record, text=[f"{name:<12} {value}" for name, value in _info_pairs(record)])
+    from retrieval_detect.ask.methods import calibrations
+
+    snapshot = run.snapshot()
+    found = next(iter(calibrations(snapshot)), None)
+    record = _info(snapshot) | {"new_sources": found and _risk(found)}
+    lines = [f"{name:<12} {value}" for name, value in _info_pairs(record)]
+    run.output.record(record, text=[*lines, *(risk_lines(found) if found else ())])
+
+
+def _risk(found: Calibration) -> dict[str, Any]:
+    """What photographs of new sources, and images of new generators, come out as; see ``risk_lines``."""
+    possible = [rate for rate in _RATES if not math.isinf(found.threshold(rate))]
+    rates = {str(rate): found.shares_flagged(rate) for rate in possible}
+    return {
+        "why_not": found.new.why or None,
+        "smallest_rate": {"known": 1 / (found.conformal.n_real() + 1), "new": found.new.smallest},
+        "sources": {
+            name: {
+                "photographs": len(one.scores),
+                "taken_for": one.taken_for,
+                "nearest": list(one.nearest),
+                "flagged": {rate: shares[name][1] for rate, shares in rates.items()},
+                "flagged_known": {rate: _number(shares[name][0]) for rate, shares in rates.items()},
+            }
+            for name, one in found.new.sources.items()
+        },
+        "generators": {
+            name: {"images": len(one.scores), "real_like": one.real_like, "taken_for": one.taken_for}
+            for name, one in found.new.generators.items()
+        },
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _list(run: Run) -> None:

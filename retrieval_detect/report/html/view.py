@@ -287,7 +287,7 @@ def _reproduce(verdict: Verdict, question: Question) -> Iterator[Fact]:
     yield Fact(t.VERSION, ", ".join(f"{name} {version}" for name, version in tools.items()))
 
 
-_SAID_BY_RATES = ("fpr", "confidence", "fdr", "source", "within")
+_SAID_BY_RATES = ("fpr", "confidence", "fdr", "at", "source", "within")
 
 
 def _command(verdict: Verdict, question: Question) -> str:
@@ -299,7 +299,7 @@ def _command(verdict: Verdict, question: Question) -> str:
             continue
         if name == "regions":
             parts += ["--regions", *(("--set", f"pool={value}") if value != "max" else ())]
-        elif name in ("k", "projection", "stable_at"):
+        elif name in ("k", "projection", "prior", "stable_at"):
             if name != "stable_at" or question.stability:
                 parts += ["--set", f"{name.replace('_', '-')}={value}"]
         elif value is True:
@@ -312,8 +312,9 @@ def _command(verdict: Verdict, question: Question) -> str:
 def _rates(question: Question) -> Iterator[str]:
     """The rate that was kept to, and among which photographs."""
     confidence = "" if question.confidence is None else f",confidence={question.confidence}"
-    if question.fdr is not None:
-        yield from ("--fpr", f"fdr={question.fdr}")
+    instead = {"fdr": question.fdr, "at": question.at}
+    if given := [f"{name}={value}" for name, value in instead.items() if value is not None]:
+        yield from ("--fpr", given[0])
     elif confidence or question.fpr != Question().fpr:
         yield from ("--fpr", f"{question.fpr}{confidence}")
     named = f"source={question.source}" if question.source is not None else ""

@@ -1,0 +1,61 @@
+"""What a change of an index did to the score that counts as rare: nobody is to learn it from verdicts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from retrieval_detect.ask.methods import calibrations
+from retrieval_detect.errors import IndexCorrupt, UsageError
+from retrieval_detect.scoring.conformal import ALPHA
+from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.store.sweep import kept_snapshot
+from retrieval_detect.verdicts import Question
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retrieval_detect.scoring.calibration import Calibration
+    from retrieval_detect.store.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Of the default method, at the usual rate; scores, positive = fake.
+
+    ``score`` : the lowest that is rare among photographs of known sources; ``None``: none can be. ``risk`` :
+    the share of a new source's photographs that score so, on average, 0…1; ``None``: not measured.
+    """
+
+    score: float | None
+    risk: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"score": self.score, "risk": self.risk}
+
+
+def thresholds(folder: Path, manifest: Manifest) -> tuple[Threshold | None, Threshold | None]:
+    """Before the change that made a generation, and after it; ``None`` without a calibration."""
+    before = None
+    if manifest.parent is not None:
+        try:
+            before = _threshold(kept_snapshot(folder, manifest.parent))
+        except (UsageError, IndexCorrupt):  # purged or swept
+            before = None
+    return before, _threshold(Snapshot(folder, manifest))
+
+
+def _threshold(snapshot: Snapshot) -> Threshold | None:
+    found = next((c for c in calibrations(snapshot) if _is_usual(c, snapshot)), None)
+    if found is None:
+        return None
+    score, risk = found.threshold(ALPHA), found.risk(ALPHA)
+    return Threshold(None if math.isinf(score) else score, risk)
+
+
+def _is_usual(found: Calibration, snapshot: Snapshot) -> bool:
+    usual = (Question().method, snapshot.manifest.projection)
+    fresh = found.rows_digest == snapshot.rows_digest()
+    return fresh and (found.method, found.projection) == usual
