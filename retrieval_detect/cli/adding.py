@@ -138,8 +138,10 @@ def teach(
 
 def _with_defaults(run: Run, index: Index, report: AddReport, *, calibrate: bool) -> AddReport:
     """With the projection and the calibration that a new index gets, where there is enough for either."""
-    run.output.note("Fitting the projection and the calibration, every source left out in turn")
     plain = bool(run.flags.get("plain"))
+    parts = ["the projection"] * (not plain) + ["the calibration, every source left out in turn"] * calibrate
+    if parts:
+        run.output.note(f"Fitting {' and '.join(parts)}")
     manifest = fit_default(index.store, plain=plain, calibrate=calibrate, device=run.settings.device)
     return replace(report, manifest=manifest) if manifest else report
 

@@ -110,11 +110,10 @@ def test_a_dry_run_writes_nothing(index, run_rd, contents, args):
 
 def test_additions_and_removals_keep_a_whitening_fresh_unless_nobody_fits_it(index, run_rd):
     fit(run_rd, "white", "--kind", "whiten", *LAYERS)
-    go = ("--accept-unmeasured", "--label")
-    assert run_rd("bank", "add", "new", *go, "fake", "--generator", "new").exit_code == 0
+    assert run_rd("bank", "add", "new", "--label", "fake", "--generator", "new").exit_code == 0
     assert info(run_rd)["projections"]["white"]["stale"] is False
     assert not any("rd fit" in w for v in verdicts(run_rd) for w in v["warnings"])
-    assert run_rd("bank", "add", "drone", *go, "real", "--source", "drone").exit_code == 0
+    assert run_rd("bank", "add", "drone", "--label", "real", "--source", "drone").exit_code == 0
     assert info(run_rd)["projections"]["white"]["stale"] is False
     rows = json.loads(run_rd("bank", "list", "--by", "row", "--json").stdout)
     first = next(row["row_id"] for row in rows if (row["label"], row["split"]) == ("real", "bank"))

@@ -49,9 +49,15 @@ def complaint(result, exit_code):
 
 def test_one_image_for_people(index, run_rd):
     lines = ask(run_rd, "ask/0200.png").stdout.splitlines()
-    assert lines[0].startswith("ask/0200.png  closer to the ") and "uncalibrated score " in lines[0]
-    assert lines[1].startswith("  nearest  ") and "(fakes are 48 % of the references)" in lines[1]
-    assert lines[2].endswith("; the true tool may be absent")
+    answer = verdict(run_rd, "ask/0200.png")
+    nearer = "fake" if answer["score"] > 0 else "real"
+    assert lines[0] == (
+        f"ask/0200.png  UNKNOWN: uncalibrated; nearer to the {nearer} bank     score {answer['score']:+.2f}"
+    )
+    assert lines[1] == ("  The score says which bank is nearer, and not how often a photograph scores so.")
+    assert lines[2].startswith(f"  nearest  {answer['votes']['fake']} of 10 are fake ")
+    assert "(fakes are 48 % of the references)" in lines[2]
+    assert lines[3].endswith("; the true tool may be absent")
     assert any(
         "bank     default, generation 1: 12 real, 11 fake, 2 generators · tiny" in line for line in lines
     )
@@ -70,14 +76,19 @@ def test_evidence_is_shown_with_what_it_is_not(index, run_rd):
 def test_many_images_for_people(index, run_rd):
     result = ask(run_rd, "ask", "generated/flux")
     assert len(result.stdout.splitlines()) == 8
-    assert all("closer to the " in line for line in result.stdout.splitlines())
-    assert "8 images: " in result.stderr and "Scores are uncalibrated" in result.stderr
+    answers = json.loads(ask(run_rd, "ask", "generated/flux", "--json").stdout)
+    for line, answer in zip(result.stdout.splitlines(), answers, strict=True):
+        assert line.startswith(f"UNKNOWN: uncalibrated     score {answer['score']:+.2f}  ")
+        assert line.endswith(f"{answer['votes']['fake']} of 10 nearest are fake  {answer['input']}")
+    assert "8 images: 8 unknown; " in result.stderr and "Scores are uncalibrated" in result.stderr
 
 
 def test_json_of_one_image_is_an_object(index, run_rd):
     answer = verdict(run_rd, "ask/0200.png")
     assert answer["input"] == "ask/0200.png" and answer["index"]["generation"] == 1
-    assert answer["verdict"] == ("fake-like" if answer["score"] > 0 else "real-like")
+    assert (answer["schema"], answer["verdict"], answer["reason"]) == (2, "unknown", "uncalibrated")
+    assert answer["reach"] is answer["p_values"] is answer["log10_lr"] is None
+    assert answer["photographs"] == "new" and answer["score"] != 0 and len(answer["evidence"]) == 10
 
 
 @pytest.mark.parametrize("how", ["ask", "ask/*.png", "list"])
@@ -111,6 +122,7 @@ def test_csv_is_flat(index, pictures, run_rd):
     assert float(rows[0]["best_fake"]) == whole["nearest"]["fake"]
     assert (int(rows[0]["votes_fake"]), int(rows[0]["votes_of"])) == (whole["votes"]["fake"], 10)
     assert rows[0]["top_generator"] in {"sdxl", "flux"} and rows[0]["error"] == ""
+    assert (rows[0]["verdict"], rows[0]["reason"], rows[0]["reach"]) == ("unknown", "uncalibrated", "")
     assert rows[1]["error"].startswith("not-an-image: ") and rows[1]["score"] == rows[1]["verdict"] == ""
 
 
@@ -118,7 +130,8 @@ def test_quiet_is_verdict_score_and_name(index, run_rd):
     result = ask(run_rd, "ask", "-q")
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert [row[2] for row in rows] == [f"ask/020{n}.png" for n in range(3)]
-    assert all(row[0] == ("fake-like" if float(row[1]) > 0 else "real-like") for row in rows)
+    scores = [answer["score"] for answer in json.loads(ask(run_rd, "ask", "--json").stdout)]
+    assert [(row[0], float(row[1])) for row in rows] == [("unknown", score) for score in scores]
     assert result.stderr == ""
 
 
@@ -211,6 +224,10 @@ def test_a_path_of_a_list_that_is_not_there_fails_alone(index, pictures, run_rd)
         (("ask", "--method", "nearest", "--set", "k=5"), "the nearest vote counts one neighbour, not 5"),
         (("ask", "--evidence", "99"), "99 is not in the range"),
         (("ask", "--format", "xml"), "format must be one of human, json"),
+        (("ask", "--photographs", "old"), "'old' is not one of 'new', 'known'"),
+        (("ask", "--set", "prior=0.5"), "means nothing without a calibration"),
+        (("ask", "--set", "prior=1"), "prior cannot be '1'"),
+        (("ask", "--prior", "0.5"), "rd query --prior is now: --set prior=VALUE"),
     ],
 )
 def test_a_call_that_cannot_be_meant(index, pictures, run_rd, args, said):
@@ -223,34 +240,21 @@ def test_a_call_that_cannot_be_meant(index, pictures, run_rd, args, said):
 # ---------------------------------------------------------------- exit codes
 
 
-def test_exit_codes(index, pictures, run_rd):
-    fake, real = [], []
+def test_uncalibrated_never_exits_10(index, pictures, run_rd):
+    """Whichever bank is nearer: how often a photograph scores so is not known. Calibrated: test_fit.py."""
+    nearer: dict[bool, list[str]] = {True: [], False: []}
     for seed in range(100, 110):
         path = pictures / f"{seed}.png"
         path.write_bytes(png(seed))
-        (fake if verdict(run_rd, path.name)["verdict"] == "fake-like" else real).append(path.name)
-    assert fake and real
-    assert run_rd("query", *fake[:1]).exit_code == run_rd("query", *fake[:1], *real[:1]).exit_code == 0
-    assert run_rd("query", fake[0], "--exit-code").exit_code == 10
-    assert run_rd("query", *real, fake[0], "--exit-code").exit_code == 10
-    assert run_rd("query", *real, "--exit-code").exit_code == 0
+        nearer[verdict(run_rd, path.name)["score"] > 0].append(path.name)
+    assert all(nearer.values())
     (pictures / "bad.png").write_bytes(b"no picture")
-    assert run_rd("query", *real, "bad.png").exit_code == 3
-    assert run_rd("query", *real, "bad.png", "--exit-code").exit_code == 3
-    assert run_rd("query", fake[0], "bad.png", "--exit-code").exit_code == 10
-
-
-def test_undecided_exits_11(index, run_rd, monkeypatch):
-    from dataclasses import replace
-
-    query_many = Detector.query_many
-
-    def undecided(self, *args, **kwargs):
-        return (replace(answer, verdict="unknown") for answer in query_many(self, *args, **kwargs))
-
-    monkeypatch.setattr(Detector, "query_many", undecided)
-    assert run_rd("query", "ask", "--exit-code").exit_code == 11
-    assert run_rd("query", "ask").exit_code == 0
+    for names in nearer.values():
+        assert run_rd("query", *names).exit_code == 0
+        for known in ((), ("--photographs", "known")):
+            assert run_rd("query", *names, *known, "--exit-code").exit_code == 11
+        assert run_rd("query", *names, "bad.png").exit_code == 3
+        assert run_rd("query", *names, "bad.png", "--exit-code").exit_code == 11
 
 
 def test_one_bad_image_is_an_error(index, pictures, run_rd):

@@ -16,7 +16,7 @@ def test_a_report_of_one_image(index, run_rd, bare_folder):
     )
     assert result.exit_code == 0, result.stderr
     page = (bare_folder / "out.html").read_text()
-    assert page.count("<article") == 1 and "uncalibrated score" in page and t.MAP in page
+    assert page.count("<article") == 1 and "UNKNOWN: uncalibrated; nearer to the " in page and t.MAP in page
     assert "rd query ask/0200.png --index default --stability 2 --evidence influence" in page
     assert page.count('class="thumb" src="data:image/webp') == 10  # five of each bank, from their files
 

@@ -17,7 +17,7 @@ from retrieval_detect.report.words import full, headline
 from retrieval_detect.verdicts import JudgedView, Region, Regions, Stability
 from tests.building import build
 from tests.factories import write_pictures
-from tests.verdicts import VERDICT
+from tests.verdicts import CALIBRATED, VERDICT
 
 VALID = jsonschema.Draft202012Validator(verdict_schema())
 VIEWS = (
@@ -61,12 +61,13 @@ def test_what_agrees_and_what_flips_it():
     lines = shown(stability=STABLE)
     assert "  stable   3 of 5 re-encodings agree" in lines
     assert "  flipped by  1 of 4 jpeg, 1 of 1 resize" in lines
-    assert plain(headline(replace(VERDICT, stability=STABLE))).startswith("closer to the FAKE bank")
+    assert plain(headline(replace(CALIBRATED, stability=STABLE))).startswith("FAKE-LIKE: rarer than 99 %")
     assert not any("flipped" in line for line in shown(stability=replace(STABLE, views=VIEWS[:3], of=3)))
 
 
 def test_too_few_that_agree_are_the_reason_given():
-    verdict = replace(VERDICT, verdict="uncertain", stability=replace(STABLE, threshold=0.75))
+    unstable = replace(STABLE, threshold=0.75)
+    verdict = replace(CALIBRATED, verdict="uncertain", reason="unstable", stability=unstable)
     assert plain(headline(verdict)).startswith("UNCERTAIN: 3 of 5 re-encodings agree")
     (line,) = [line for line in map(plain, full(verdict)) if line.startswith("  stable")]
     assert line.endswith("3 of 5 re-encodings agree: uncertain (75 % must); the image as it is: fake-like")

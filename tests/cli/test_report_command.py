@@ -32,6 +32,40 @@ def test_a_verdict_is_kept_and_stands(case, run_rd):
     assert "1 of 1 verdict stand" in result.stderr
 
 
+def by_an_earlier_definition(case, *, score_moved=0.0):
+    """The log as an rd wrote it whose verdicts went by the sign of the score: JSON schema 1."""
+    (entry,) = entries()
+    said = entry["verdict"]
+    for name in ("reason", "reach", "photographs", "log10_lr_interval"):
+        del said[name]
+        entry["asked"].pop(name, None)
+    said |= {"schema": 1, "verdict": "fake-like" if said["score"] > 0 else "real-like"}
+    said["score"] += score_moved
+    (case / LOG).write_text(json.dumps(entry, ensure_ascii=False) + "\n")
+    return said["verdict"]
+
+
+def test_a_verdict_by_an_earlier_definition_is_called_so(case, run_rd, bare_folder):
+    name = by_an_earlier_definition(bare_folder / "case")
+    result = run_rd("report", "case", "--verify")
+    assert result.exit_code == 0, result.stderr
+    assert f"judged by an earlier definition  {name}  {ASK}" in result.stdout
+    assert "stand" not in result.stdout.lower() and " then, " not in result.stdout
+    assert (
+        "0 of 1 verdict stand. 1 verdict judged by an earlier definition: scores alone were" in result.stderr
+    )
+    (found,) = json.loads(run_rd("report", "case", "--verify", "--json").stdout)
+    assert (found["verdict"], found["stands"], found["earlier_definition"]) == (name, None, True)
+    assert (found["again"]["verdict"], found["again"]["reason"]) == ("unknown", "uncalibrated")
+
+
+def test_a_score_by_an_earlier_definition_that_moved_is_told(case, run_rd, bare_folder):
+    by_an_earlier_definition(bare_folder / "case", score_moved=0.5)
+    result = run_rd("report", "case", "--verify")
+    assert "judged by an earlier definition" in result.stdout
+    assert len([line for line in result.stdout.splitlines() if "score " in line and " then, " in line]) == 1
+
+
 def test_the_report_goes_with_its_verdict(case, run_rd, tmp_path):
     assert run_rd("query", ASK, "--case", "case", "--report", "out.html").exit_code == 0
     assert entries()[1]["report"]["path"].endswith("out.html")
@@ -99,7 +133,7 @@ def test_a_blind_page_has_the_verdict_behind_the_evidence(index, run_rd, bare_fo
     assert run_rd("query", ASK, "--evidence", "blind", "--report", "blind.html").exit_code == 0
     assert run_rd("query", ASK, "--report", "open.html").exit_code == 0
     blind, plain = ((bare_folder / f"{name}.html").read_text() for name in ("blind", "open"))
-    verdict, nearest = "closer to the", "Nearest"
+    verdict, nearest = "nearer to the", "Nearest"
     assert plain.index(verdict) < plain.index(nearest) and blind.index(nearest) < blind.rindex(verdict)
 
 
@@ -108,7 +142,7 @@ def test_what_is_said_beside_a_blind_page_tells_no_verdict(index, run_rd):
         result = run_rd("query", asked, "--evidence", "blind", "--report", "blind.html")
         assert result.exit_code == 0 and "behind the evidence" in result.stdout
         assert "the nearest references" in result.stdout
-        for telling in ("closer to the", "score", "fake-like", "BANK"):
+        for telling in ("nearer to the", "UNKNOWN", "uncalibrated", "score", "fake-like", "FAKE-LIKE"):
             assert telling not in result.stdout + result.stderr
 
 
@@ -134,5 +168,7 @@ def test_blind_on_a_terminal_asks_before_it_tells(index, run_rd, monkeypatch):
     monkeypatch.setattr(case.sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(case.click, "prompt", lambda *args, **kwargs: "undecided")
     result = run_rd("query", ASK, "--case", "case", "--evidence", "blind")
-    assert result.stdout.index("the nearest references") < result.stdout.index("closer to the")
+    assert result.stdout.index("the nearest references") < result.stdout.index(
+        "UNKNOWN: uncalibrated; nearer to"
+    )
     assert entries()[0]["judged_before"] == "undecided"

@@ -36,16 +36,16 @@ def test_the_same_as_asking_about_the_images(vectors, run_rd, embedded):
     assert embedded == []
     assert len(found) == len(images) == 7
     for row, image in zip(found, images, strict=True):
-        assert {key: row[key] for key in ("input", "sha256", "verdict")} == {
-            key: image[key] for key in ("input", "sha256", "verdict")
-        }
+        same = ("input", "sha256", "verdict", "reason", "reach")
+        assert {key: row[key] for key in same} == {key: image[key] for key in same}
         assert row["score"] == pytest.approx(image["score"], abs=2e-6)
         assert (row["nearest_fake"], row["nearest_real"]) == (
             image["nearest"]["fake"],
             image["nearest"]["real"],
         )
         assert row["top_generator"] == image["attribution"][0]["generator"]
-        assert row["p_real"] is row["log10_lr"] is row["error"] is None
+        assert (row["verdict"], row["reason"]) == ("unknown", "uncalibrated")
+        assert row["p_real"] is row["p_new"] is row["log10_lr"] is row["error"] is None
 
 
 def test_what_a_mac_leaves_beside_files_is_no_file_of_a_folder(vectors, run_rd):
@@ -61,8 +61,9 @@ def test_formats(vectors, run_rd):
     assert [row["input"] for row in rows] == [line["input"] for line in lines] and len(rows) == 7
     assert [float(row["score"]) for row in rows] == [line["score"] for line in lines]
     people = ask(run_rd)
-    assert people.stdout.splitlines()[0].startswith("closer to the ") and "best fake 0." in people.stdout
-    assert "7 images: " in people.stderr and "Scores are uncalibrated" in people.stderr
+    first = f"UNKNOWN: uncalibrated     score {lines[0]['score']:+.2f}  best fake 0."
+    assert people.stdout.splitlines()[0].startswith(first)
+    assert "7 images: 7 unknown; " in people.stderr and "Scores are uncalibrated" in people.stderr
     assert ask(run_rd, "-q").stdout.splitlines()[0].split("\t")[2] == lines[0]["input"]
 
 
@@ -88,7 +89,11 @@ def test_only_what_changed_since(vectors, pictures, run_rd):
         json.loads(line)
         for line in ask(run_rd, "--changed-since", "1", "--format", "jsonl").stdout.splitlines()
     ]
-    assert all(row["verdict"] == before[row["input"]]["verdict"] != row["verdict_before"] for row in changed)
+    assert changed  # uncalibrated, a row has changed whose nearer bank is another
+    for row in changed:
+        assert row["verdict"] == row["verdict_before"] == "unknown"
+        assert row["score"] == before[row["input"]]["score"]
+        assert (row["score"] > 0) != (row["score_before"] > 0)
     record = json.loads(ask(run_rd, "--changed-since", "1", "--out", "changes", "--json").stdout)
     assert (record["rows"], record["shown"], record["changed_since"]) == (7, len(changed), 1)
     said = ask(run_rd, "--changed-since", "1", "--out", "changes").stdout
@@ -151,6 +156,8 @@ def test_files_that_hold_no_such_vectors(vectors, run_rd, spoil, exit_code, said
         (("rescore", "q.parquet", "--stability"), "has no option --stability"),
         (("rescore", "q.parquet", "--prior", "0.1"), "has no option --prior"),
         (("rescore", "q.parquet", "--fpr", "0.1"), "means nothing without a calibration"),
+        (("rescore", "q.parquet", "--set", "prior=0.1"), "has nothing called prior to set"),
+        (("rescore", "q.parquet", "--photographs", "old"), "'old' is not one of 'new', 'known'"),
         (("rescore", "q.parquet", "--changed-since", "1"), "1 is in force"),
         (("rescore", "q.parquet", "--out", "photos"), "photos holds other things than verdicts"),
         (("rescore", "photos"), "there is no .parquet file in photos"),

@@ -107,7 +107,7 @@ def test_cheap_heads_follow_an_addition_and_others_warn(index, run_rd):
     train(run_rd, "layers", "--name", "lay", *SMALL["layers"])
     for method in ("lr", "lay"):
         assert run_rd("fit", "calibration", "--method", method).exit_code == 0
-    added = run_rd("bank", "add", "new", "--label", "fake", "--generator", "new", "--accept-unmeasured")
+    added = run_rd("bank", "add", "new", "--label", "fake", "--generator", "new")
     assert added.exit_code == 0, added.stderr
     assert {name: facts["stale"] for name, facts in info(run_rd)["heads"].items()} == {
         "lr": False,

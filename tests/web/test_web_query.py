@@ -34,6 +34,7 @@ def test_one_image(web, built):
     Draft202012Validator(verdict_schema()).validate(verdict)
     found = expected(built, pictures(1))[0]
     assert said(verdict) == found | {"provenance": verdict["provenance"]}
+    assert (verdict["verdict"], verdict["reason"], verdict["reach"]) == ("unknown", "uncalibrated", None)
 
 
 def test_many_images_in_their_order_and_a_broken_one_among_them(web, built):
@@ -42,7 +43,7 @@ def test_many_images_in_their_order_and_a_broken_one_among_them(web, built):
     assert answer.status_code == 200
     results = answer.json()["results"]
     assert results[2] == {
-        "schema": 1,
+        "schema": 2,
         "input": "2.png",
         "error": "not-an-image",
         "message": results[2]["message"],
@@ -64,7 +65,13 @@ def test_what_is_asked_is_what_is_answered(web, built):
 
 @pytest.mark.parametrize(
     ("asked", "status"),
-    [({"method": "astrology"}, 400), ({"prior": 0.5}, 400), ({"k": 0}, 422), ({"stability": 1000}, 422)],
+    [
+        ({"method": "astrology"}, 400),
+        ({"prior": 0.5}, 400),
+        ({"k": 0}, 422),
+        ({"stability": 1000}, 422),
+        ({"photographs": "old"}, 422),
+    ],
 )
 def test_questions_that_mean_nothing(web, asked, status):
     answer = web.post("/v1/query", params=asked, files=form(*pictures(1)))

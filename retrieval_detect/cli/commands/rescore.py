@@ -38,6 +38,10 @@ _WARNED = 10
         rd rescore embedded.parquet --format jsonl > verdicts.jsonl
         rd rescore embedded/ --out verdicts/ --changed-since 7
     """,
+    headings={
+        "How it is judged": "--method --photographs --fpr --within",
+        "What is kept": "--out --changed-since --exit-code",
+    },
 )
 @click.argument("vectors", type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -131,7 +135,7 @@ def _show(output: Output, row: dict[str, Any], *, named: bool) -> None:
     line: list[Part] = [record["input"]]
     if not error:
         ratio, score = record["log10_lr"], record["score"]
-        said = f"uncalibrated score {score:+.2f}" if ratio is None else f"log10 likelihood ratio {ratio:+.1f}"
+        said = f"score {score:+.2f}" if ratio is None else f"log10 likelihood ratio {ratio:+.1f}"
         near = f"best fake {record['nearest_fake']:.3f}  best real {record['nearest_real']:.3f}"
         before = record.get("verdict_before")
         was = f"  was {before}" * bool(before)
