@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from retrieval_detect.encoders import _weights, clip_b16, offline, openclip, timm_models
+from retrieval_detect.encoders import _weights, offline, openclip, timm_models
 from retrieval_detect.encoders._torch import TorchEncoder, tapped
 from retrieval_detect.encoders._towers import _Projected
-from retrieval_detect.encoders.registry import CLIP_ENCODER, OFFLINE_ENCODER, load_encoder, plain_name
+from retrieval_detect.encoders.registry import OFFLINE_ENCODER, load_encoder, plain_name
 from retrieval_detect.errors import EncoderError, UsageError
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _random(base: str) -> Any:
         model_name = offline._MODEL if base == OFFLINE_ENCODER else base.removeprefix(timm_models.PREFIX)
         if timm.is_model(model_name):
             return timm.create_model(model_name)
-    model_name = clip_b16.ARCHITECTURE if base == CLIP_ENCODER else base.partition(":")[0].replace("/", "-")
+    model_name = openclip.model_of(base)
     if model_name not in open_clip.list_models():
         raise EncoderError(
             f"{base} cannot start at random: open_clip and timm know no model of this name",
@@ -197,11 +197,8 @@ def _held(base: str, path: Path | None, *, offline_only: bool) -> dict[str, Tens
     """All of a weights file, by the names that the file will have."""
     if base == OFFLINE_ENCODER or base.startswith(timm_models.PREFIX):
         return _with_classifier(base, path, offline_only=offline_only)
-    if base == CLIP_ENCODER:
-        file = clip_b16.weights_file(path)
-    else:
-        with openclip._quiet():
-            file = openclip._locate(base, path, offline_only).weights
+    with openclip._quiet():
+        file = openclip._locate(base, path, offline_only).weights
     with _weights.loading(file, base):
         state: Mapping[str, Any] = _weights.read_state_dict(file)
     # Apple's own files name both towers in another way, which only holds for the file as a whole.

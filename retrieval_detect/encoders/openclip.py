@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval_detect.encoders import _weights
+from retrieval_detect.encoders import _weights, clip_b16
+from retrieval_detect.encoders.registry import CLIP_ENCODER
 from retrieval_detect.errors import EncoderError, WeightsUnavailable
 
 if TYPE_CHECKING:
@@ -52,11 +53,12 @@ class _Source:
 def load(name: str, *, weights: Path | None, device: str, precision: str, offline: bool) -> TorchEncoder:
     """Build the image tower called ``name``, e.g. ``"ViT-L-14:openai"``.
 
-    ``name`` : ``model:tag``; ``model`` alone with ``weights``; ``hf-hub:organisation/repository``; or
-    ``local-dir:folder``. ``weights`` : a file, or a folder with open_clip_config.json, used instead
-    of the download. A file does not say whether its network was trained with quick GELU: the tag
-    decides, without one the model's name (``ViT-L-14-quickgelu``), in a folder the configuration.
-    Likewise the preprocessing is the tag's, what all tags of the model share, or the folder's.
+    ``name`` : ``model:tag``; ``model`` alone with ``weights``; ``hf-hub:organisation/repository``;
+    ``local-dir:folder``; or ``CLIP_ENCODER``, whose files ``clip_b16`` reads. ``weights`` : a file, or a
+    folder with open_clip_config.json, used instead of the download. A file does not say whether its
+    network was trained with quick GELU: the tag decides, without one the model's name
+    (``ViT-L-14-quickgelu``), in a folder the configuration. Likewise the preprocessing is the tag's, what
+    all tags of the model share, or the folder's.
 
     Layers: ``proj`` equals ``encode_image`` unnormalised; ``pre`` is what the projection takes, where
     there is one; ``blockNN`` the class token after block NN, or the mean over patches or pixels
@@ -66,20 +68,6 @@ def load(name: str, *, weights: Path | None, device: str, precision: str, offlin
         source = _locate(name, weights, offline)
         tower = _build(source)
     return _encoder(name, source, tower, engine=(device, precision))
-
-
-def load_file(
-    name: str, model: str, file: Path, *, engine: tuple[str, str], weights_sha256: str = "", note: str = ""
-) -> TorchEncoder:
-    """Build open_clip's image tower ``model`` from ``file``, a state dict that may lack the text tower.
-
-    ``name`` and ``note`` go into the spec, with ``weights_sha256`` in the place of the file's own where it
-    was converted from another; ``engine`` : device and precision.
-    """
-    with _quiet():
-        source = replace(_named(model, model, "", file, offline=True), note=note, sha256=weights_sha256)
-        tower = _build(source)
-    return _encoder(name, source, tower, engine=engine)
 
 
 def find_weights(name: str) -> Path:
@@ -102,8 +90,17 @@ def load_text_model(name: str, *, weights: Path | None, offline: bool) -> tuple[
 # ---------------------------------------------------------------- what and where
 
 
+def model_of(name: str) -> str:
+    """The model of open_clip that ``name`` stands for, whatever its weights."""
+    return clip_b16.ARCHITECTURE if name == CLIP_ENCODER else name.partition(":")[0].replace("/", "-")
+
+
 def _locate(name: str, weights: Path | None, offline: bool) -> _Source:
     model, _, tag = name.partition(":")
+    if name == CLIP_ENCODER:
+        file = clip_b16.weights_file(weights)
+        own = {} if file == weights else {"note": clip_b16.NOTE, "sha256": clip_b16.ONNX_SHA256}
+        return replace(_named(name, model_of(name), "", file, offline), **own)
     if weights is not None and _weights.existing(weights).is_dir():
         return _named_folder(model, weights)
     if name.startswith(FOLDER):
@@ -111,7 +108,7 @@ def _locate(name: str, weights: Path | None, offline: bool) -> _Source:
     if name.startswith(HUB):
         config = _weights.fetch(name, tag, (CONFIG_FILE,), offline=offline)
         return _folder(config.parent, weights or _weights.fetch(name, tag, _HUB_FILES, offline=offline))
-    return _named(name, model.replace("/", "-"), tag, weights, offline)
+    return _named(name, model_of(name), tag, weights, offline)
 
 
 def _named(name: str, model: str, tag: str, weights: Path | None, offline: bool) -> _Source:

@@ -25,7 +25,7 @@ CROP, RESIZED_BY, RUN_BY = "@crop", ("@pillow", "@torch"), ("@openvino", "@compi
 
 Factory = Callable[..., Encoder]
 
-_MODULES = {CLIP_ENCODER: "clip_b16", OFFLINE_ENCODER: "offline", "timm": "timm_models"}
+_MODULES = {OFFLINE_ENCODER: "offline", "timm": "timm_models"}
 _OPEN_CLIP = "openclip"
 
 
