@@ -1,7 +1,7 @@
 """The table of README.md, from the newest results: ``python -m bench.summary``. docs/numbers.md has all.
 
-Where a result is of several encoders, it is the first that the table shows. The encoder that new generators
-were measured with is named below; lines that another was measured with name it.
+The table shows CLIP, and beside it what the other encoder found in the same run. Where only another was
+measured, the line names it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def newest(name: str) -> Result:
 def table(results: Mapping[str, Result]) -> str:
     """What rd finds and how fast it is, each line beside what else one would use, as Markdown."""
     machine = results["main_job"]["machine"]
-    encoder = _encoder(results["accuracy-few_shot"])
+    encoder = _first(_runs(results["accuracy-few_shot"]))
     what = _WHAT.get(encoder, "")
     days = sorted({result["date"][:10] for result in results.values()})
     return "\n".join(
@@ -59,54 +59,77 @@ def table(results: Mapping[str, Result]) -> str:
     )
 
 
-def _encoder(result: Result) -> str:
-    """The first that a study of accuracy asked."""
-    encoder: str = result["runs"][0]["about"]["encoder"]
-    return encoder
+def _runs(result: Result) -> dict[str, Any]:
+    """Encoder → what a study found with it in its first protocol; CLIP comes first."""
+    found: dict[str, Any] = {}
+    for run in result["runs"]:
+        found.setdefault(run["about"]["encoder"], run)
+    return dict(sorted(found.items(), key=lambda pair: pair[0] != CLIP_ENCODER))
+
+
+def _first(by_name: Mapping[str, Any]) -> str:
+    return next(iter(by_name))
 
 
 def _found(results: Mapping[str, Result]) -> Iterator[tuple[str, str, str]]:
-    encoder = _encoder(results["accuracy-few_shot"])
+    few = _runs(results["accuracy-few_shot"])
+    shown = _first(few)
 
-    def by(name: str) -> str:
-        return f" (`{name}`)" if name != encoder else ""
+    def line(what: str, found: Mapping[str, str], peers: str) -> tuple[str, str, str]:
+        """``found`` : encoder → figure; the first is rd's, the others stand beside it."""
+        (encoder, figure), *others = found.items()
+        named = "" if encoder == shown else f" (`{encoder}`)"
+        return f"{what}{named}", figure, "; ".join([peers, *(f"with `{name}` {x}" for name, x in others)])
 
-    methods = results["accuracy-known"]["runs"][0]["detail"]["methods"]
-    known = {name: f"{said['columns'][MEAN]['auroc']:.2f}" for name, said in methods.items()}
-    yield (
-        f"generators the banks know, AUC{by(_encoder(results['accuracy-known']))}",
-        known[RD],
-        f"logistic regression {known['LogisticRegression']}, {TRIVIAL} {known[TRIVIAL]}",
-    )
-    rows = results["accuracy-few_shot"]["runs"][0]["rows"]
-    few = {(row["method"], row["n"]): row for row in rows if row["generator"] == "mean"}
+    yield line("generators the banks know, AUC", *_known(_runs(results["accuracy-known"])))
     for n in _FEW:
-        ours = few[RD, n]
-        found = f"{_share(ours['recall'])} ({_share(ours['recall_low'])} to {_share(ours['recall_high'])})"
-        beside = _share(few[_RETRAINED, n]["recall"])
         given = f"with {n} references of it" if n else "before any reference of it"
-        yield (
-            f"a new generator, {given}: found at 5 % false alarms",
-            found,
-            f"logistic regression{' trained again' if n else ''} {beside}",
-        )
-    settings = {row["setting"]: row["auroc"] for row in results["accuracy-robustness"]["runs"][0]["rows"]}
-    yield (
-        f"images saved again as JPEG of quality 30, AUC{by(_encoder(results['accuracy-robustness']))}",
-        f"{settings['JPEG 30']:.2f}",
-        f"the same images as they are {settings['as is']:.2f}",
+        recalls = {name: _recalls(run, n) for name, run in few.items()}
+        ours = {name: _share(recall[RD]["recall"]) for name, recall in recalls.items()}
+        rd, retrained = (recalls[shown][method] for method in (RD, _RETRAINED))
+        ours[shown] += f" ({_share(rd['recall_low'])} to {_share(rd['recall_high'])})"
+        peers = f"logistic regression{' trained again' if n else ''} {_share(retrained['recall'])}"
+        yield line(f"a new generator, {given}: found at 5 % false alarms", ours, peers)
+    settings = {
+        name: {row["setting"]: f"{row['auroc']:.2f}" for row in run["rows"]}
+        for name, run in _runs(results["accuracy-robustness"]).items()
+    }
+    yield line(
+        "images saved again as JPEG of quality 30, AUC",
+        {name: own["JPEG 30"] for name, own in settings.items()},
+        f"the same images as they are {settings[_first(settings)]['as is']}",
     )
-    calibrated = by_encoder(results["calibration"])[0]
-    flagged = [
-        counts.get("fake-like", 0) / sum(counts.values())
-        for source, found in calibrated["source_left_out"].items()
-        for counts in [found["verdicts"]["0.05"][source]]
-    ]
-    yield (
-        f"photographs of a source that no bank knows, called fake-like{by(calibrated['encoder'])}",
-        f"{_share(min(flagged))} to {_share(max(flagged))}, by source",
+    flagged = {own["encoder"]: _left_out(own) for own in by_encoder(results["calibration"])}
+    yield line(
+        "photographs of a source that no bank knows, called fake-like",
+        {name: flagged[name] for name in sorted(flagged, key=lambda name: name != CLIP_ENCODER)},
         "5 % were asked for, and hold for known sources",
     )
+
+
+def _known(runs: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """rd's AUC by encoder, and its peers with the first."""
+    aucs = {
+        name: {m: f"{x['columns'][MEAN]['auroc']:.2f}" for m, x in run["detail"]["methods"].items()}
+        for name, run in runs.items()
+    }
+    first = aucs[_first(aucs)]
+    peers = f"logistic regression {first['LogisticRegression']}, {TRIVIAL} {first[TRIVIAL]}"
+    return {name: own[RD] for name, own in aucs.items()}, peers
+
+
+def _recalls(run: Any, n: int) -> dict[str, Any]:
+    """Method → its mean over generators, of which n references are known."""
+    return {row["method"]: row for row in run["rows"] if (row["generator"], row["n"]) == ("mean", n)}
+
+
+def _left_out(found: Mapping[str, Any]) -> str:
+    """Shares called fake-like of the source least so, and of the one most so."""
+    flagged = []
+    for source, own in found["source_left_out"].items():
+        counts = own["verdicts"]["0.05"][source]
+        flagged.append(counts.get("fake-like", 0) / sum(counts.values()))
+    return f"{_share(min(flagged))} to {_share(max(flagged))}, by source"
 
 
 def _speed(results: Mapping[str, Result]) -> Iterator[tuple[str, str, str]]:
