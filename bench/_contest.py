@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -66,14 +66,28 @@ class HeadEntry:
 Entry = VoteEntry | HeadEntry
 
 
-def entries(blocks: Sequence[str]) -> list[Entry]:
-    """Everything in the table, for an encoder whose network has these blocks beside ``proj``."""
-    return [*_BARE, *_votes(*_read(blocks)), *_within(blocks), *_heads(blocks)]
+def entries(layers: Iterable[str]) -> list[Entry]:
+    """Everything in the table, for an encoder that gives these layers."""
+    blocks, pre, heads = _kinds(layers)
+    found = [*_BARE, *_votes(*_read(blocks)), *_within(blocks), *_heads(blocks)]
+    found += [HeadEntry("svm, pre", SvmHead)] * bool(pre)
+    return found + [_density("heads", _late(heads), t) for t in (0.1, 0.2) if heads]
 
 
-def layers_of(blocks: Sequence[str]) -> tuple[str, ...]:
+def layers_of(layers: Iterable[str]) -> tuple[str, ...]:
     """The layers that these read."""
-    return (*dict.fromkeys([*_read(blocks), *_inside(blocks), *_late(blocks)]), "proj")
+    blocks, pre, heads = _kinds(layers)
+    read = [*_read(blocks), *_inside(blocks), *_late(blocks), *pre, *_late(heads)]
+    return (*dict.fromkeys(read), "proj")
+
+
+def _kinds(layers: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """Blocks, what lies before CLIP's projection, and heads, in the network's order."""
+    given = list(layers)
+    blocks, pre, heads = (
+        [layer for layer in given if layer.startswith(kind)] for kind in ("block", "pre", "heads")
+    )
+    return blocks, pre, heads
 
 
 def _read(blocks: Sequence[str]) -> tuple[str, str]:
@@ -88,7 +102,7 @@ def _inside(blocks: Sequence[str]) -> tuple[str, str, str]:
 
 def _late(blocks: Sequence[str]) -> Sequence[str]:
     """The last two fifths and what lies before them, as ``layers`` reads them."""
-    return blocks[round(0.6 * len(blocks)) - 1 :]
+    return tuple(blocks[max(0, round(0.6 * len(blocks)) - 1) :])
 
 
 _ONE = ("proj",)
@@ -97,6 +111,8 @@ _BARE: tuple[Entry, ...] = (
     VoteEntry("majority, last layer, k=9", _ONE, "identity", "majority", 9, eligible=False),
     VoteEntry("density, last layer, T=0.1", _ONE, "identity", temperature=0.1, eligible=False),
 )
+_CENTRED = "1"
+"""Shrinkage at which whitening only takes the mean of the photographs away."""
 _GRID = {"0.2": (0.1, 0.2), "0.5": (0.05, 0.1, 0.2), "0.8": (0.1, 0.2)}
 
 
@@ -112,7 +128,9 @@ def _votes(earlier: str, last: str) -> Iterator[Entry]:
         yield _density("nullspace", layers, 0.1, directions=32)
         yield _density("nullspace", layers, 0.1, directions=32, trusted=5)
         yield from (_density("lda", layers, t) for t in (0.1, 0.2))
-    yield from (_density("identity", layers, t) for layers in (_ONE, (last,)) for t in (0.05, 0.2))
+    yield from (_density("identity", layers, t) for layers in (_ONE, (last,)) for t in (0.02, 0.05, 0.2))
+    for layers in (_ONE, (earlier,)):
+        yield from (_density("whiten", layers, t, shrinkage=_CENTRED) for t in (0.05, 0.1, 0.2))
     yield from (_density("concat", layers, t) for layers in (two, three) for t in (0.05, 0.1))
     yield _density("nca", _ONE, 0.1)
     yield from (_density("mask", _ONE, t) for t in (0.1, 0.2))

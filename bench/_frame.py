@@ -85,7 +85,7 @@ def tried(options: argparse.Namespace) -> bool:
 def command_of(module: str, options: argparse.Namespace) -> str:
     """The command of a run as a result names it."""
     named = "".join(f" --encoder {name}" for name in options.encoders or ())
-    for name in ("images", "seeds", "entries"):
+    for name in ("images", "seeds", "references", "entries"):
         if value := getattr(options, name, None):
             named += f" --{name} {shlex.quote(str(value))}"
     return f"python -m bench.{module}{named}"

@@ -7,7 +7,7 @@ with the families and sources that are left, and choices are made by those inner
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,6 +116,17 @@ def inner_folds(world: World, outer: Fold) -> Iterator[Fold]:
     for number, family in enumerate(families):
         source = sources[order[number % len(sources)]]
         yield _fold(world, inside, (family, source, outer.seed), asked=3)
+
+
+def thinned(world: World, fold: Fold, n: int | None) -> Fold:
+    """The fold with only ``n`` of the references of each label that it knows, drawn by its seed."""
+    if n is None:
+        return fold
+    order, kept = np.random.default_rng(fold.seed).permutation(len(fold.known)), np.zeros_like(fold.known)
+    for label in (True, False):
+        own = fold.known & (world.rows.fake == label)
+        kept[order[own[order]][:n]] = True
+    return replace(fold, known=kept)
 
 
 def _names(world: World, inside: Mask | None = None) -> tuple[list[str], list[str]]:

@@ -29,7 +29,7 @@ from bench._frame import (
     told,
 )
 from bench._machine import commit
-from bench._nested import INNER_N, OUTER_N, SEEDS, Fold, World, inner_folds, outer_folds
+from bench._nested import INNER_N, OUTER_N, SEEDS, Fold, World, inner_folds, outer_folds, thinned
 from retrieval_detect.encoders.registry import load_encoder
 from retrieval_detect.evaluate.metrics import auroc, average_precision, calibration_metrics, tpr_at_fpr
 from retrieval_detect.evaluate.shortcuts import logistic
@@ -58,6 +58,8 @@ _COLUMNS = {
     "flagged, known sources": ("flagged_known", 20),
     "flagged, unseen source": ("flagged_unseen", 20),
     "known generators 20": ("recall_known", 20),
+    "fakes above 0, 5": ("fakes_above", 5),
+    "photographs above 0, 5": ("photographs_above", 5),
 }
 """Head of a column → measure and number of references; a blank keeps two heads apart."""
 
@@ -70,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--entries", default="", metavar="REGEX", help="Only entries whose names it is found in."
     )
     parser.add_argument("--seeds", type=int, help=f"Draws of sources and references (default: {len(SEEDS)}).")
+    parser.add_argument(
+        "--references", type=int, metavar="N", help="A fold knows N of each label, drawn: small indexes."
+    )
     options = parser.parse_args(arguments)
     carry_out("methods", options, lambda: rounded(measure(options)), tables, indent=None)
 
@@ -84,21 +89,23 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _measured(name: str, options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     encoder = load_encoder(name)
-    blocks = [layer for layer in encoder.spec.layers if layer.startswith("block")]
-    given = embedded(encoder, layers_of(blocks), data=options.data, images=options.images, say=clock.say)
+    layers = layers_of(encoder.spec.layers)
+    given = embedded(encoder, layers, data=options.data, images=options.images, say=clock.say)
     statistics = given.statistics()
     with workplace() as work:
         world = World.of(given, work)
     pixels = np.stack([statistics[identity] for identity in world.rows.content_ids])
-    taking_part = [entry for entry in entries(blocks) if re.search(options.entries, entry.name)]
-    folds = list(outer_folds(world, SEEDS[: 1 if options.images else options.seeds or len(SEEDS)]))
+    taking_part = [e for e in entries(encoder.spec.layers) if re.search(options.entries, e.name)]
+    seeds = SEEDS[: 1 if options.images else options.seeds or len(SEEDS)]
+    folds, few = list(outer_folds(world, seeds)), options.references
     outer, inner, seconds = [], [], defaultdict(float)
     for number, fold in enumerate(folds):
         clock.say(
             f"fold {number + 1} of {len(folds)}: without {fold.family} and {fold.source}, seed {fold.seed}"
         )
-        outer += _judged(world, fold, taking_part, pixels, seconds)
-        inner += _inner(world, fold, taking_part, seconds)
+        outer += _judged(world, thinned(world, fold, few), taking_part, pixels, seconds)
+        inside = [thinned(world, each, few) for each in inner_folds(world, fold)]
+        inner += _inner(world, fold, inside, taking_part, seconds)
     return {
         "encoder": name,
         "layers": list(given.layers),
@@ -142,11 +149,15 @@ def _judged(
 
 
 def _inner(
-    world: World, outer: Fold, taking_part: Sequence[Entry], seconds: dict[str, float]
+    world: World,
+    outer: Fold,
+    inside: Sequence[Fold],
+    taking_part: Sequence[Entry],
+    seconds: dict[str, float],
 ) -> Iterator[dict[str, Any]]:
     """Mean AUC of each entry over the inner folds and the numbers known: what choices are made by."""
     found: dict[str, list[float]] = defaultdict(list)
-    for fold in inner_folds(world, outer):
+    for fold in inside:
         contest = Contest(world, fold)
         fake = world.rows.fake[fold.queries]
         for n in INNER_N:
@@ -180,6 +191,8 @@ def _flagged(scores: Scores, fake: Any, unseen: Any, known: Scores, known_fake: 
 def _quality(scores: Scores, fake: Any, unseen: Any) -> dict[str, float]:
     alone = fake | unseen
     return {
+        "fakes_above": float((scores[fake] > 0).mean()),
+        "photographs_above": float((scores[~fake] > 0).mean()),
         "auc": auroc(scores, fake),
         "auc_unseen_source": auroc(scores[alone], fake[alone]),
         "ap": average_precision(scores, fake),
@@ -215,8 +228,9 @@ def tables(result: Mapping[str, Any]) -> str:
     rows = beside(found, _rows)
     folds = " and ".join(dict.fromkeys(str(len(one["folds"])) for one in found))
     head = f"{told(found)}; {origin(result)}. {folds} outer folds."
-    names = [name.strip() for name in rows[0]]
-    return f"{head}\n\n{markdown_table(names, [list(row.values()) for row in rows])}"
+    shown = [name for name in rows[0] if any(row[name] != "-" for row in rows)]
+    lines = [[row[name] for name in shown] for row in rows]
+    return f"{head}\n\n{markdown_table([name.strip() for name in shown], lines)}"
 
 
 def _rows(found: Mapping[str, Any]) -> Iterator[dict[str, str]]:

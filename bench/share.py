@@ -30,12 +30,13 @@ from bench._frame import (
 )
 from bench._machine import commit
 from bench._nested import INNER_N, SEEDS, Fold, World, inner_folds, nearest, outer_folds
+from retrieval_detect.encoders.base import default_layers
 from retrieval_detect.encoders.registry import load_encoder
 from retrieval_detect.evaluate.metrics import auroc, tpr_at_fpr
 from retrieval_detect.projections.registry import fit_projection
 from retrieval_detect.scoring.metrics import recall_at_fpr
 from retrieval_detect.scoring.vote import DEFAULT_K, densities
-from retrieval_detect.teach.again import DIRECTIONS
+from retrieval_detect.teach.again import default_reads
 
 if TYPE_CHECKING:
     import argparse
@@ -46,8 +47,9 @@ if TYPE_CHECKING:
 
     Scores = NDArray[np.float64]
     Mask = NDArray[np.bool_]
+    Reads = tuple[tuple[str, ...], int]
+    """Layers, and directions of content removed."""
 
-LAYER = "proj"
 K = DEFAULT_K["density"]
 TEMPERATURES = (0.1, 0.2)
 TAUGHT = 5
@@ -74,7 +76,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measured(name: str, options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
-    given = embedded(load_encoder(name), (LAYER,), data=options.data, images=options.images, say=clock.say)
+    encoder = load_encoder(name)
+    reads = default_reads(encoder.spec, default_layers(encoder.spec))
+    given = embedded(encoder, data=options.data, images=options.images, say=clock.say)
     with workplace() as work:
         world = World.of(given, work)
     seeds, splits = (SEEDS[:1], SPLITS[:1]) if options.images else (SEEDS, SPLITS)
@@ -85,12 +89,12 @@ def _measured(name: str, options: argparse.Namespace, clock: Clock) -> dict[str,
         clock.say(f"within fold {number + 1} of {len(outer)}")
         every = list(inner_folds(world, fold))
         one = [_with_one(world, inside, number) for inside in every]
-        inner += _quality(world, every, {"fold": number, "known": EVERY})
-        inner += _quality(world, one, {"fold": number, "known": ONE})
+        inner += _quality(world, reads, every, {"fold": number, "known": EVERY})
+        inner += _quality(world, reads, one, {"fold": number, "known": ONE})
     for seed in splits:
         clock.say(f"one by one, split {seed + 1}")
         for fold in _stages(world, seed):
-            stages += _kept(world, fold)
+            stages += _kept(world, reads, fold)
     return {"encoder": name, "images": len(world.rows), "inner": inner, "stages": stages}
 
 
@@ -134,23 +138,27 @@ COUNTED: Mapping[str, Callable[[NearestImages, NearestImages, float], Scores]] =
 # ---------------------------------------------------------------- scores of a fold
 
 
-def _scores(world: World, fold: Fold, numbers: Sequence[int]) -> Iterator[tuple[int, str, float, Scores]]:
+def _scores(
+    world: World, reads: Reads, fold: Fold, numbers: Sequence[int]
+) -> Iterator[tuple[int, str, float, Scores]]:
     """The fold's queries scored once n of the family are known: n, what is counted, T, float64 (q,)."""
     fake = world.rows.fake
     for n in numbers:
         taught = fold.taught(n)
-        z = _projected(world, taught)
+        z = _projected(world, reads, taught)
         real, found = (nearest(world, z, taught & (fake == label), fold.queries) for label in (False, True))
         for counted, score in COUNTED.items():
             for temperature in TEMPERATURES:
                 yield n, counted, temperature, score(found, real, temperature)
 
 
-def _projected(world: World, known: Mask) -> NDArray[np.float32]:
+def _projected(world: World, reads: Reads, known: Mask) -> NDArray[np.float32]:
     """All vectors through what an index of ``known`` would search through, rounded as banks store them."""
+    layers, directions = reads
     rows = world.rows.take(known)
-    fitted = fit_projection("nullspace", rows, layers=(LAYER,), content="within", directions=DIRECTIONS)
-    return fitted.apply(world.rows.vectors[LAYER]).astype(np.float16).astype(np.float32)
+    fitted = fit_projection("nullspace", rows, layers=layers, content="within", directions=directions)
+    vectors = np.concatenate([world.rows.vectors[layer] for layer in layers], axis=1)
+    return fitted.apply(vectors).astype(np.float16).astype(np.float32)
 
 
 # ---------------------------------------------------------------- a generator held out
@@ -164,12 +172,14 @@ def _with_one(world: World, fold: Fold, number: int) -> Fold:
     return replace(fold, known=fold.known & (~fake | (names == one)))
 
 
-def _quality(world: World, folds: Sequence[Fold], about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _quality(
+    world: World, reads: Reads, folds: Sequence[Fold], about: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Means over ``folds``, by number known, what is counted, and temperature."""
     found = defaultdict(list)
     for fold in folds:
         fake = world.rows.fake[fold.queries]
-        for n, counted, temperature, scores in _scores(world, fold, INNER_N):
+        for n, counted, temperature, scores in _scores(world, reads, fold, INNER_N):
             flagged = (scores > 0)[~fake].mean(), (scores > 0)[fake].mean()
             found[n, counted, temperature].append(
                 (auroc(scores, fake), tpr_at_fpr(scores, fake, fpr=0.05), *flagged)
@@ -196,12 +206,12 @@ def _stages(world: World, seed: int) -> Iterator[Fold]:
         yield Fold(new, "", seed, known, nobody, bank & (names == new), asked, nobody)
 
 
-def _kept(world: World, fold: Fold) -> Iterator[dict[str, Any]]:
+def _kept(world: World, reads: Reads, fold: Fold) -> Iterator[dict[str, Any]]:
     """Recall of each generator known before, without and with references of the next, thresholds set anew."""
     fake, names = world.rows.fake[fold.queries], world.rows.names[fold.queries]
     old = sorted(set(world.rows.names[fold.known & world.rows.fake].tolist()))
     recalls = defaultdict(list)
-    for _, counted, temperature, scores in _scores(world, fold, (0, TAUGHT)):
+    for _, counted, temperature, scores in _scores(world, reads, fold, (0, TAUGHT)):
         for name in old:
             recall = recall_at_fpr(scores[fake & (names == name)], scores[~fake], fpr=0.05)
             recalls[name, counted, temperature].append(recall)

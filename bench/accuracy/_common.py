@@ -48,7 +48,7 @@ class Study:
     about), ``fifths`` (four of five of each folder, the fifth is asked about), or ``one`` (the same, but of
     the fakes those of one GAN alone, as ProGAN teaches in the papers). ``layout`` : the published set's name.
     ``train`` : arguments of ``rd train`` for an index made here. ``plots`` : titles of charts that are kept.
-    ``also`` : what else is measured, beside ``rd eval``.
+    ``also`` : what else is measured, beside ``rd eval``. ``told`` : what its command was told beside.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Study:
     train: tuple[tuple[str, ...], ...] = ()
     plots: str = ".*"
     also: Callable[[argparse.Namespace], dict[str, Json]] = lambda _: {}
+    told: str = ""
 
 
 def main(study: Study, description: str, arguments: Sequence[str] | None = None) -> None:
@@ -104,7 +105,7 @@ def slug(title: str) -> str:
 def measure(study: Study, options: argparse.Namespace) -> tuple[dict[str, Json], dict[str, str]]:
     """The result, and its charts by title."""
     clock = Clock()
-    head = about(f"accuracy/{study.name}", command=command_of(f"accuracy.{study.name}", options))
+    head = about(f"accuracy/{study.name}", command=command_of(f"accuracy.{study.name}", options) + study.told)
     with tempfile.TemporaryDirectory(prefix="rd-bench-") as folder:
         work = Path(folder)
         if options.index:

@@ -99,8 +99,10 @@ def _locate(name: str, weights: Path | None, offline: bool) -> _Source:
     model, _, tag = name.partition(":")
     if name == CLIP_ENCODER:
         file = clip_b16.weights_file(weights)
-        own = {} if file == weights else {"note": clip_b16.NOTE, "sha256": clip_b16.ONNX_SHA256}
-        return replace(_named(name, model_of(name), "", file, offline), **own)
+        found = _named(name, model_of(name), "", file, offline)
+        if file == weights:
+            return found
+        return replace(found, note=clip_b16.NOTE, sha256=clip_b16.ONNX_SHA256)
     if weights is not None and _weights.existing(weights).is_dir():
         return _named_folder(model, weights)
     if name.startswith(FOLDER):

@@ -14,8 +14,11 @@ from retrieval_detect.store.training import load_training_set
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from retrieval_detect.search.projection import Affine
     from retrieval_detect.store.snapshot import Snapshot
+    from retrieval_detect.types import EncoderSpec
     from retrieval_detect.vectors import Rows
 
 DEFAULT, DEFAULT_T, FEWEST = "default", 0.1, 100
@@ -30,20 +33,24 @@ def default_projection(snapshot: Snapshot, rows: Rows | None = None) -> Affine:
     What is learnt: ``bench.methods``; what is kept: ``bench.accuracy.incremental``. ``rows`` : some of the
     banks' with its layers, however few. All, the default, must be enough: else ``UsageError``.
     """
-    spec, stored = snapshot.manifest.encoder, snapshot.manifest.layers
     if rows is None:
         counts = [snapshot.manifest.live_rows(label, "bank") for label in LABELS]
         if min(counts) < FEWEST or len(snapshot.manifest.names("real")) < 2:
             raise UsageError(
                 f"the default projection takes {FEWEST} references of each label, and two sources"
             )
-    inside = tuple(layer for layer in default_layers(spec) if layer != "proj" and layer in stored)
-    layers = inside or (grouping_layer(stored),)
-    most = FEW_DIRECTIONS if inside else DIRECTIONS
-    directions = max(1, min(most, sum(spec.layers[layer] for layer in layers) // 16))
+    layers, directions = default_reads(snapshot.manifest.encoder, snapshot.manifest.layers)
     rows = load_training_set(snapshot, layers) if rows is None else rows
     projection = fit_projection("nullspace", rows, layers=layers, content="within", directions=directions)
     return replace(projection, facts=dict(projection.facts) | {"temperature": DEFAULT_T})
+
+
+def default_reads(spec: EncoderSpec, stored: Sequence[str]) -> tuple[tuple[str, ...], int]:
+    """The layers that it reads of those ``stored``, and how many directions of content it removes."""
+    inside = tuple(layer for layer in default_layers(spec) if layer != "proj" and layer in stored)
+    layers = inside or (grouping_layer(stored),)
+    most = FEW_DIRECTIONS if inside else DIRECTIONS
+    return layers, max(1, min(most, sum(spec.layers[layer] for layer in layers) // 16))
 
 
 def projection_again(snapshot: Snapshot, name: str, rows: Rows | None = None) -> Affine:

@@ -11,7 +11,7 @@ from bench.accuracy import bank_size, clipping, few_shot, known, robustness, ufd
 from bench.accuracy._common import by_method, listing, markdown, split
 from retrieval_detect.cli.commands.eval import LAYOUTS, PROTOCOLS
 
-STUDIES = [module.STUDY for module in (bank_size, clipping, few_shot, known, robustness, ufd)]
+STUDIES = [robustness.study(30), *(m.STUDY for m in (bank_size, clipping, few_shot, known, ufd))]
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def tree(tmp_path):
 
 
 def test_what_is_asked_about_never_teaches(tree):
-    taught, asked = split(robustness.STUDY, listed(tree))
+    taught, asked = split(robustness.study(30), listed(tree))
     assert len(asked) == 8 and len(taught) == 32
     assert not {image.path for image in asked} & {image.path for image in taught}
 
