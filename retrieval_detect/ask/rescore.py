@@ -144,15 +144,10 @@ class Rescoring:
         return int(self._about["index"]["generation"])
 
     @property
-    def fpr(self) -> float | None:
-        """The rate of false alarms it judges at; ``None`` without a calibration."""
-        return self._judge.question.fpr if self._judge.calibration else None
-
-    @property
-    def risk(self) -> float | None:
-        """The share of photographs of new sources that score as high as that rate, on average."""
+    def would_flag(self) -> tuple[float | None, float | None]:
+        """See ``Calibration.would_flag``; nothing is known without a calibration."""
         found = self._judge.calibration
-        return found.risk(self._judge.question.fpr) if found else None
+        return found.would_flag(self._judge.question) if found else (None, None)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from retrieval_detect.ask.methods import calibrations
+from retrieval_detect.ask.methods import Methods
 from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.scoring.conformal import ALPHA
 from retrieval_detect.store.snapshot import Snapshot
@@ -16,7 +16,6 @@ from retrieval_detect.verdicts import Question
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.store.manifest import Manifest
 
 
@@ -37,7 +36,7 @@ class Threshold:
 
 
 def thresholds(folder: Path, manifest: Manifest) -> tuple[Threshold | None, Threshold | None]:
-    """Before the change that made a generation, and after it; ``None`` without a calibration."""
+    """Before the change that made a generation, and after it; ``None`` without a calibration that answers."""
     before = None
     if manifest.parent is not None:
         try:
@@ -48,14 +47,9 @@ def thresholds(folder: Path, manifest: Manifest) -> tuple[Threshold | None, Thre
 
 
 def _threshold(snapshot: Snapshot) -> Threshold | None:
-    found = next((c for c in calibrations(snapshot) if _is_usual(c, snapshot)), None)
+    methods = Methods(snapshot, device="cpu")  # nothing is searched
+    found = methods.fitted(methods.checked(Question()))
     if found is None:
         return None
     score, risk = found.threshold(ALPHA), found.risk(ALPHA)
     return Threshold(None if math.isinf(score) else score, risk)
-
-
-def _is_usual(found: Calibration, snapshot: Snapshot) -> bool:
-    usual = (Question().method, snapshot.manifest.projection)
-    fresh = found.rows_digest == snapshot.rows_digest()
-    return fresh and (found.method, found.projection) == usual

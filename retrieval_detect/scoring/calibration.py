@@ -125,6 +125,18 @@ class Calibration:
         left_out = [share for _, share in self.shares_flagged(alpha).values() if share is not None]
         return float(np.mean(left_out)) if left_out else None
 
+    def would_flag(self, question: Question) -> tuple[float, float | None]:
+        """Shares of photographs of known and of new sources, 0…1, that score as high as is asked for.
+
+        By ``question.at``, what that threshold comes to; else its rate. Of new sources: on average, ``None``
+        where not measured.
+        """
+        if question.at is None:
+            return question.fpr, self.risk(question.fpr)
+        known = np.sort(np.concatenate([np.empty(0), *self.conformal.real.values()]))
+        left_out = [float(one.share_at_least(question.at)) for one in self.new.sources.values()]
+        return float(at_least(known, question.at)), float(np.mean(left_out)) if left_out else None
+
     def holds_for(self, question: Question, scorer: str) -> bool:
         """Whether a method's scores are such as this was fitted on."""
         return (self.method, self.k, self.scorer) == (question.method, question.k, scorer)

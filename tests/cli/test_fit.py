@@ -106,9 +106,10 @@ def test_fitting_for_people(large, run_rd):
     assert "Cllr" in lines[2] and lines[3].startswith(
         "  photographs of new sources: each of 2 sources left out"
     )
-    assert lines[4].split() == ["known", "left", "out", "at", "10", "%", "taken", "for"]
-    assert {line.split()[0] for line in lines[5:7]} == {"camera", "phone"}
-    assert all(line.split()[-1] in {"sdxl", "flux"} for line in lines[5:7])
+    assert lines[4] == "    2 sources cannot show less than 33 % for one that is new"
+    assert lines[5].split() == ["known", "left", "out", "at", "10", "%", "taken", "for"]
+    assert {line.split()[0] for line in lines[6:8]} == {"camera", "phone"}
+    assert all(line.split()[-1] in {"sdxl", "flux"} for line in lines[6:8])
     assert lines[-1] == "  Committed as generation 2. Undo: rd bank rollback 1"
 
 
@@ -248,6 +249,8 @@ def test_csv_has_the_p_values(calibrated, run_rd):
         (("--fpr", "0"), "--fpr"),
         (("--set", "prior=1"), "prior cannot be '1'"),
         (("--set", "k=7", "--set", "prior=0.5"), "without a calibration of this method"),
+        (("--fpr", "0.1,at=1"), "at= stands in the place of a rate and its confidence"),
+        (("--fpr", "at=nan"), "a threshold of nan is no score"),
         (("--fpr", "fdr=0.1"), "promised for photographs of known sources alone"),
         (("--fpr", "fdr=0.1", "--photographs", "new"), "Say that these are: --photographs known."),
         (("--photographs", "known", "--fpr", "fdr=0.001"), "needs 999 calibration photographs"),
@@ -367,6 +370,24 @@ def test_a_share_of_false_discoveries_among_photographs_of_known_sources(rare, r
     assert f"{len(verdicts)} images: {len(called)} fake-like" in said
 
 
+def test_a_threshold_that_stays_and_what_it_comes_to(rare, calibrated, run_rd):
+    names = [*chain.from_iterable(rare.values())]
+    judged = Detector.load(calibrated)
+    at = judged.calibration(judged.checked(Question())).threshold(0.25)
+    given = (*names, "--photographs", "known", "--fpr", f"at={at!r}")
+    verdicts = json.loads(run_rd("query", *given, "--json").stdout)
+    assert {v["verdict"] == "fake-like" for v in verdicts if v["score"] < at} == {False}
+    assert any(v["verdict"] == "fake-like" and v["at"] == at for v in verdicts)
+    alpha = verdicts[0]["alpha"]["real"]
+    assert 0.2 < alpha <= 0.25
+    expected = f"about {round(alpha * len(names))} of {len(names)} would score so high"
+    assert run_rd("embed", *names, "--out", "q.parquet", "--encoder", "tiny").exit_code == 0
+    for command in (("query", *given), ("rescore", "q.parquet", *given[len(names) :])):
+        assert expected in run_rd(*command).stderr
+    shown = run_rd("query", names[0], *given[len(names) :]).stdout
+    assert f"(the threshold {at:+.2f}, --fpr at=SCORE)" in shown
+
+
 def test_a_chance_among_new_sources_takes_two_generators(calibrated, run_rd):
     assert answers(run_rd, "--set", "prior=0.1")[0]["probability"] is not None
     assert run_rd("bank", "remove", "--among", "generator=flux", "--yes").exit_code == 0
@@ -429,12 +450,16 @@ def test_an_index_is_calibrated_as_it_is_built(built, bare_folder, run_rd):
     on = f"{n_real} photographs of 2 sources and {n_fake} fakes of 2 generators"
     at = lines.index(f"  Calibrated density (k 200) on {on}, provisional")
     assert lines[at + 3].startswith("    photographs of new sources: each of 2 sources left out in turn, ")
-    table = [line.split() for line in lines[at + 5 : at + 7]]
+    table = [line.split() for line in lines[at + 6 : at + 8]]
     assert {row[0] for row in table} == {"camera", "phone"} and all(row.count("%") == 3 for row in table)
     assert lines[-1] == "  Ask: rd query photo.jpg"
     assert all(v["reason"] != "uncalibrated" and v["p_values"] for v in answers(run_rd))
+    risk = json.loads(run_rd("index", "info", "--json").stdout)["new_sources"]
+    assert set(risk["sources"]) == {"camera", "phone"} and set(risk["generators"]) == {"sdxl", "flux"}
+    assert risk["smallest_rate"] == {"known": 1 / (n_real + 1), "new": 1 / 3}
     undone = run_rd("bank", "rollback", "1")
     assert undone.exit_code == 0 and answers(run_rd)[0]["reason"] == "uncalibrated"
+    assert "  uncalibrated now: verdicts are unknown until rd fit calibration\n" in undone.stdout
 
 
 @pytest.mark.parametrize("plain", [(), ("--plain",)])
@@ -470,10 +495,13 @@ def test_a_change_calibrates_along_with_it_unless_it_is_told_not_to(large, run_r
     assert run_rd("bank", "rollback", "1").exit_code == 0
     told = run_rd("bank", *change)
     assert told.exit_code == 0 and "calibration density" in told.stdout, told.stderr
+    assert "  calibrated: score " in told.stdout and "new sources: " in told.stdout
     assert answers(run_rd)[0]["reason"] != "uncalibrated"
 
 
 def test_a_removal_may_leave_a_calibration_as_it_is(calibrated, run_rd):
     told = run_rd("bank", "remove", "--row", "3", "--yes", "--no-calibration").stdout
     assert "calibration density was fitted on other references than these" in told
+    assert "threshold" not in told and "uncalibrated" not in told  # it still judges, at the score it had
+    assert all(v["p_values"] for v in answers(run_rd))
     assert "\ncalibration  density (stale)\n" in run_rd("index", "info").stdout

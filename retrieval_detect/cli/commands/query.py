@@ -287,8 +287,7 @@ def _sum_up(
 ) -> None:
     question = detector.checked(asked)
     calibrated = detector.calibration(question)
-    fpr = asked.fpr if calibrated else None
-    risk = calibrated.risk(asked.fpr) if calibrated else None
+    fpr, risk = calibrated.would_flag(asked) if calibrated else (None, None)
     for line in summary(counts, failed, rate=rate, fpr=fpr, fdr=asked.fdr, risk=risk):
         run.output.note(line)
     for why in detector.methods.uncalibrated(question):

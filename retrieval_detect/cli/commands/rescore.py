@@ -86,7 +86,8 @@ def command(
     tally = _stream(run, rescoring) if out is None else _write(run, rescoring, out, since)
     rate = tally.rows / max(time.monotonic() - started, 1e-9)
     if since is None and out is None:
-        for line in summary(tally.verdicts, tally.failed, rate=rate, fpr=rescoring.fpr, risk=rescoring.risk):
+        fpr, risk = rescoring.would_flag
+        for line in summary(tally.verdicts, tally.failed, rate=rate, fpr=fpr, risk=risk):
             run.output.note(line)
     for warning in rescoring.warnings:
         run.output.warning(warning)
