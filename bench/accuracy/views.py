@@ -219,6 +219,10 @@ class Outcome:
         """Of decided verdicts, over all chains; 0 where none is."""
         return float(weights @ self.turned.mean(axis=0) / max(weights @ self.decided, 1.0))
 
+    def turned_of(self, label: bool) -> float:
+        """Of the decided verdicts on one label, over all chains; 0 where none is."""
+        return self.share_turned((self.fake == label).astype(float))
+
     def share_changed(self, weights: Float64) -> float:
         """Of all verdicts, over all chains."""
         return float(weights @ self.changed.mean(axis=0) / weights.sum())
@@ -303,6 +307,7 @@ def _overall(found: Mapping[str, Any]) -> Iterator[dict[str, object]]:
             "worst chain": f"{after.min():.3f}, {titles[int(after.argmin())]}",
             "decided": f"{int(outcome.decided.sum())} of {len(outcome.fake)}",
             "turned into the opposite": _percent(interval(outcome.share_turned, outcome.fake)),
+            "of photographs, of fakes": _percents(outcome.turned_of(False), outcome.turned_of(True)),
             "changed at all": _percent(interval(outcome.share_changed, outcome.fake)),
             "photographs called fake-like": _then(outcome.called_fake(False)),
             "fakes called fake-like": _then(outcome.called_fake(True)),
@@ -322,7 +327,8 @@ def _judgement(found: Mapping[str, Any]) -> str:
     lines = [
         f"With views (`{found['encoder']}`, rd): AUROC after chains {_signed(gained, 3)}, verdicts turned "
         f"into their opposite {_points(difference('share_turned'))}, changed at all "
-        f"{_points(difference('share_changed'))}."
+        f"{_points(difference('share_changed'))}.",
+        _by_kind(found, alone.auroc_after(), beside_.auroc_after()),
     ]
     for stored, outcome in ((ALONE, alone), (BESIDE, beside_)):
         everyone = np.ones(len(fake))
@@ -333,6 +339,18 @@ def _judgement(found: Mapping[str, Any]) -> str:
             f"({lost:.3f})."
         )
     return " ".join(lines).replace("2%", "2 %")
+
+
+def _by_kind(found: Mapping[str, Any], alone: Float64, beside_: Float64) -> str:
+    """Whether views help against more than what they are."""
+    kinds = [{step.partition("-")[0] for step in steps.split("+")} for steps in found["chains"].values()]
+    same = np.array([own <= set(VIEWS) for own in kinds])
+    told_of = [
+        f"the {int(which.sum())} {what} {alone[which].mean():.3f}, with views {beside_[which].mean():.3f}"
+        for which, what in ((same, "of these kinds alone"), (~same, "with others in them"))
+        if which.any()
+    ]
+    return f"Mean AUROC over chains: {'; '.join(told_of)}."
 
 
 def _met(reached: bool) -> str:
@@ -364,6 +382,10 @@ def _signed(found: tuple[float, float, float], digits: int) -> str:
 def _percent(found: tuple[float, float, float]) -> str:
     value, low, high = (f"{100 * x:.1f}" for x in found)
     return f"{value} % [{low}, {high}]"
+
+
+def _percents(*shares: float) -> str:
+    return ", ".join(f"{100 * share:.1f} %" for share in shares)
 
 
 def _points(found: tuple[float, float, float]) -> str:

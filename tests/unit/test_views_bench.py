@@ -66,6 +66,7 @@ def test_only_a_decided_verdict_can_turn_into_its_opposite():
     assert found.turned.tolist() == [[True, False, False, False]]
     everyone = np.ones(4)
     assert found.share_turned(everyone) == 1 / 2
+    assert (found.turned_of(True), found.turned_of(False)) == (1.0, 0.0)
     assert found.share_changed(everyone) == 3 / 4
     assert found.called_fake(True) == (0.5, 0.5) and found.called_fake(False) == (0.0, 0.0)
 
@@ -105,4 +106,5 @@ def test_tables_say_whether_aims_are_reached(after, said):
     text = tables({**head, "encoders": [one]})
     assert f"References as they are: at most 2 % turned is {said}" in text
     assert "References with views: at most 2 % turned is reached (0.0 %)" in text
+    assert "Mean AUROC over chains: the 1 of these kinds alone 0.750, with views 0.750." in text
     assert "| JPEG 80 (`jpeg-80`) | 0.750 | 0.750 |" in text
