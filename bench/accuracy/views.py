@@ -2,7 +2,8 @@
 
 An index of references as they are is held against one that stores laundered copies beside each
 (``--views jpeg,resize,screenshot``): the same images, references of neither, are judged as they are and after
-every chain of ``CHAINS``. Beside it logistic regression on the same rows, calibrated in the same way.
+every chain of ``CHAINS``. Each is asked as a new index is, through all its layers whitened, and by logistic
+regression on the same rows of each layer; all are calibrated in the same way.
 ``python -m bench.accuracy.views`` embeds some 5,500 pictures once, and keeps their vectors in the user's
 cache: half an hour on two cores with CLIP, and a minute from then on.
 """
@@ -33,13 +34,12 @@ from bench._frame import (
 )
 from bench._machine import commit
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.ask.fitted import read_projection
 from retrieval_detect.encoders.registry import load_encoder
 from retrieval_detect.evaluate.metrics import auroc
 from retrieval_detect.heads.linear import LinearHead
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.teach.heads import commit_head, training_set
-from retrieval_detect.teach.projections import fit_default
+from retrieval_detect.teach.projections import commit_projection, fit_default, fitted_projection
 from retrieval_detect.types import Failure
 from retrieval_detect.verdicts import Question
 
@@ -83,7 +83,9 @@ AIM_TURNED, AIM_LOST = 0.02, 0.02
 """At most: decided verdicts turned into their opposite; AUROC lost in the mean over chains."""
 ALONE, BESIDE = "as they are", "with views"
 """What an index stores of its references."""
-OURS, TRIVIAL = "rd", "logistic regression"
+OURS, WHITENED, TRIVIAL = "rd", "rd, all layers whitened", "logistic regression"
+SHRINKAGE = "0.5"
+"""Of all layers whitened, as in ``bench.methods``."""
 _RESAMPLES = 2000
 
 Image = TypeVar("Image", bound=Listed)
@@ -150,17 +152,11 @@ def _spread(images: Sequence[Image], n: int) -> list[Image]:
 
 
 def _judged(store: Store, questions: Sequence[Sequence[Sample]]) -> Iterator[dict[str, Any]]:
-    """By rd and by logistic regression, both calibrated on what the index set aside.
+    """By rd and by logistic regression, all calibrated on what the index set aside.
 
     ``scores`` and ``verdicts`` : of each of ``questions`` a list, an entry an image.
     """
-    fit_default(store, device="cpu")
-    (layer,) = read_projection(store.snapshot()).layers
-    head = LinearHead(layer=layer)
-    head.fit(training_set(store.snapshot(), head))
-    commit_head(store, "linear", head, device="cpu")
-    for title, method in ((OURS, "density"), (TRIVIAL, "linear")):
-        question = Question(method=method)
+    for title, question in _judges(store):
         commit_calibration(store, fit_calibration(store.snapshot(), question, device="cpu"))
         detector = Detector.load(store.folder, device="cpu")
         scores, verdicts = [], []
@@ -172,6 +168,21 @@ def _judged(store: Store, questions: Sequence[Sequence[Sample]]) -> Iterator[dic
             scores.append([one.score for one in found])
             verdicts.append([one.verdict for one in found])
         yield {"by": title, "scores": scores, "verdicts": verdicts}
+
+
+def _judges(store: Store) -> Iterator[tuple[str, Question]]:
+    """Who judges and how it is asked, once the index is as it takes: what a new index gets comes first."""
+    fit_default(store, device="cpu")
+    yield OURS, Question()
+    layers = store.snapshot().manifest.layers
+    for layer in layers:
+        head = LinearHead(layer=layer)
+        head.fit(training_set(store.snapshot(), head))
+        commit_head(store, f"linear-{layer}", head, device="cpu")
+        yield f"{TRIVIAL}, {layer}", Question(method=f"linear-{layer}")
+    whitened = fitted_projection(store.snapshot(), "whiten", layers, options={"shrinkage": SHRINKAGE})
+    commit_projection(store, "whitened", whitened, device="cpu")
+    yield WHITENED, Question()
 
 
 # ---------------------------------------------------------------- what became of verdicts
@@ -317,28 +328,25 @@ def _overall(found: Mapping[str, Any]) -> Iterator[dict[str, object]]:
 def _judgement(found: Mapping[str, Any]) -> str:
     """What views change, and whether what was aimed at is reached."""
     of = outcomes(found)
-    alone, beside_ = of[ALONE, OURS], of[BESIDE, OURS]
-    fake = alone.fake
-
-    def difference(name: str) -> tuple[float, float, float]:
-        return interval(lambda w: getattr(beside_, name)(w) - getattr(alone, name)(w), fake)
-
-    gained = interval(lambda w: float(beside_.aurocs(w)[1] - alone.aurocs(w)[1]), fake)
-    lines = [
-        f"With views (`{found['encoder']}`, rd): AUROC after chains {_signed(gained, 3)}, verdicts turned "
-        f"into their opposite {_points(difference('share_turned'))}, changed at all "
-        f"{_points(difference('share_changed'))}.",
-        _by_kind(found, alone.auroc_after(), beside_.auroc_after()),
-    ]
-    for stored, outcome in ((ALONE, alone), (BESIDE, beside_)):
-        everyone = np.ones(len(fake))
-        turned, lost = outcome.share_turned(everyone), -float(np.diff(outcome.aurocs(everyone))[0])
+    lines = []
+    for by in (OURS, WHITENED):
+        alone, beside_ = of[ALONE, by], of[BESIDE, by]
+        everyone = np.ones(len(alone.fake))
+        gained = interval(lambda w, a=alone, b=beside_: float(b.aurocs(w)[1] - a.aurocs(w)[1]), alone.fake)
+        turned = interval(lambda w, a=alone, b=beside_: b.share_turned(w) - a.share_turned(w), alone.fake)
         lines.append(
-            f"References {stored}: at most {AIM_TURNED:.0%} turned is {_met(turned <= AIM_TURNED)} "
-            f"({100 * turned:.1f} %), at most {AIM_LOST:.2f} of AUROC lost is {_met(lost <= AIM_LOST)} "
-            f"({lost:.3f})."
+            f"- `{found['encoder']}`, {by}: views change AUROC after chains by {_signed(gained, 3)}, "
+            f"verdicts turned into their opposite by {_points(turned)}. "
+            f"{_by_kind(found, alone.auroc_after(), beside_.auroc_after())}"
         )
-    return " ".join(lines).replace("2%", "2 %")
+        for stored, outcome in ((ALONE, alone), (BESIDE, beside_)):
+            share, lost = outcome.share_turned(everyone), -float(np.diff(outcome.aurocs(everyone))[0])
+            lines[-1] += (
+                f" References {stored}: at most {100 * AIM_TURNED:.0f} % turned is "
+                f"{_met(share <= AIM_TURNED)} ({100 * share:.1f} %), at most {AIM_LOST:.2f} of AUROC lost is "
+                f"{_met(lost <= AIM_LOST)} ({lost:.3f})."
+            )
+    return "\n".join(lines)
 
 
 def _by_kind(found: Mapping[str, Any], alone: Float64, beside_: Float64) -> str:
@@ -360,10 +368,12 @@ def _met(reached: bool) -> str:
 def _by_chain(found: Mapping[str, Any]) -> list[dict[str, object]]:
     of = outcomes(found)
     aurocs = {key: outcome.auroc_after() for key, outcome in of.items()}
+    ours = [(stored, by) for stored in (ALONE, BESIDE) for by in (OURS, WHITENED)]
+    others = [(ALONE, by) for stored, by in of if stored == ALONE and by not in (OURS, WHITENED)]
     rows = [
         {"after": f"{title} (`{steps}`)"}
-        | {f"AUROC, {by}, {stored}": f"{aurocs[stored, by][i]:.3f}" for stored, by in of}
-        | {f"turned, rd, {stored}": _share_of(of[stored, OURS], i) for stored in (ALONE, BESIDE)}
+        | {f"AUROC, {by}, {stored}": f"{aurocs[stored, by][i]:.3f}" for stored, by in (*ours, *others)}
+        | {f"turned, {by}, {stored}": _share_of(of[stored, by], i) for stored, by in ours}
         for i, (title, steps) in enumerate(found["chains"].items())
     ]
     return [rows[i] for i in np.argsort(aurocs[ALONE, OURS], kind="stable")]

@@ -17,6 +17,7 @@ from bench.accuracy.views import (
     REFERENCES,
     TRIVIAL,
     VIEWS,
+    WHITENED,
     Outcome,
     chosen,
     interval,
@@ -92,7 +93,7 @@ def test_tables_say_whether_aims_are_reached(after, said):
     judged = [
         {"stored": stored, "by": by, "scores": [[3, 1, 0, 2]] * 2, "verdicts": [CLEAN, verdicts]}
         for stored, verdicts in ((ALONE, after), (BESIDE, CLEAN))
-        for by in (OURS, TRIVIAL)
+        for by in (OURS, f"{TRIVIAL}, proj", WHITENED)
     ]
     one = {
         "encoder": "tiny",
