@@ -5,7 +5,7 @@ An index of references as they are is held against one that stores laundered cop
 every chain of ``CHAINS``. Each is asked as a new index is, through all its layers whitened, and by logistic
 regression on the same rows of each layer; all are calibrated in the same way.
 ``python -m bench.accuracy.views`` embeds some 4,400 pictures once, and keeps their vectors in the user's
-cache: half an hour on two cores with CLIP, and a minute from then on.
+cache: half an hour on two cores with CLIP, and some minutes from then on.
 """
 
 from __future__ import annotations
