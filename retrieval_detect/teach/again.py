@@ -27,22 +27,34 @@ DIRECTIONS, FEW_DIRECTIONS = 32, 8
 """Directions of content removed from ``proj``, and from a block inside a CLIP, where less is content."""
 
 
-def default_projection(snapshot: Snapshot, rows: Rows | None = None) -> Affine:
+CENTRED_FROM = 20
+"""References of each label from which smaller indexes of a CLIP transformer, too, are searched inside it."""
+
+
+def default_projection(snapshot: Snapshot, rows: Rows | None = None, *, kind: str = "") -> Affine:
     """The map through which a new generator is learnt and those before are kept, fitted on the banks.
 
     What is learnt: ``bench.methods``; what is kept: ``bench.accuracy.incremental``. ``rows`` : some of the
-    banks' with its layers, however few. All, the default, must be enough: else ``UsageError``.
+    banks' with its layers, however few, and ``kind`` what is to be fitted on them. All, the default, must be
+    enough: else ``UsageError``. Where they are too few to tell content, a block of a CLIP is only centred.
     """
-    if rows is None:
-        counts = [snapshot.manifest.live_rows(label, "bank") for label in LABELS]
-        if min(counts) < FEWEST or len(snapshot.manifest.names("real")) < 2:
-            raise UsageError(
-                f"the default projection takes {FEWEST} references of each label, and two sources"
-            )
     layers, directions = default_reads(snapshot.manifest.encoder, snapshot.manifest.layers)
+    kind = kind or _kind_for(snapshot, layers)
+    how = {"shrinkage": "1"} if kind == "whiten" else {"content": "within", "directions": directions}
     rows = load_training_set(snapshot, layers) if rows is None else rows
-    projection = fit_projection("nullspace", rows, layers=layers, content="within", directions=directions)
-    return replace(projection, facts=dict(projection.facts) | {"temperature": DEFAULT_T})
+    projection = fit_projection(kind, rows, layers=layers, **how)
+    # The number of fakes decides the kind, so that it is fitted anew when any reference comes.
+    facts = {"temperature": DEFAULT_T, "labels": list(LABELS)}
+    return replace(projection, facts=dict(projection.facts) | facts)
+
+
+def _kind_for(snapshot: Snapshot, layers: Sequence[str]) -> str:
+    fewest = min(snapshot.manifest.live_rows(label, "bank") for label in LABELS)
+    if fewest >= FEWEST and len(snapshot.manifest.names("real")) >= 2:
+        return "nullspace"
+    if fewest >= CENTRED_FROM and grouping_layer(snapshot.manifest.layers) not in layers:
+        return "whiten"
+    raise UsageError(f"the default projection takes {FEWEST} references of each label, and two sources")
 
 
 def default_reads(spec: EncoderSpec, stored: Sequence[str]) -> tuple[tuple[str, ...], int]:
@@ -59,7 +71,9 @@ def projection_again(snapshot: Snapshot, name: str, rows: Rows | None = None) ->
     Its temperature stays, so that scores keep their scale.
     """
     if name == DEFAULT:
-        return default_projection(snapshot, rows)
+        return default_projection(
+            snapshot, rows, kind="" if rows is None else read_fitted(snapshot, name).kind
+        )
     old = read_fitted(snapshot, name)
     rows = load_training_set(snapshot, old.layers) if rows is None else rows
     projection = fit_projection(old.kind, rows, layers=old.layers, **old.facts.get("options", {}))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.ask.fitted import PLAIN, read_projection
 from retrieval_detect.encoders.base import default_layers
-from retrieval_detect.teach.again import DEFAULT, FEWEST
+from retrieval_detect.store.training import load_training_set
+from retrieval_detect.teach.again import CENTRED_FROM, DEFAULT, DEFAULT_T, FEWEST
 from retrieval_detect.teach.measure import Reviewer
 from retrieval_detect.teach.projections import commit_projection, fit_default, fitted_projection
 from retrieval_detect.teach.refit import refitted
@@ -93,6 +95,33 @@ def test_inside_a_clip_the_default_reads_that_block_alone(tmp_path):
     other = taught(tmp_path / "other")
     fit_default(other)
     assert Detector(other.snapshot()).banks.projection.layers == ("proj",)
+
+
+def test_a_small_index_of_a_clip_is_centred_inside_it(tmp_path):
+    store = taught(tmp_path, each=CENTRED_FROM, sources=("camera",), generators=("sdxl",), is_clip=True)
+    fit_default(store, calibrate=False)
+    projection = searched(store)
+    assert (projection.kind, projection.layers, projection.temperature) == ("whiten", ("block01",), DEFAULT_T)
+    held = load_training_set(store.snapshot(), ("block01",))
+    centred = held.vectors["block01"] - held.vectors["block01"][~held.fake].mean(axis=0)
+    wanted = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    z = projection.apply(held.vectors["block01"])
+    assert np.allclose(z @ z.T, wanted @ wanted.T, atol=1e-4)
+    fewer = taught(
+        tmp_path / "fewer", each=CENTRED_FROM - 2, sources=("camera",), generators=("sdxl",), is_clip=True
+    )
+    assert fit_default(fewer, calibrate=False) is None
+
+
+def test_it_becomes_that_of_a_large_one_as_it_grows(tmp_path):
+    some = {"each": 70, "generators": ("sdxl",), "is_clip": True}
+    grown, whole = (taught(tmp_path / name, **some) for name in ("grown", "whole"))
+    fit_default(grown, calibrate=False)
+    assert searched(grown).kind == "whiten"
+    for store in (grown, whole):
+        add(store, [image(f"few-{i}", fake=True) for i in range(100)], "fake", "new", review=refit)
+    fit_default(whole, calibrate=False)
+    assert searched(grown).kind == "nullspace" and searched(grown).id == searched(whole).id
 
 
 # ---------------------------------------------------------------- fitted anew with an addition
