@@ -16,11 +16,13 @@ Reason: TypeAlias = Literal[
     "fake-like-if-known-source",
     "unstable",
     "untypical",
+    "nothing-comparable",
     "fits-neither",
     "uncalibrated",
 ]
 """Why a verdict is what it is. fake-like: rare-among-photographs. real-like: fits-photographs. uncertain:
-fits-both, fake-like-if-known-source, unstable. unknown: untypical, fits-neither, uncalibrated."""
+fits-both, fake-like-if-known-source, unstable. unknown: untypical, nothing-comparable, fits-neither,
+uncalibrated."""
 Reach: TypeAlias = Literal["known sources", "new sources"]
 """Photographs among which a score is rare: of the sources in the index, or of others as well."""
 Photographs: TypeAlias = Literal["new", "known"]
@@ -233,10 +235,13 @@ class Verdict:
     ``reason`` : why it is this verdict; ``reach`` : the photographs among which such a score is rare, if
     any. Without a calibration the verdict is unknown, and the sign of the score alone says which bank is
     nearer. Fields that need a calibration (``p_values``, ``log10_lr``, ``probability``, …) are
-    ``None`` where there is none. ``evidence`` : the nearest of both banks together; ``by_bank`` :
-    the nearest of each, for pages that show them side by side. ``attributed_by`` : the head whose shares
-    ``attribution`` gives, if not those of the nearest fakes. Serialised by ``report.json.verdict_json``,
-    without ``by_bank``.
+    ``None`` where there is none. ``coverage`` : how near the real bank's nearest photographs are to the image
+    (``similarity``), how near they must be to be comparable (``threshold``), and of which sources they are
+    (``nearest``: ``source``, and how many ``photographs``); ``None`` where the index has not learnt that.
+    ``evidence`` : the nearest of both banks together; ``by_bank`` : the nearest of each, for pages that show
+    them side by side.
+    ``attributed_by`` : the head whose shares ``attribution`` gives, if not those of the nearest fakes.
+    Serialised by ``report.json.verdict_json``, without ``by_bank``.
     """
 
     input: str
@@ -261,6 +266,7 @@ class Verdict:
     p_values: Mapping[str, float | None] | None = None
     alpha: Mapping[str, float] | None = None
     calibration: Mapping[str, Any] | None = None
+    coverage: Mapping[str, Any] | None = None
     log10_lr: float | None = None
     log10_lr_interval: tuple[float, float] | None = None
     prior: float | None = None

@@ -49,6 +49,11 @@ CALIBRATED = replace(
             "nearest": {"source": "phone", "share": 0.1},
         },
     },
+    coverage={
+        "similarity": 0.61234567,
+        "threshold": 0.58,
+        "nearest": [{"source": "camera", "photographs": 7}, {"source": "", "photographs": 2}],
+    },
     log10_lr=1.1,
     prior=0.01,
     probability=0.1128,

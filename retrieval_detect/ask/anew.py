@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def command(snapshot: Snapshot, record: FittedRecord) -> str:
     """What a reader is to type, as one line of a shell."""
     words = {"calibration": _calibration, "regions": _regions, "projection": _projection, "head": _head}
-    return words[record.kind](snapshot, record)
+    return words.get(record.kind, _along)(snapshot, record)
 
 
 def calibration_command(snapshot: Snapshot, found: Calibration) -> str:
@@ -36,6 +36,11 @@ def calibration_command(snapshot: Snapshot, found: Calibration) -> str:
 def _calibration(snapshot: Snapshot, record: FittedRecord) -> str:
     found = read(snapshot, CALIBRATION, record.name)
     return "rd fit calibration" if found is None else calibration_command(snapshot, found)
+
+
+def _along(snapshot: Snapshot, record: FittedRecord) -> str:  # noqa: ARG001
+    """Of what is fitted along with the calibration of the default method."""
+    return "rd fit calibration"
 
 
 def _regions(snapshot: Snapshot, record: FittedRecord) -> str:

@@ -189,8 +189,8 @@ class Banks:
         reduced._partial, reduced._sides = True, {}
         return reduced
 
-    def nearest(self, asked: Asked, *, wanted: int) -> Found:
-        """The ``wanted`` nearest images that may vote from each bank, or all of the bank.
+    def nearest(self, asked: Asked, *, wanted: int, labels: Sequence[Label] = LABELS) -> Found:
+        """The ``wanted`` nearest images that may vote from each bank of ``labels``, or all of the bank.
 
         ``asked`` : with the projection's layers and the one that tells near-duplicates. Banks are searched
         for all images at once; those whose neighbours are too few to vote without their own are asked about
@@ -199,23 +199,25 @@ class Banks:
         """
         joined = np.concatenate([asked.vectors[layer] for layer in self.projection.layers], axis=1)
         codes, words = query_codes(joined, self.projection), content_words(asked.content_ids)[:, 0]
-        voters = {label: _nobody(len(asked), self._side(label), wanted) for label in LABELS}
+        voters = {label: _nobody(len(asked), self._side(label), wanted) for label in labels}
         found = Found(voters, {}, {})
         pending, fetch = np.arange(len(asked)), wanted + SPARE
         while pending.size:
             step, left = max(1, _NEIGHBOURS_AT_ONCE // fetch), []
             for rows in (pending[start : start + step] for start in range(0, len(pending), step)):
-                both = self.search_codes(codes[rows], fetch)
-                near = {label: self._near(label, asked, rows, words[rows], both[label]) for label in LABELS}
+                both = self.search_codes(codes[rows], fetch, labels)
+                near = {label: self._near(label, asked, rows, words[rows], both[label]) for label in labels}
                 self._leave_out_groups(near, rows, asked, found)
                 left.append(rows[~self._settle(voters, rows, near, wanted)])
             pending, fetch = np.concatenate(left), 4 * fetch
         return found
 
-    def search_codes(self, codes: Float16, k: int) -> dict[Label, Neighbours]:
+    def search_codes(
+        self, codes: Float16, k: int, labels: Sequence[Label] = LABELS
+    ) -> dict[Label, Neighbours]:
         """Each bank's ``Bank.search_codes``, side by side: no thread idles between the two."""
-        searches = [partial(self.bank(label).search_codes, codes, k) for label in LABELS]
-        return dict(zip(LABELS, threads.together(searches), strict=True))
+        searches = [partial(self.bank(label).search_codes, codes, k) for label in labels]
+        return dict(zip(labels, threads.together(searches), strict=True))
 
     def disagreements(self, label: Label, n_queries: int) -> Iterator[str]:
         """Where a bank's answers differ from comparing with every stored row; for ``rd index verify``."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from retrieval_detect.ask import anew, influence, regions, stability
 from retrieval_detect.ask.calibrations import calibration_name
+from retrieval_detect.ask.coverage import coverage_of, covered
 from retrieval_detect.ask.evidence import N_EVIDENCE, by_head, doubts, own_rows, shown_with
 from retrieval_detect.ask.fitted import PLAIN
 from retrieval_detect.ask.methods import Answers, Methods, asked_about, vote_of
@@ -246,7 +247,7 @@ class Detector:
         question = self.checked(Question(**asked))
         if question.stability or question.regions:
             raise UsageError("stability and regions need the image itself", hint="Use query().")
-        answers = self.methods.ask(asked_about([embedded], self.methods.layers(question)), question)
+        answers = self.methods.answer(asked_about([embedded], self.methods.layers(question)), question)
         verdict = self._judge([embedded], answers.one(0), question)
         return replace(verdict, elapsed_s=time.perf_counter() - started)
 
@@ -278,7 +279,7 @@ class Detector:
             judged = []
             if others := [view for view in views if kind_of(view.view) != CROPS]:
                 asked = asked_about(others, self.methods.layers(question), own_groups=own_groups)
-                answers = self.methods.ask(asked, question)
+                answers = self.methods.answer(asked, question)
                 if answers.missing:
                     raise nobody_left(answers.missing[0])
                 for i, view in enumerate(others):
@@ -346,13 +347,14 @@ class Detector:
         if calibration is None:
             return {"verdict": UNCALIBRATED.verdict, "reason": UNCALIBRATED.reason}
         traits = traits_of([embedded.format], [(embedded.width, embedded.height)])
-        judged = calibration.judge(answers.scores, answers.typical, question, traits=traits)
+        near = covered(self.methods, answers)
+        judged = calibration.judge(answers.scores, answers.typical, question, traits=traits, covered=near)
         return calibration.fields(judged, 0, question)
 
     def stale_parts(self, question: Question) -> Iterator[str]:
         """What the answer rests on that is less than it could be: approximate search, or fitted long ago."""
         yield from self.methods.caveats(question)
-        used = {("head", question.method), ("projection", question.projection)}
+        used = {("head", question.method), ("projection", question.projection), ("coverage", self.layer)}
         if question.regions:
             used.add(("regions", calibration_name(question.method, question.projection or PLAIN)))
         for record in self._stale:
@@ -393,6 +395,7 @@ class Detector:
             reason=UNCALIBRATED.reason,
             reach=UNCALIBRATED.reach,
             photographs=question.photographs,
+            coverage=coverage_of(self.methods, answers),
             score=score,
             method=question.method,
             k=int(answers.k[0]),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.heads.registry import read_head
 from retrieval_detect.scoring.calibration import Calibration
+from retrieval_detect.scoring.coverage import Coverage
 from retrieval_detect.scoring.highest_crops import HighestCrops
 from retrieval_detect.search.projection import Affine, Identity
 from retrieval_detect.store.manifest import ALL_ROWS, BANK_ROWS
@@ -60,7 +61,7 @@ class Kind(Generic[T]):
     strata: tuple[RowStratum, ...] = BANK_ROWS
 
 
-def _as_json(found: Calibration | HighestCrops, encoder: EncoderSpec) -> Files:  # noqa: ARG001
+def _as_json(found: Calibration | HighestCrops | Coverage, encoder: EncoderSpec) -> Files:  # noqa: ARG001
     return {"json": json.dumps(found.to_json(), sort_keys=True).encode()}
 
 
@@ -88,11 +89,19 @@ REGIONS: Kind[HighestCrops] = Kind(
     from_files=lambda files: HighestCrops.from_json(json.loads(files["json"])),
     strata=(*BANK_ROWS, ("real", "calib")),
 )
+COVERAGE: Kind[Coverage] = Kind(
+    "coverage",
+    to_files=_as_json,
+    from_files=lambda files: Coverage.from_json(json.loads(files["json"])),
+    require=lambda snapshot, found: require_layers_stored(snapshot, (found.layer,)),
+    strata=(("real", "bank"), ("real", "calib")),
+)
 KINDS: Mapping[FittedKind, Kind[Any]] = {
     "projection": PROJECTION,
     "head": HEAD,
     "calibration": CALIBRATION,
     "regions": REGIONS,
+    "coverage": COVERAGE,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
@@ -14,11 +15,12 @@ import numpy as np
 from retrieval_detect.ask import anew
 from retrieval_detect.ask.banks import Asked, Banks
 from retrieval_detect.ask.calibrations import calibration_name
-from retrieval_detect.ask.fitted import CALIBRATION, PLAIN, Kind, Rates, load_head, read
+from retrieval_detect.ask.fitted import CALIBRATION, COVERAGE, PLAIN, Kind, Rates, load_head, read
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.ensemble import EnsembleHead
 from retrieval_detect.scoring.attribution import generator_densities, top_names
 from retrieval_detect.scoring.calibration import Calibration
+from retrieval_detect.scoring.coverage import NEAREST, Coverage
 from retrieval_detect.scoring.vote import DEFAULT_K, REDEFINED, nobody_left, typicality, vote
 from retrieval_detect.search.approximate import caveat
 from retrieval_detect.store.schema import grouping_layer
@@ -54,8 +56,10 @@ class Answers:
     for each image that has none. Of the m images that voted alone: ``scores`` : float64 (m,), positive =
     fake; ``typical`` : float64 (m,), the larger of the mean similarities to either bank; ``k`` : int64
     (m,), see ``VoteResult``; ``voters`` : the nearest images of each bank, m rows; ``vectors`` : layer →
-    float32 (m, d), as the network gave them. By position among the q: ``stored`` : (row id, group) of every
-    live row of the image's own bytes; ``own`` and ``groups`` : see ``Found``.
+    float32 (m, d), as the network gave them; ``photographs`` : by the stored vectors alone, the nearest of
+    the real bank, m rows, where the index knows how near is usual (``ask.coverage``). By position among the
+    q: ``stored`` : (row id, group) of every live row of the image's own bytes; ``own`` and ``groups`` : see
+    ``Found``.
     """
 
     voted: Bool
@@ -68,6 +72,7 @@ class Answers:
     stored: Mapping[int, Sequence[tuple[int, int]]]
     own: Mapping[int, Mapping[int, float]]
     groups: Mapping[int, set[int]]
+    photographs: NearestImages | None = None
 
     def one(self, position: int) -> Answers:
         """Those of one image. Raises ``EmptyBank`` if it has none to vote."""
@@ -90,6 +95,7 @@ class Answers:
             only(self.stored),
             only(self.own),
             only(self.groups),
+            None if self.photographs is None else self.photographs.take(at),
         )
 
 
@@ -271,8 +277,26 @@ class Methods:
             groups=found.groups,
         )
 
+    def answer(self, asked: Asked, question: Question) -> Answers:
+        """``ask``, and with what the real bank holds near: all that a verdict rests on."""
+        answers = self.ask(asked, question)
+        if self.coverage is None:
+            return answers
+        if question.projection == PLAIN:
+            near = answers.voters["real"].first(NEAREST)
+        else:
+            banks = self.banks(PLAIN)
+            found = banks.nearest(replace(asked, own_groups=answers.groups), wanted=NEAREST, labels=("real",))
+            near = found.voters["real"].take(answers.voted)
+        return replace(answers, photographs=near)
+
+    @cached_property
+    def coverage(self) -> Coverage | None:
+        """How near the real bank usually is, if that was fitted."""
+        return read(self.snapshot, COVERAGE, grouping_layer(self.snapshot.manifest.layers))
+
     def ask_all(self, asked: Asked, question: Question) -> Iterator[tuple[Int64, Answers | VectorError]]:
-        """``ask``, where some images may be such as cannot be asked about: those come by themselves.
+        """``answer``, where some images may be such as cannot be asked about: those come by themselves.
 
         Gives positions, int64, and what is said of the images there; every image is in one part.
         """
@@ -280,7 +304,7 @@ class Methods:
         while pending:
             at = pending.pop()
             try:
-                yield at, self.ask(asked if len(at) == len(asked) else asked.take(at), question)
+                yield at, self.answer(asked if len(at) == len(asked) else asked.take(at), question)
             except VectorError as error:
                 if len(at) == 1:
                     yield at, error

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retrieval_detect.ask.banks import Asked
+from retrieval_detect.ask.coverage import covered, similarities
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.files import TEMPORARY, DigestCache, sha256_bytes, write_atomically
@@ -50,7 +51,10 @@ STATE = "state.jsonl"
 _LOCK = ".lock"
 _VERSION = 2
 
-NUMBERS = ("score", "p_real", "p_new", "p_fake", "p_typical", "log10_lr", "nearest_fake", "nearest_real")
+NUMBERS = (
+    *("score", "p_real", "p_new", "p_fake", "p_typical", "log10_lr"),
+    *("nearest_fake", "nearest_real", "coverage"),
+)
 SCHEMA = pa.schema(
     [
         pa.field("content_id", pa.binary(CONTENT_ID_BYTES)),
@@ -62,7 +66,8 @@ SCHEMA = pa.schema(
     ]
 )
 """A row an image, in the order of the input. What is not known is null: all but ``error`` where it failed,
-p-values and ratios without a calibration. ``score`` : positive = fake. ``top_generator`` : of the nearest
+p-values and ratios without a calibration. ``score`` : positive = fake. ``coverage`` : see
+``Verdict.coverage``, the similarity. ``top_generator`` : of the nearest
 fakes, by share of the density, or of those that the head asked tells apart; the true tool may be absent."""
 _TEXTS = ("verdict", "reason", "reach", "top_generator", "error")
 BEFORE = [pa.field("verdict_before", pa.string()), pa.field("score_before", pa.float64())]
@@ -295,12 +300,14 @@ class _Judge:
         """What is said of rows ``at``; what else is known of them goes to ``numbers``."""
         found = {"score": answers.scores}
         found |= {f"nearest_{label}": answers.voters[label].similarities[:, 0] for label in LABELS}
+        found["coverage"] = similarities(answers)
         if self.calibration is None:
             said = [UNCALIBRATED] * len(answers.scores)
         else:
             sizes = zip(rows.width[at].tolist(), rows.height[at].tolist(), strict=True)
             traits = traits_of([rows.formats[i] for i in at], sizes)
-            judged = self.calibration.judge(answers.scores, answers.typical, self.question, traits=traits)
+            near, asked = covered(self._methods, answers), (answers.scores, answers.typical, self.question)
+            judged = self.calibration.judge(*asked, traits=traits, covered=near)
             found |= {"p_real": judged.p_real, "p_fake": judged.p_fake, "p_typical": judged.p_typical}
             found |= {"p_new": judged.p_new, "log10_lr": judged.log10_lr}
             said = list(judged.answers)

@@ -184,7 +184,8 @@ def _verdicts(scorer: Scorer, images: Images, said: Said) -> Json:
         return None
     traits = traits_of(images.formats.tolist(), images.sizes)
     known = replace(scorer.question, photographs="known")
-    judged = own.judge(said.scores, said.typical, known, traits=traits)
+    nobody = np.ones(len(said.scores), bool)  # what is of a known source is of a kind that is there
+    judged = own.judge(said.scores, said.typical, known, traits=traits, covered=nobody)
     names = np.array([said_of_it.verdict for said_of_it in judged.answers])
     return {
         label: {

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("input", "verdict", "reason", "reach", "score", "log10_lr", "p_real", "p_new", "p_fake", "p_typical"),
-    *("votes_fake", "votes_of", "best_fake", "best_real", "top_generator"),
+    *("votes_fake", "votes_of", "best_fake", "best_real", "coverage", "top_generator"),
     *("stable", "regions", "regions_p_max"),
     *("sha256", "index", "generation", "warnings", "error"),
 )
@@ -21,6 +21,7 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
 
     ``top_generator`` : of the nearest fakes, by its share of the density, or of those that the head asked
     tells apart; the true tool may be absent.
+    ``coverage`` : the mean similarity of the nearest photographs, see ``Verdict.coverage``.
     ``stable`` : the share of re-encodings that agree. ``regions`` : the crops' scores, pooled.
     """
     row = dict.fromkeys(COLUMNS) | {
@@ -42,6 +43,8 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
     }
     if verdict.log10_lr is not None:
         row["log10_lr"] = round(verdict.log10_lr, 4)
+    if verdict.coverage is not None:
+        row["coverage"] = round(verdict.coverage["similarity"], 6)
     if stability := verdict.stability:
         row["stable"] = round(stability.agree / max(stability.of, 1), 4)
     if regions := verdict.regions:

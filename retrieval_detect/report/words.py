@@ -84,6 +84,7 @@ FITS: Mapping[Reason, Line] = {
     "fake-like-if-known-source": [("UNCERTAIN", "warning"), ": fake-like, were its source known"],
     "unstable": [("UNCERTAIN", "warning"), ": re-encoding changes the answer"],
     "untypical": [("UNKNOWN", "warning"), ": unlike all references"],
+    "nothing-comparable": [("UNKNOWN", "warning"), ": no photographs of this kind among the references"],
     "fits-neither": [("UNKNOWN", "warning"), ": fits neither photographs nor known generators"],
     "uncalibrated": [("UNKNOWN", "warning"), ": uncalibrated"],
 }
@@ -96,6 +97,8 @@ NEXT: Mapping[Reason, str] = {
     "photographs of its kind show more.",
     "unstable": "The answer depends on how the file was saved: ask about the original file, if there is one.",
     "untypical": "Nothing like it is among the references: add some of its kind, rd bank add.",
+    "nothing-comparable": "No score says anything here. Add authentic photographs of its kind: "
+    "rd bank add DIR --label real --source NAME.",
     "fits-neither": "It may be of a generator, or of a kind of photograph, that no bank holds: rd bank add.",
     "uncalibrated": "The score says which bank is nearer, and not how often a photograph scores so.",
 }
@@ -173,8 +176,7 @@ def calibrated(verdict: Verdict) -> list[Line]:
         f"known sources  {found['as_high']:,} of {found['photographs']:,} calibration photographs ({compared}"
         f"{provisional}) score this high"
     ]
-    first, *rest = new_sources(found["new"], p["new"])
-    said += [f"new sources    {first}", *(f"               {line}" for line in rest)]
+    said += _beside("new sources", new_sources(found["new"], p["new"]))
     said.append(
         f"judged at {100 * alpha['real']:.3g} % false alarms among photographs of {verdict.photographs} "
         f"sources {asked_by}"
@@ -187,6 +189,26 @@ def calibrated(verdict: Verdict) -> list[Line]:
             f"with {prior:.3g} % fakes among such images, {chance:.3g} % of those that score so are fakes"
         )
     return [[f"  {line}"] for line in said]
+
+
+def _beside(name: str, lines: Sequence[str]) -> list[str]:
+    """``name`` with what is said of it: further lines stand below the first."""
+    return [f"{name * (i == 0):<15}{line}" for i, line in enumerate(lines)]
+
+
+def coverage_lines(verdict: Verdict) -> list[str]:
+    """How near the nearest photographs are, and of whom, where that is too far to compare with."""
+    found = verdict.coverage
+    if found is None or found["similarity"] >= found["threshold"]:
+        return []
+    of = counted({near["source"]: near["photographs"] for near in found["nearest"]})
+    said = [
+        f"the nearest photographs ({of}) have similarity {found['similarity']:.2f} on average;",
+        f"those nearest to a photograph of a new source mostly have {found['threshold']:.2f} or more",
+    ]
+    if verdict.photographs == "known":
+        said.append("is it of a known source, as was said? No photograph there is of its kind")
+    return said
 
 
 def new_sources(found: Mapping[str, Any] | None, p: float | None) -> list[str]:
@@ -319,6 +341,7 @@ def full(verdict: Verdict) -> list[Line]:
         [(verdict.input, "strong"), "  ", *(headline if verdict.log10_lr is None else fits)(verdict)],
         [f"  {NEXT[verdict.reason]}"],
         *calibrated(verdict),
+        *([f"  {line}"] for line in _beside("comparable", coverage_lines(verdict))),
         [
             f"  nearest  {votes.fake} of {votes.of} are fake (fakes are {100 * votes.bank_share_fake:.0f} % "
             f"of the references)   best fake {nearest['fake']:.3f}   best real {nearest['real']:.3f}"

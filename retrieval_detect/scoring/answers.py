@@ -48,17 +48,22 @@ def answer(
     alpha_new: float | None = None,
     beta: float = BETA,
     known: bool = False,
+    covered: bool = True,
 ) -> Answer:
     """The four answers of design §9.
 
     ``alpha`` : the share of photographs that may be called fake-like; ``alpha_new`` : of photographs of new
     sources, the same by default. ``known`` : whether the user says that the image is of a known source; else
     it is called fake-like only where that is rare among photographs of new sources as well, so that nobody is
-    accused by a promise that does not cover them. P(fake-like | a photograph that the promise is about) is
-    at most alpha; for new sources, on average over sources, as observed (``NewSources.p``).
+    accused by a promise that does not cover them. ``covered`` : whether the real bank holds photographs of
+    its kind; where it does not, no score says anything of it, unless it is said to be of a kind that is
+    there. P(fake-like | a photograph that the promise is about) is at most alpha; for new sources, on average
+    over sources, as observed (``NewSources.p``).
     """
     if p.typical <= TYPICAL:
         return Answer("unknown", "untypical")
+    if not (covered or known):
+        return Answer("unknown", "nothing-comparable")
     rare, fits_fake = p.real <= alpha, p.fake > beta
     if not rare:
         return Answer("uncertain", "fits-both") if fits_fake else Answer("real-like", "fits-photographs")

@@ -28,7 +28,7 @@ from retrieval_detect.verdicts import Question
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retrieval_detect.types import Float64
+    from retrieval_detect.types import Bool, Float64
 
 FORMAT = "retrieval-detect/calibration"
 VERSION = 2
@@ -190,12 +190,19 @@ class Calibration:
         return confident_alpha(question.fpr, n, confidence=question.confidence)
 
     def judge(
-        self, scores: Float64, typical: Float64, question: Question, *, traits: Mapping[str, Sequence[str]]
+        self,
+        scores: Float64,
+        typical: Float64,
+        question: Question,
+        *,
+        traits: Mapping[str, Sequence[str]],
+        covered: Bool,
     ) -> Judged:
         """Judge q images.
 
         ``scores`` : float64 (q,), positive = fake. ``typical`` : float64 (q,). ``traits`` : each of
-        ``conformal.TRAITS`` → every image's own.
+        ``conformal.TRAITS`` → every image's own. ``covered`` : bool (q,), whether the real bank holds
+        photographs of its kind.
         """
         known = _of_known(question)
         p_real, alpha = np.ones(len(scores)), np.ones(len(scores))
@@ -214,14 +221,20 @@ class Calibration:
         p_fake, p_typical = self.conformal.p_fake(scores), at_most(self.conformal.typical, typical)
         nothing = np.full(len(scores), np.nan)
         p_new = self.new.p(scores)
-        columns = (column.tolist() for column in (p_real, p_fake, p_typical, alpha))
+        columns = (column.tolist() for column in (p_real, p_fake, p_typical, alpha, covered))
         new = [None] * len(scores) if p_new is None else p_new.tolist()
         alpha_new = self._alpha_new(question)
         # Between a threshold that stays and the next photograph's score lie scores just as rare, and lower.
         enough = (scores >= (-math.inf if question.at is None else question.at)).tolist()
         answers = [
-            answer(PValues(real, rare, fake, usual), alpha=a * high, alpha_new=alpha_new, known=known)
-            for rare, high, real, fake, usual, a in zip(new, enough, *columns, strict=True)
+            answer(
+                PValues(real, rare, fake, usual),
+                alpha=a * high,
+                alpha_new=alpha_new,
+                known=known,
+                covered=near,
+            )
+            for rare, high, real, fake, usual, a, near in zip(new, enough, *columns, strict=True)
         ]
         ratio = self.likelihood if known else self.new.likelihood
         return Judged(

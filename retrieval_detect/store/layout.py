@@ -15,7 +15,13 @@ STAGING = "staging"
 BANKS = "banks"
 PINS = "pins"
 FAILURES = "failures.jsonl"
-FITTED = {"projection": "projections", "head": "heads", "calibration": "calibrations", "regions": "regions"}
+FITTED = {
+    "projection": "projections",
+    "head": "heads",
+    "calibration": "calibrations",
+    "regions": "regions",
+    "coverage": "coverage",
+}
 LOCK = ".lock"
 PROJECTION_ID = 12
 """Digits of a projection's digest in names of derived files."""

@@ -75,7 +75,7 @@ class MistakesRecord:
     file: FileRecord
 
 
-FittedKind: TypeAlias = Literal["projection", "head", "calibration", "regions"]
+FittedKind: TypeAlias = Literal["projection", "head", "calibration", "regions", "coverage"]
 RowStratum: TypeAlias = tuple[Label, Split]
 ALL_ROWS: tuple[RowStratum, ...] = tuple((label, split) for label in LABELS for split in SPLITS)
 GROWTH = 0.2
@@ -335,7 +335,10 @@ def _mistakes(data: Mapping[str, Any]) -> MistakesRecord:
 
 def _fitted(data: Mapping[str, Any]) -> FittedRecord:
     if data["kind"] not in FITTED:
-        raise ValueError(f"nothing of kind {data['kind']!r} is fitted")
+        raise FormatUnsupported(
+            f"the index has something of kind {data['kind']!r}, which this version of rd does not know",
+            hint="Install a newer retrieval-detect.",
+        )
     files = {_checked(_SUFFIX, suffix): FileRecord(**record) for suffix, record in data["files"].items()}
     strata = tuple((label, split) for label, split in data.get("strata", ALL_ROWS))
     if not set(strata) <= set(ALL_ROWS):

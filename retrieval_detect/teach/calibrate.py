@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.calibrations import calibration_name
-from retrieval_detect.ask.fitted import CALIBRATION, PLAIN, REGIONS, Kind, Rates
+from retrieval_detect.ask.fitted import CALIBRATION, COVERAGE, PLAIN, REGIONS, Kind, Rates
 from retrieval_detect.ask.methods import Methods, rates
 from retrieval_detect.ask.regions import CropMethods, holds_crops
 from retrieval_detect.ask.rows import Progress, Said, ScoredRows, score_rows
@@ -23,6 +23,7 @@ from retrieval_detect.scoring.calibration import LOWEST, Calibration
 from retrieval_detect.scoring.conformal import ALPHA, Conformal, photographs_needed, traits_of
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
 from retrieval_detect.scoring.new_sources import MOST_ROWS
+from retrieval_detect.teach.coverage import coverage_to_fit
 from retrieval_detect.teach.fitted import commit_rates, write_rates
 from retrieval_detect.teach.left_out import left_out
 from retrieval_detect.teach.regions import fit_regions
@@ -125,8 +126,11 @@ def _cross_fitted_cllr(rows: ScoredRows, likelihood: LikelihoodMethod) -> float:
 
 
 def commit_calibration(store: Store, calibration: Calibration) -> Manifest:
-    """Make it the one in force for its method; refuses if the references have changed since it was fitted."""
-    return commit_rates(store, CALIBRATION, calibration)
+    """Make it the one in force for its method, with the index's coverage, where that is not of these rows.
+
+    Refuses if the references have changed since it was fitted.
+    """
+    return commit_rates(store, CALIBRATION, calibration, along=coverage_to_fit)
 
 
 def measurable(snapshot: Snapshot) -> bool:
@@ -162,9 +166,10 @@ def rates_to_fit(
     ``usual`` : that of the default method too, where there is none and enough is set aside. ``said`` : see
     ``fit_calibration``.
 
-    What is calibrated through the default projection in force will be through that to come. Through any
-    other, what was fitted on other references stays as it is, and stale: projections that were tried once
-    would make every addition slower for ever. Crops go by the same rule.
+    How near the real bank usually is (``teach.coverage``) goes along with the calibration of the default
+    method. What is calibrated through the default projection in force will be through that to come. Through
+    any other, what was fitted on other references stays as it is, and stale: projections that were tried
+    once would make every addition slower for ever. Crops go by the same rule.
     """
     if measurable(to_be):
         fit = partial(fit_calibration, device=device, said=said)
@@ -173,6 +178,8 @@ def rates_to_fit(
             yield partial(_written, writer, CALIBRATION, again)
         if usual and enough(to_be) and not _is_fitted(writer.snapshot, to_be.manifest.projection):
             yield partial(_written, writer, CALIBRATION, partial(fit, to_be))
+        if (usual and enough(to_be)) or any(record.kind == COVERAGE.name for record in to_be.manifest.fitted):
+            yield from coverage_to_fit(writer, to_be)
     if all(holds_crops(to_be, *stratum) for stratum in REGIONS.strata):
         for crops in _outlived(writer, to_be, REGIONS, CropMethods(to_be, device=device)):
             judge = partial(fit_regions, to_be, crops.question, device=device)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.calibrations import calibration_name
-from retrieval_detect.ask.fitted import CALIBRATION, REGIONS, Kind, Rates, files_of
+from retrieval_detect.ask.fitted import CALIBRATION, COVERAGE, REGIONS, Kind, Rates, files_of, read
 from retrieval_detect.ask.methods import Methods, rates
 from retrieval_detect.ask.regions import CropMethods
 from retrieval_detect.heads.base import unnamed
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def purge(store: Store) -> Manifest:
     """Erase removed references in every generation; see ``Writer.compact``.
 
-    Heads and calibrations that were fitted on them go on as they were, and as stale as they were, but name
-    no generator and no source that no reference has.
+    Heads, calibrations and coverage that were fitted on them go on as they were, and as stale as they were,
+    but name no generator and no source that no reference has.
     """
     with store.writer() as writer:
         return writer.compact(purge=True, review=partial(_nameless, writer))
@@ -47,7 +47,7 @@ def _nameless(writer: Writer, new: Snapshot) -> list[FittedRecord]:
     bare = partial(_without_names, manifest=new.manifest)
     calibrations = _rates(writer, CALIBRATION, (Methods(new), Methods(after)), bare)
     regions = _rates(writer, REGIONS, (CropMethods(new), CropMethods(after)), lambda found: found)
-    return [*heads, *calibrations, *regions]
+    return [*heads, *calibrations, *regions, *_coverage(writer, new)]
 
 
 def _heads(writer: Writer, new: Snapshot) -> Iterator[FittedRecord]:
@@ -73,6 +73,15 @@ def _rates(
             bare = replace(bare, scorer=after.scorer(found.question))
         if record is not None and bare.to_json() != found.to_json():
             yield _again(writer, record, kind.to_files(bare, new.manifest.encoder))
+
+
+def _coverage(writer: Writer, new: Snapshot) -> Iterator[FittedRecord]:
+    sources = new.manifest.names("real")
+    for record in new.manifest.fitted:
+        found = read(new, COVERAGE, record.name) if record.kind == COVERAGE.name else None
+        if found is not None and not set(found.left_out) <= set(sources):
+            bare = replace(found, left_out=_pooled(found.left_out, sources))
+            yield _again(writer, record, COVERAGE.to_files(bare, new.manifest.encoder))
 
 
 def _without_names(found: Calibration, manifest: Manifest) -> Calibration:

@@ -1,4 +1,4 @@
-"""Writing what was fitted, and taking it out: one way for projections, heads, calibrations and regions."""
+"""Writing what was fitted, and taking it out: one way for all kinds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from retrieval_detect.ask.fitted import PLAIN, Rates, load_head
 from retrieval_detect.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from retrieval_detect.ask.fitted import Kind
     from retrieval_detect.store.manifest import FittedKind, FittedRecord, Manifest, RowStratum
@@ -37,8 +37,17 @@ def write_rates(writer: Writer, kind: Kind[Rates], found: Rates) -> FittedRecord
     return write(writer, kind, name, found, method="conformal", rows=(found.rows_digest, kind.strata))
 
 
-def commit_rates(store: Store, kind: Kind[Rates], found: Rates) -> Manifest:
-    """Make it the one in force for its method; refuses if the references have changed since it was fitted."""
+def commit_rates(
+    store: Store,
+    kind: Kind[Rates],
+    found: Rates,
+    *,
+    along: Callable[[Writer, Snapshot], Iterable[Callable[[], FittedRecord]]] = lambda *_: (),
+) -> Manifest:
+    """Make it the one in force for its method; refuses if the references have changed since it was fitted.
+
+    ``along`` : gives what else to fit in the same generation.
+    """
     with store.writer() as writer:
         if writer.snapshot.rows_digest(kind.strata) != found.rows_digest:
             was = "were" if kind.name.endswith("s") else "was"
@@ -46,7 +55,8 @@ def commit_rates(store: Store, kind: Kind[Rates], found: Rates) -> Manifest:
                 f"the references changed while the {kind.name} {was} fitted",
                 hint="Run the same command again.",
             )
-        return writer.fit([write_rates(writer, kind, found)])
+        others: list[FittedRecord] = [fit() for fit in along(writer, writer.snapshot)]
+        return writer.fit([write_rates(writer, kind, found), *others])
 
 
 # ---------------------------------------------------------------- removing

@@ -294,7 +294,7 @@ def test_removing_what_was_added_gives_back_every_number(calibrated, run_rd, bar
 def test_what_a_change_leaves_stale_is_named_with_its_command(calibrated, run_rd):
     fit(run_rd, "--method", "nearest", "--likelihood", "isotonic")
     remove_one(calibrated)
-    assert run_rd("bank", "compact").stdout.count("was fitted on other references than these") == 2
+    assert run_rd("bank", "compact").stdout.count("was fitted on other references than these") == 3
     told = run_rd("query", "ask/3000.png", "--method", "nearest").stdout
     assert "hold now: rd fit calibration --method nearest --likelihood isotonic\n" in told
 

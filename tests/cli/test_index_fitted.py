@@ -54,7 +54,7 @@ def remove(run_rd, *args):
 
 WHITE = {("projection", "white"), ("calibration", "density--white"), ("calibration", "lr--white")}
 LR = {("head", "lr"), ("calibration", "lr"), ("calibration", "lr--white")}
-ALL = WHITE | LR | {("head", "other"), ("head", "both"), ("calibration", "density")}
+ALL = WHITE | LR | {("head", "other"), ("head", "both"), ("calibration", "density"), ("coverage", "proj")}
 
 
 def test_the_list_says_how_on_how_many_and_what_fits_it_again(index, run_rd):
@@ -71,6 +71,7 @@ def test_the_list_says_how_on_how_many_and_what_fits_it_again(index, run_rd):
     assert said["calibration", "density"] == ("conformal", set_aside, False, again)
     again = "rd fit calibration --method lr"
     assert said["calibration", "lr--white"] == ("conformal", set_aside, False, again)
+    assert said["coverage", "proj"] == ("nearest", sum(info["real"].values()), False, "rd fit calibration")
     again = "rd fit projection white --kind whiten --layers proj"
     assert said["projection", "white"] == ("whiten", info["real"]["bank"], False, again)
     result = done(run_rd("index", "fitted", "list"))

@@ -200,7 +200,7 @@ def test_new_references_make_it_stale_but_it_still_judges(calibrated):
     add(calibrated, images("more", 3), "real", "camera")
     verdict = detector(calibrated).judge(image)
     assert stale(verdict) and verdict.p_values is not None
-    assert [record.name for record in calibrated.snapshot().stale()] == ["density"]
+    assert [record.name for record in calibrated.snapshot().stale()] == ["density", "proj"]
     calibrate(calibrated)
     assert not stale(detector(calibrated).judge(image)) and not calibrated.snapshot().stale()
 
@@ -263,7 +263,7 @@ def test_each_vote_keeps_one_of_its_own(store):
     calibrate(store, method="nearest", likelihood="isotonic")
     judge = detector(store)
     (image,) = images("fresh", 1)
-    assert len(judge.snapshot.manifest.fitted) == 3
+    assert [record.kind for record in judge.snapshot.manifest.fitted].count("calibration") == 3
     for method in ("density", "nearest", "majority"):
         assert judge.judge(image, method=method).p_values is not None
 

@@ -162,7 +162,11 @@ def test_a_new_index_is_calibrated_with_its_projection(tmp_path):
     store = layered(tmp_path / "idx", each=140)
     manifest = fit_default(store, device="cpu")
     kinds = {(f.kind, f.name) for f in manifest.fitted}
-    assert kinds == {("projection", "default"), ("calibration", "density--default")}
+    assert kinds == {
+        ("projection", "default"),
+        ("calibration", "density--default"),
+        ("coverage", "proj"),
+    }
     verdict = Detector(store.snapshot(), device="cpu").judge(layered_image("press-999"))
     assert verdict.calibration["new"]["sources"] == 3 and verdict.calibration["provisional"] is not None
 

@@ -224,4 +224,4 @@ def test_a_calibration_that_lost_its_photographs_does_not_bar_the_way_back(store
     review = Reviewer(device="cpu")
     add_reviewed(store, cloud("new", 5, NEW), "new", review)
     assert review.report is None
-    assert [record.kind for record in store.snapshot().stale()] == ["calibration"]
+    assert [record.kind for record in store.snapshot().stale()] == ["calibration", "coverage"]

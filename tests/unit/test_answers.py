@@ -53,6 +53,15 @@ def test_nobody_is_accused_by_a_promise_that_does_not_cover_them():
                 assert real > 0.05 and found.reach is None
 
 
+def test_where_nothing_is_comparable_no_score_counts():
+    """Not even a rare one, unless the image is said to be of a known source; what is odd stays odd."""
+    for p in (PValues(0.01, 0.01, 0.5, 0.5), PValues(0.5, 0.6, 0.01, 0.5), PValues(0.01, 0.3, 0.01, 0.5)):
+        found = answer(p, covered=False)
+        assert (found.verdict, found.reason, found.reach) == ("unknown", "nothing-comparable", None)
+        assert answer(p, covered=False, known=True) == answer(p, known=True)
+    assert answer(PValues(0.01, 0.01, 0.5, 0.01), covered=False).reason == "untypical"
+
+
 def test_new_sources_are_held_against_a_rate_of_their_own():
     p = PValues(0.01, 0.15, 0.5, 0.5)
     assert answer(p, alpha=0.2).verdict == "fake-like"

@@ -175,6 +175,7 @@ def test_a_row_holds_plain_values_in_a_fixed_order():
         "votes_of": 2,
         "best_fake": 0.912346,
         "best_real": 0.8,
+        "coverage": None,
         "top_generator": "sdxl",
         "stable": None,
         "regions": None,
@@ -190,6 +191,7 @@ def test_a_row_holds_plain_values_in_a_fixed_order():
 def test_a_calibrated_row_has_its_p_values():
     row = verdict_row(CALIBRATED)
     assert tuple(row) == COLUMNS
+    assert row["coverage"] == 0.612346
     assert (row["log10_lr"], row["p_real"], row["p_fake"], row["p_typical"]) == (1.1, 0.003997, 0.61, 0.33)
 
 

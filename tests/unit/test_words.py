@@ -45,6 +45,19 @@ def test_one_image():
     ]
 
 
+def test_what_is_not_comparable_says_what_is_nearest_and_what_to_do():
+    far = CALIBRATED.coverage | {"similarity": 0.41}
+    lines = shown(replace(CALIBRATED, verdict="unknown", reason="nothing-comparable", coverage=far))
+    assert "UNKNOWN: no photographs of this kind among the references" in lines[0]
+    assert "rd bank add DIR --label real --source NAME" in lines[1]
+    said = "  comparable     the nearest photographs (camera 7, unnamed 2) have similarity 0.41 on average;"
+    at = lines.index(said)
+    assert lines[at + 1].endswith("photograph of a new source mostly have 0.58 or more")
+    assert lines[at + 2].strip().startswith("is it of a known source, as was said?")
+    new = replace(CALIBRATED, photographs="new", coverage=far)
+    assert not any("as was said" in line for line in shown(new))
+
+
 def test_one_image_calibrated():
     assert shown(CALIBRATED)[:9] == [
         "photo.jpg  FAKE-LIKE: rarer than 99 % of the photographs of 6 sources",

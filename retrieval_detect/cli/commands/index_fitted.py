@@ -1,4 +1,4 @@
-"""``rd index fitted``: the projections, heads, calibrations and regions of an index."""
+"""``rd index fitted``: the projections, heads, calibrations, regions and coverage of an index."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from retrieval_detect.store.manifest import FittedKind, FittedRecord
     from retrieval_detect.store.snapshot import Snapshot
 
-_KINDS: tuple[FittedKind, ...] = ("projection", "head", "calibration", "regions")
+_KINDS: tuple[FittedKind, ...] = ("projection", "head", "calibration", "regions", "coverage")
 
 
 @click.group("fitted", cls=Group, examples="rd index fitted list\nrd index fitted remove projection white")
 def fitted() -> None:
-    """List and remove what was fitted: projections, heads, calibrations, regions."""
+    """List and remove what was fitted: projections, heads, calibrations, regions, coverage."""
 
 
 @fitted.command("list", examples="rd index fitted list\nrd index fitted list --json")
@@ -75,9 +75,9 @@ def _n_rows(snapshot: Snapshot, record: FittedRecord, *, stale: bool) -> int | N
 def remove(run: Run, kind: FittedKind, name: str, dry_run: bool) -> None:
     """Take something fitted out of the index; rd bank rollback brings it back.
 
-    KIND is projection, head, calibration or regions, NAME as rd index fitted list shows it. What rests on it
-    goes with it: calibrations and regions through a projection, and those of a head. The projection that
-    banks are searched through stays.
+    KIND is projection, head, calibration, regions or coverage, NAME as rd index fitted list shows it. What
+    rests on it goes with it: calibrations and regions through a projection, and those of a head. The
+    projection that banks are searched through stays.
     """
     from retrieval_detect.teach.fitted import removable
     from retrieval_detect.teach.fitted import remove as remove_fitted

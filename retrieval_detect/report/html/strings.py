@@ -81,6 +81,7 @@ PROPOSITIONS = {
     },
 }
 NEW_SOURCES = "Photographs from elsewhere: {said}."
+NOT_COMPARABLE = "The real bank holds nothing comparable: {said}."
 AS_HIGH = "{as_high:,} of {photographs:,} calibration photographs, from {sources}, score this high."
 NOT_ABOUT_OTHERS = "None of this is the chance of a fake."
 FALSE_ALARMS = (

@@ -178,6 +178,8 @@ def _sentences(verdict: Verdict) -> Iterator[str]:
     if found is None or alpha is None:
         yield t.UNCALIBRATED_NOTE
         return
+    if lines := words.coverage_lines(verdict):
+        yield t.NOT_COMPARABLE.format(said=" ".join(lines))
     if log10_lr is not None:
         times = float(f"{10 ** abs(log10_lr):.2g}")
         ratio = t.TIMES_FAKE if log10_lr > 0 else t.TIMES_REAL
