@@ -27,12 +27,13 @@ from retrieval_detect.images.codes import NOTES
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.names import named, printable
-from retrieval_detect.report.words import calibration_lines, name_of, number, regression_lines
+from retrieval_detect.report.words import apart_lines, calibration_lines, name_of, number, regression_lines
 from retrieval_detect.scoring.conformal import ALPHA, photographs_needed
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import GeneratorFacts, Manifest
 from retrieval_detect.store.select import size_on_disk
 from retrieval_detect.store.snapshot import Snapshot
+from retrieval_detect.teach.apart import MENDED_BY, Apart, apart_in
 from retrieval_detect.teach.build import AddReport, Index
 from retrieval_detect.teach.measure import Regression, Reviewer
 from retrieval_detect.teach.plans import UpdatePlan, plan
@@ -239,6 +240,7 @@ def _finish(
     effects, counted = (
         run.effects(manifest) if report.changed else ({"threshold": None, "mistakes": None}, [])
     )
+    apart = _apart(run, planned) if report.changed else []
     record: dict[str, Any] = {
         "index": str(run.folder),
         "generation": manifest.generation,
@@ -259,6 +261,7 @@ def _finish(
         "elapsed_s": round(elapsed_s, 3),
         "measured": measured.to_json() if measured else None,
         **effects,
+        "apart": [one.to_json() for one in apart],
     }
     views = f" and {number(report.views, 'view')}" if report.views else ""
     added = f"{report.added:,}{views} added, {human_bytes(size_bytes)} on disk, {elapsed_s:.1f} s"
@@ -267,9 +270,18 @@ def _finish(
     notes = ", ".join(f"{NOTES[note]} ({n:,})" for note, n in sorted(report.notes.items()))
     lines = [*_state(run.folder, manifest), f"  {added}", *[f"  {notes}"] * bool(notes)]
     lines += [*_fitted(report), *counted] if report.changed else []
+    if apart:
+        mend = f"Some {MENDED_BY} of them mend most of it: rd bank add DIR --label real --source NAME"
+        lines += [f"  {line}" for line in (*apart_lines(apart), mend)]
     lines += _next_steps(run, report)
     run.output.record(record, text=lines, essential=["generation"])
     return SOME_FAILED if report.failures or report.purged else None
+
+
+def _apart(run: Run, planned: UpdatePlan) -> list[Apart]:
+    """Generators of the fakes that came, where no photograph shows what they show."""
+    came = {p.facts.generator for p in planned.new if p.facts.label == "fake"}
+    return apart_in(run.store().snapshot(), came) if came else []
 
 
 def _fitted(report: AddReport) -> Iterator[str]:

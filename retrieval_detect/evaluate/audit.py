@@ -37,6 +37,8 @@ from retrieval_detect.evaluate.shortcuts import (
     pixel_facts,
     shortcut,
 )
+from retrieval_detect.evaluate.sources import Alike, alike
+from retrieval_detect.teach.apart import Apart, generators_apart
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ class Balance:
 class Audit:
     """What was found. ``looked`` and ``read`` : images of each label, and those of which the file was read.
 
-    ``total`` : how many there are. ``skipped`` : what could not be audited, and why.
+    ``total`` : how many there are. ``skipped`` : what could not be audited, and why. ``apart`` : generators
+    without photographs of what they show; ``alike`` : pairs of sources that may be one.
     """
 
     subject: str
@@ -91,6 +94,8 @@ class Audit:
     skipped: dict[Kind, Why]
     clusters: Clusters | None
     duplicates: Duplicates
+    apart: tuple[Apart, ...]
+    alike: tuple[Alike, ...]
     leak: Leak | None
     drop: tuple[Drop, ...]
     failures: tuple[Failure, ...]
@@ -116,6 +121,8 @@ class Audit:
             "files": "files" in self.skipped.values(),
             "lopsided": bool(self.balance.lopsided),
             "uneven": self.balance.uneven,
+            "apart": bool(self.apart),
+            "alike": bool(self.alike),
             "across": bool(self.duplicates.across),
             "duplicates": sum(self.duplicates.within.values())
             > MOST_DUPLICATES * sum(self.balance.counts.values()),
@@ -161,6 +168,8 @@ def audit(
         skipped,
         describe(clusters, material) if clusters is not None else None,
         duplicates,
+        tuple(generators_apart(material, material.layer) if material.vectors else ()),
+        tuple(alike(material) if material.vectors else ()),
         leak,
         tuple({drop.uri: drop for drop in [*surplus, *doubled, *leaked]}.values()),
         material.failures,

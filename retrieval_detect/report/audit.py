@@ -9,7 +9,8 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.report.json import failure_json
-from retrieval_detect.report.words import name_of, number
+from retrieval_detect.report.words import apart_lines, name_of, number
+from retrieval_detect.teach.apart import MENDED_BY
 
 if TYPE_CHECKING:
     from retrieval_detect.evaluate.audit import Audit
@@ -58,6 +59,10 @@ _ADVICE: Mapping[str, str] = {
     "lopsided": "What tells one source from the generators may be its camera or its site. Add sources and "
     "generators, and test with one left out.",
     "uneven": "Accuracy and average precision mean little at such shares; read balanced accuracy and AUC.",
+    "apart": "Add authentic photographs of what such a generator shows, of any source: rd bank add DIR "
+    f"--label real --source NAME. Some {MENDED_BY} mend most of it.",
+    "alike": "If two names are one collection, give it one: rd bank rename. As two it counts twice in what "
+    "is said of new sources, and each stands in for the other when it is left out.",
     "across": "An image under both labels, or nearly so, teaches nothing. Look at these, and drop what is "
     "wrong (--out FILE).",
     "duplicates": "Near-duplicates count as one image in splits and intervals; --out FILE lists the repeats.",
@@ -83,6 +88,8 @@ def audit_json(found: Audit) -> dict[str, Any]:
         "skipped": {kind: _WHY[why] for kind, why in found.skipped.items()},
         "clusters": asdict(found.clusters) if found.clusters else None,
         "duplicates": asdict(found.duplicates),
+        "apart": [asdict(one) for one in found.apart],
+        "alike": [asdict(pair) for pair in found.alike],
         "leak": _leak_json(found.leak) if found.leak else None,
         "drop": [asdict(drop) for drop in found.drop],
         "failures": [failure_json(failure) for failure in found.failures],
@@ -183,6 +190,13 @@ def _other_facts(found: Audit) -> Iterator[str]:
         f"near-duplicates: {twice.within['real']:,} photographs and {twice.within['fake']:,} fakes beyond "
         f"the first of their group; {number(twice.across, 'group')} under both labels"
     )
+    yield from apart_lines(found.apart)
+    for pair in found.alike:
+        both = f"; {number(pair.shared, 'group')} of near-duplicates are in both" * bool(pair.shared)
+        yield (
+            f"{name_of(pair.sources[0])} and {name_of(pair.sources[1])} may be one collection: they are told "
+            f"apart with AUC {pair.auc:.2f}, random halves of one with {pair.halves:.2f}{both}"
+        )
     if twice.pairs:
         yield f"{number(twice.pairs, 'pair')} of a photograph and a fake of one subject are stated"
     if leak:

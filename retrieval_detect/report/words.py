@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval_detect.types import LABELS, METHODS, UNNAMED
@@ -13,6 +13,7 @@ from retrieval_detect.types import LABELS, METHODS, UNNAMED
 if TYPE_CHECKING:
     from retrieval_detect.review.thresholds import Threshold
     from retrieval_detect.scoring.calibration import Calibration
+    from retrieval_detect.teach.apart import Apart
     from retrieval_detect.teach.measure import Change, Regression
     from retrieval_detect.types import Provenance
     from retrieval_detect.verdicts import (
@@ -550,6 +551,16 @@ def regression_lines(report: Regression, *, budget: float) -> list[str]:
         *[f"  {photographs} are too few to tell what it does to false alarms: nothing is refused"]
         * (not report.tells),
     ]
+
+
+def apart_lines(found: Iterable[Apart]) -> Iterator[str]:
+    """Generators without photographs of what they show, and what that does to such photographs."""
+    for one in found:
+        yield (
+            f"{number(one.images, 'image')} of {name_of(one.generator)}: no photographs near them (nearest: "
+            f"{counted(dict(islice(one.nearest.items(), _MOST_NAMES)))}); until the real bank has some, "
+            "photographs of that subject will look like this generator"
+        )
 
 
 def _columns(name: str, cells: Sequence[str], report: Regression) -> str:
