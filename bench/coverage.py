@@ -34,7 +34,7 @@ from retrieval_detect.encoders.registry import load_encoder
 from retrieval_detect.scoring.conformal import ALPHA, at_least
 from retrieval_detect.scoring.coverage import NEAREST, UNCOVERED, Coverage
 from retrieval_detect.store.schema import grouping_layer
-from retrieval_detect.teach.apart import FARTHER, generators_apart
+from retrieval_detect.teach.apart import CLOSE, generators_apart
 from retrieval_detect.teach.coverage import nearest_mean
 from retrieval_detect.teach.projections import fit_default
 from retrieval_detect.types import LABELS
@@ -87,7 +87,7 @@ def _measured(name: str, options: argparse.Namespace, clock: Clock) -> dict[str,
 
 
 def _apart(given: Embeddings, layer: str) -> Iterator[dict[str, Any]]:
-    """How far photographs are from each generator's images, without those of a subject, and with some."""
+    """How close photographs are to each generator's images, without those of a subject, and with some."""
     references = [s for s in given.samples if not s.held]
     names = np.array([s.name for s in references])
     rows = Rows.of(
@@ -103,11 +103,11 @@ def _apart(given: Embeddings, layer: str) -> Iterator[dict[str, Any]]:
         for n in _BACK if subject else (0,):
             kept = rest.copy()
             kept[of_subject[:n]] = True
-            found = generators_apart(rows.take(kept), layer, at_least=0.0)
+            found = generators_apart(rows.take(kept), layer, close=np.inf)
             yield {
                 "subject": subject,
                 "photographs": n,
-                "farther": {one.generator: one.farther for one in found},
+                "closeness": {one.generator: one.closeness for one in found},
             }
 
 
@@ -196,10 +196,10 @@ def tables(result: Mapping[str, Any]) -> str:
             "**What it finds and what it costs**, by the percentile. New: means over sources, or generators, "
             "left out; known: images in no bank of names that are, over the same indexes:",
             markdown_table(*_curve(one["rows"])),
-            "**Generators without photographs of what they show.** How many times as far the nearest "
-            f"photographs are as a generator's images from each other; listed from {FARTHER} on. Photographs "
-            "of a subject left out, and some of them laid back:",
-            markdown_table(*_farther(one["apart"])),
+            "**Generators without photographs of what they show.** How much nearer the nearest photographs "
+            "are than any, as a share of how much nearer a generator's images are to one another; listed "
+            f"below {CLOSE}. Photographs of a subject left out, and some of them laid back:",
+            markdown_table(*_closeness(one["apart"])),
         ]
     return "\n\n".join(parts)
 
@@ -255,13 +255,13 @@ def _what(rows: Sequence[Mapping[str, Any]], space: str, share: float, counted: 
     return [_percent(value) for value in shares]
 
 
-def _farther(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[object]]]:
-    generators = list(rows[0]["farther"])
+def _closeness(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[object]]]:
+    generators = sorted(rows[0]["closeness"])
     body = []
     for row in rows:
         what = f"no {row['subject']}" if row["subject"] else "all there"
         what += f" but {row['photographs']}" * bool(row["photographs"])
-        body.append([what, *(f"{row['farther'][name]:.1f}" for name in generators)])
+        body.append([what, *(f"{row['closeness'][name]:.2f}" for name in generators)])
     return ["photographs", *generators], body
 
 

@@ -38,7 +38,7 @@ from retrieval_detect.evaluate.shortcuts import (
     shortcut,
 )
 from retrieval_detect.evaluate.sources import Alike, alike
-from retrieval_detect.teach.apart import Apart, generators_apart
+from retrieval_detect.teach.apart import Apart, apart_in, generators_apart
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def audit(
         skipped,
         describe(clusters, material) if clusters is not None else None,
         duplicates,
-        tuple(generators_apart(material, material.layer) if material.vectors else ()),
+        tuple(_apart(material) if material.vectors else ()),
         tuple(alike(material) if material.vectors else ()),
         leak,
         tuple({drop.uri: drop for drop in [*surplus, *doubled, *leaked]}.values()),
@@ -209,6 +209,13 @@ def _enough(material: Material) -> bool:
     return all(
         len(np.unique(material.groups[material.fake == fake])) >= LEAST_IMAGES for fake in (False, True)
     )
+
+
+def _apart(material: Material) -> list[Apart]:
+    """Compared with all photographs of an index, however few were drawn to be looked at."""
+    if material.snapshot is None:
+        return generators_apart(material, material.layer, uris=material.uris.tolist())
+    return apart_in(material.snapshot, set(material.names[material.fake].tolist()))
 
 
 # ---------------------------------------------------------------- content matching

@@ -556,8 +556,10 @@ def regression_lines(report: Regression, *, budget: float) -> list[str]:
 def apart_lines(found: Iterable[Apart]) -> Iterator[str]:
     """Generators without photographs of what they show, and what that does to such photographs."""
     for one in found:
+        part = f"{one.images:,} of {one.of:,} images" if one.images < one.of else number(one.images, "image")
+        such = f" (such as {', '.join(one.examples)})" * bool(one.examples)
         yield (
-            f"{number(one.images, 'image')} of {name_of(one.generator)}: no photographs near them (nearest: "
+            f"{part} of {name_of(one.generator)}{such}: no photographs near them (nearest: "
             f"{counted(dict(islice(one.nearest.items(), _MOST_NAMES)))}); until the real bank has some, "
             "photographs of that subject will look like this generator"
         )

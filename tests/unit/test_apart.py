@@ -43,13 +43,30 @@ SHOES = ("shoemaker", True, showing(2, 60, seed=4, style=9))
 
 def test_a_generator_of_what_no_photograph_shows_is_named():
     (found,) = generators_apart(rows(STREETS, FACES, SDXL, SHOES), "proj")
-    assert (found.generator, found.images) == ("shoemaker", 60) and found.farther > 2.5
+    assert (found.generator, found.images, found.of) == ("shoemaker", 60, 60) and found.closeness < 0.85
     assert set(found.nearest) <= {"streets", "portraits"} and sum(found.nearest.values()) == 60
 
 
 def test_a_few_photographs_of_it_mend_that():
     some = ("catalogue", False, showing(2, 15, seed=5))
     assert generators_apart(rows(STREETS, FACES, SDXL, SHOES, some), "proj") == []
+
+
+@pytest.mark.parametrize("n", [10, 20, 40])
+def test_a_generator_of_few_images_is_named_as_well(n):
+    few = ("shoemaker", True, SHOES[2][:n])
+    (found,) = generators_apart(rows(STREETS, FACES, SDXL, few), "proj")
+    assert (found.generator, found.images) == ("shoemaker", n)
+    assert not generators_apart(rows(STREETS, FACES, SDXL, ("shoemaker", True, SHOES[2][:9])), "proj")
+
+
+def test_a_part_of_a_generator_is_told_from_the_rest_of_it():
+    both = ("sdxl", True, np.concatenate([SDXL[2], SHOES[2]]))
+    uris = [f"{i}.png" for i in range(240)]
+    found = generators_apart(rows(STREETS, FACES, both), "proj", uris=uris)
+    assert sum(part.images for part in found) == 60 and {part.of for part in found} == {120}
+    assert all(180 <= int(name[:-4]) < 240 for part in found for name in part.examples)
+    assert " of 120 images of sdxl (such as " in next(apart_lines(found))
 
 
 def test_only_those_that_are_asked_for():
