@@ -27,7 +27,8 @@ from retrieval_detect.images.codes import NOTES
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.names import named, printable
-from retrieval_detect.report.words import apart_lines, calibration_lines, name_of, number, regression_lines
+from retrieval_detect.report.additions import apart_lines, regression_lines
+from retrieval_detect.report.words import calibration_lines, name_of, number
 from retrieval_detect.scoring.conformal import ALPHA, photographs_needed
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import GeneratorFacts, Manifest

@@ -8,8 +8,9 @@ from math import isfinite
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from retrieval_detect.report.additions import apart_lines
 from retrieval_detect.report.json import failure_json
-from retrieval_detect.report.words import apart_lines, name_of, number
+from retrieval_detect.report.words import name_of, number
 from retrieval_detect.teach.apart import MENDED_BY
 
 if TYPE_CHECKING:

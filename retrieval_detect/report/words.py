@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from itertools import groupby, islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from retrieval_detect.types import LABELS, METHODS, UNNAMED
@@ -13,8 +13,6 @@ from retrieval_detect.types import LABELS, METHODS, UNNAMED
 if TYPE_CHECKING:
     from retrieval_detect.review.thresholds import Threshold
     from retrieval_detect.scoring.calibration import Calibration
-    from retrieval_detect.teach.apart import Apart
-    from retrieval_detect.teach.measure import Change, Regression
     from retrieval_detect.types import Provenance
     from retrieval_detect.verdicts import (
         Evidence,
@@ -515,68 +513,6 @@ def provenance_lines(found: Provenance | None, *, most: int = 4) -> Iterator[Lin
     said += [f"damaged: {what}" for what in found.damaged[:most]]
     for text in said or ["none found; most images on the web carry none"]:
         yield [f"  provenance  {text}"]
-
-
-# ---------------------------------------------------------------- what an addition changes
-
-
-def regression_lines(report: Regression, *, budget: float) -> list[str]:
-    """What an addition changes at either threshold: who is found, still found, wrongly flagged."""
-    coming = report.coming or report
-    rows = [f"{'':20}  {'before':<11}  {'after':<11}{'  recalibrated' * bool(report.coming)}"]
-    for now, then in zip(report.newcomers, coming.newcomers, strict=True):
-        counts = [f"{count:,} of {now.n:,}" for count in (now.before, now.after, then.after)]
-        rows.append(_columns(name_of(now.name), counts, report))
-    pairs: list[tuple[str, Change, Change]] = []
-    if report.generators:
-        pairs.append(("old generators", report.old_generators, coming.old_generators))
-        worst = {report.worst_generator.name, coming.worst_generator.name}
-        pairs += _named(worst, report.generators, coming.generators)
-    pairs.append(("photographs flagged", report.photographs, coming.photographs))
-    pairs += _named({report.worst_source.name, coming.worst_source.name}, report.sources, coming.sources)
-    pairs.append(("  most like the new", report.nearest, coming.nearest))
-    for name, now, then in pairs:
-        shares = [f"{100 * count / now.n:.1f} %" for count in (now.before, now.after, then.after)]
-        moves = [
-            f"{change.points:+.1f} ({change.interval[0]:+.1f}…{change.interval[1]:+.1f})"
-            for change in ((now, then) if report.coming else (now,))
-        ]
-        rows.append(f"{_columns(name, shares, report)}  {'; '.join(moves)}")
-    photographs = number(report.photographs.n, "calibration photograph")
-    thresholds = "after: at the threshold as it was" + "; recalibrated: at that to come" * bool(report.coming)
-    return [
-        *rows,
-        "  new images each judged without its own group; indented: the worst; (95 % interval, in points)",
-        f"  {thresholds}; budget {budget:.1f} points beyond chance",
-        *[f"  {photographs} are too few to tell what it does to false alarms: nothing is refused"]
-        * (not report.tells),
-    ]
-
-
-def apart_lines(found: Iterable[Apart]) -> Iterator[str]:
-    """Generators without photographs of what they show, and what that does to such photographs."""
-    for one in found:
-        part = f"{one.images:,} of {one.of:,} images" if one.images < one.of else number(one.images, "image")
-        such = f" (such as {', '.join(one.examples)})" * bool(one.examples)
-        yield (
-            f"{part} of {name_of(one.generator)}{such}: no photographs near them (nearest: "
-            f"{counted(dict(islice(one.nearest.items(), _MOST_NAMES)))}); until the real bank has some, "
-            "photographs of that subject will look like this generator"
-        )
-
-
-def _columns(name: str, cells: Sequence[str], report: Regression) -> str:
-    shown = cells if report.coming else cells[:2]
-    return f"{name:<20}  {'  '.join(f'{cell:<11}' for cell in shown)}".rstrip()
-
-
-def _named(
-    names: Set[str], now: Sequence[Change], then: Sequence[Change]
-) -> Iterator[tuple[str, Change, Change]]:
-    """Changes of some names, as both thresholds have them."""
-    for change, coming in zip(now, then, strict=True):
-        if change.name in names:
-            yield f"  {name_of(change.name)}", change, coming
 
 
 # ---------------------------------------------------------------- many

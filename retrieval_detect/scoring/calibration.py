@@ -221,20 +221,15 @@ class Calibration:
         p_fake, p_typical = self.conformal.p_fake(scores), at_most(self.conformal.typical, typical)
         nothing = np.full(len(scores), np.nan)
         p_new = self.new.p(scores)
-        columns = (column.tolist() for column in (p_real, p_fake, p_typical, alpha, covered))
         new = [None] * len(scores) if p_new is None else p_new.tolist()
+        columns = (p_real.tolist(), new, p_fake.tolist(), p_typical.tolist())
+        p_values = [PValues(*each) for each in zip(*columns, strict=True)]
         alpha_new = self._alpha_new(question)
         # Between a threshold that stays and the next photograph's score lie scores just as rare, and lower.
         enough = (scores >= (-math.inf if question.at is None else question.at)).tolist()
         answers = [
-            answer(
-                PValues(real, rare, fake, usual),
-                alpha=a * high,
-                alpha_new=alpha_new,
-                known=known,
-                covered=near,
-            )
-            for rare, high, real, fake, usual, a, near in zip(new, enough, *columns, strict=True)
+            answer(p, alpha=a * high, alpha_new=alpha_new, known=known, covered=near)
+            for p, a, high, near in zip(p_values, alpha.tolist(), enough, covered.tolist(), strict=True)
         ]
         ratio = self.likelihood if known else self.new.likelihood
         return Judged(

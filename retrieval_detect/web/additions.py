@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from retrieval_detect.errors import LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.items import attempted
+from retrieval_detect.report.additions import regression_lines
 from retrieval_detect.report.findings import mistake_lines
-from retrieval_detect.report.words import regression_lines
 from retrieval_detect.review.mistakes import tally
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.measure import Reviewer

@@ -12,7 +12,7 @@ import pytest
 
 from retrieval_detect.ask.methods import Methods, calibrations
 from retrieval_detect.errors import UsageError
-from retrieval_detect.report.words import regression_lines
+from retrieval_detect.report.additions import regression_lines
 from retrieval_detect.scoring.conformal import at_least
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.writer import Addition

@@ -7,7 +7,7 @@ import pytest
 
 from retrieval_detect.evaluate.material import Material
 from retrieval_detect.evaluate.sources import alike
-from retrieval_detect.report.words import apart_lines
+from retrieval_detect.report.additions import apart_lines
 from retrieval_detect.teach.apart import generators_apart
 from retrieval_detect.vectors import Rows, unit
 
