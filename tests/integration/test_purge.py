@@ -172,7 +172,7 @@ def test_nothing_fitted_names_what_is_erased(fitted, monkeypatch):
     purge(fitted.store)
     assert places(fitted.folder) == []
     snapshot = fitted.snapshot()
-    assert {record.name for record in snapshot.stale()} == {"kinds", "density"}
+    assert {record.name for record in snapshot.stale()} == {"kinds", "density", "proj"}
     for name, scores in before.items():
         found, methods = read(snapshot, CALIBRATION, name), Methods(snapshot, device="cpu")
         assert found.conformal.real[""].tolist() == scores.tolist()
