@@ -47,6 +47,7 @@ def test_what_was_fitted_follows_in_the_same_generation(index, split):
     assert not [said for said in warnings if "other references" in said]
     changed = {(f.kind, f.name) for f in manifest.fitted if f not in before.manifest.fitted}
     rates = {("calibration", f"{method}--{DEFAULT}") for method in ("density", "nearest")}
+    rates |= {("coverage", "proj")}
     assert changed == (rates | {("projection", DEFAULT)} if split == "bank" else rates)
 
 
