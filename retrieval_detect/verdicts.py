@@ -19,10 +19,14 @@ Reason: TypeAlias = Literal[
     "nothing-comparable",
     "fits-neither",
     "uncalibrated",
+    "rare-beside",
+    "fits-beside",
+    "clears-known-fakes",
 ]
 """Why a verdict is what it is. fake-like: rare-among-photographs. real-like: fits-photographs. uncertain:
 fits-both, fake-like-if-known-source, unstable. unknown: untypical, nothing-comparable, fits-neither,
-uncalibrated."""
+uncalibrated. With photographs laid beside the image, besides: fake-like: rare-beside; uncertain: fits-beside,
+clears-known-fakes."""
 Reach: TypeAlias = Literal["known sources", "new sources"]
 """Photographs among which a score is rare: of the sources in the index, or of others as well."""
 Photographs: TypeAlias = Literal["new", "known"]
@@ -212,6 +216,74 @@ class Influence:
 
 
 @dataclass(frozen=True, slots=True)
+class LaidPicture:
+    """A photograph laid beside an image, judged by the banks without any of them.
+
+    ``scene`` : 1, 2, …; pictures of one scene count once. ``score`` : positive = fake. ``fake_like`` :
+    whether it would be called so, were it of a known source.
+    """
+
+    input: str
+    sha256: str
+    scene: int
+    score: float
+    fake_like: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A picture that was to be laid beside an image, and why it was not."""
+
+    input: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """What the same pictures do for known fakes: a ``generator``'s references nearest to the image.
+
+    ``flagged`` of them, each judged without its own group, are fake-like without the pictures; ``turned``, of
+    those, are not any more with them.
+    """
+
+    generator: str
+    flagged: int
+    turned: int
+
+    @property
+    def clears(self) -> bool:
+        """Whether the pictures would clear known fakes as well: most of those that could be turned."""
+        return 2 * self.turned > self.flagged
+
+
+@dataclass(frozen=True, slots=True)
+class WithBeside:
+    """The answer for an image with photographs laid beside it, into the real bank for this question alone.
+
+    They are one source of their own, of ``scenes`` scenes. ``verdict``, ``reason``, ``score`` (positive =
+    fake): see ``Verdict``. ``p_values`` : ``real``, ``fake`` and ``typical`` by calibration rows that were
+    asked anew with the pictures in the bank; ``scenes``, how many of the scenes score as high, each asked as
+    the image is, without itself: ``None`` where they are fewer than ``needed`` for the rate asked for. Then
+    the pictures may withdraw an accusation, and nothing else. ``supplier`` and ``date`` : who gave them and
+    when, as was said. ``digest`` : sha256 of their vectors. ``pictures`` and ``refused`` : what was laid, and
+    what not.
+    """
+
+    verdict: VerdictName
+    reason: Reason
+    score: float
+    p_values: Mapping[str, float | None]
+    scenes: int
+    needed: int
+    contrast: Contrast | None
+    supplier: str | None
+    date: str | None
+    digest: str
+    pictures: tuple[LaidPicture, ...]
+    refused: tuple[Refused, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class IndexRef:
     """Which state of which index judged: enough to ask the same again."""
 
@@ -241,6 +313,7 @@ class Verdict:
     ``evidence`` : the nearest of both banks together; ``by_bank`` : the nearest of each, for pages that show
     them side by side.
     ``attributed_by`` : the head whose shares ``attribution`` gives, if not those of the nearest fakes.
+    ``beside`` : what comes of it once photographs are laid beside the image; all else is the answer without.
     Serialised by ``report.json.verdict_json``, without ``by_bank``.
     """
 
@@ -279,3 +352,4 @@ class Verdict:
     by_bank: Mapping[Label, tuple[Evidence, ...]] = field(default_factory=dict)
     provenance: Provenance | None = None
     attributed_by: str | None = None
+    beside: WithBeside | None = None

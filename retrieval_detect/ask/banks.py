@@ -16,13 +16,13 @@ from retrieval_detect.files import DigestCache
 from retrieval_detect.scoring.neighbours import NearestImages, same_image, seen_before
 from retrieval_detect.search import threads
 from retrieval_detect.search.approximate import ApproximateBank, open_bank
-from retrieval_detect.search.bank import BankFiles, ShardVectors
+from retrieval_detect.search.bank import BankFiles, ShardVectors, nearest
 from retrieval_detect.search.exact import SideBySide, search, similarity
 from retrieval_detect.search.projection import query_codes
 from retrieval_detect.store.layout import BANKS
 from retrieval_detect.store.schema import content_words, grouping_layer
 from retrieval_detect.store.shards import IDS
-from retrieval_detect.types import LABELS, NEAR_HAMMING
+from retrieval_detect.types import LABELS, NEAR_HAMMING, Neighbours
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from retrieval_detect.search.projection import Projection
     from retrieval_detect.store.manifest import Tuned
     from retrieval_detect.store.snapshot import Snapshot
-    from retrieval_detect.types import Bool, Float16, Float32, Int64, Label, Neighbours, UInt64
+    from retrieval_detect.types import Bool, Float16, Float32, Int64, Label, UInt64
     from retrieval_detect.vectors import Rows
 
 SPARE = 16
@@ -67,6 +67,17 @@ class Asked:
     def __len__(self) -> int:
         return len(self.phash)
 
+    def followed_by(self, other: Asked) -> Asked:
+        """These images, then others, which have the same layers."""
+        vectors = {layer: np.concatenate([x, other.vectors[layer]]) for layer, x in self.vectors.items()}
+        theirs = {len(self) + i: groups for i, groups in other.own_groups.items()}
+        return Asked(
+            [*self.content_ids, *other.content_ids],
+            np.concatenate([self.phash, other.phash]),
+            vectors,
+            {**self.own_groups, **theirs},
+        )
+
     def take(self, at: Int64) -> Asked:
         """The images at some positions, int64 (m,)."""
         return Asked(
@@ -75,6 +86,29 @@ class Asked:
             {layer: x[at] for layer, x in self.vectors.items()},
             {new: self.own_groups[old] for new, old in enumerate(at.tolist()) if old in self.own_groups},
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Laid:
+    """n photographs that lie in the real bank in memory; row ids ``first``, ``first`` + 1, …
+
+    ``codes`` : float16 (n, d), as the bank holds its own; ``plain`` : as the layer that tells near-duplicates
+    is stored.
+    """
+
+    first: int
+    codes: Float16
+    plain: Float16
+
+    def among(self, codes: Float16, found: Neighbours, k: int) -> Neighbours:
+        """The k nearest of the bank's ``found`` and of these, for queries ``codes``."""
+        similarities = similarity(codes.astype(np.float32), self.codes)
+        row_ids = np.broadcast_to(np.arange(self.first, self.first + len(self.codes)), similarities.shape)
+        together = (
+            np.concatenate([found.row_ids, row_ids], axis=1),
+            np.concatenate([found.similarities, similarities], axis=1),
+        )
+        return nearest(*together, min(k, together[0].shape[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +168,7 @@ class Banks:
         self._view_kind = view_kind
         self._partial = view_kind is not None
         self._exact = exact
+        self._laid: _Laid | None = None
         self._banks: dict[Label, Bank] = {}
         self._references: dict[Label, References] = {}
         self._sides: dict[Label, _Side] = {}
@@ -189,6 +224,32 @@ class Banks:
         reduced._partial, reduced._sides = True, {}
         return reduced
 
+    def with_photographs(self, asked: Asked, scenes: Int64) -> Banks:
+        """The same banks as if photographs had been added, as one source of their own; nothing is written.
+
+        ``asked`` : them, with the projection's layers and the one that tells near-duplicates. ``scenes`` :
+        int64 (n,), 0…m - 1. A scene counts as one image, of which the nearest picture votes: so the weight of
+        the source goes by scenes, however many pictures there are of each. The projection stays as it is.
+        Of banks that were given some already, the new take their place.
+        """
+        larger, first = copy(self), self._snapshot.manifest.next_row_id
+        layer = grouping_layer(self._snapshot.manifest.layers)
+        larger._laid = _Laid(
+            first, self._codes(asked), query_codes(np.asarray(asked.vectors[layer]), self.plain)
+        )
+        stored = self.references("real").up_to(first)
+        _, of_scene = np.unique(scenes, return_index=True)
+        references = stored.followed_by(
+            row_ids=np.arange(first, first + len(asked)),
+            content=content_words(asked.content_ids)[of_scene, 0][scenes],
+            group=first + scenes,
+            phash=asked.phash,
+        )
+        larger._banks = {label: self.bank(label) for label in LABELS}
+        larger._references = {"fake": self.references("fake"), "real": references}
+        larger._sides = {}
+        return larger
+
     def nearest(self, asked: Asked, *, wanted: int, labels: Sequence[Label] = LABELS) -> Found:
         """The ``wanted`` nearest images that may vote from each bank of ``labels``, or all of the bank.
 
@@ -197,8 +258,7 @@ class Banks:
         again, together. Row i of the outcome is what it would be alone. Raises ``VectorError`` for an image
         that is nothing once projected.
         """
-        joined = np.concatenate([asked.vectors[layer] for layer in self.projection.layers], axis=1)
-        codes, words = query_codes(joined, self.projection), content_words(asked.content_ids)[:, 0]
+        codes, words = self._codes(asked), content_words(asked.content_ids)[:, 0]
         voters = {label: _nobody(len(asked), self._side(label), wanted) for label in labels}
         found = Found(voters, {}, {})
         pending, fetch = np.arange(len(asked)), wanted + SPARE
@@ -217,7 +277,10 @@ class Banks:
     ) -> dict[Label, Neighbours]:
         """Each bank's ``Bank.search_codes``, side by side: no thread idles between the two."""
         searches = [partial(self.bank(label).search_codes, codes, k) for label in labels]
-        return dict(zip(labels, threads.together(searches), strict=True))
+        found = dict(zip(labels, threads.together(searches), strict=True))
+        if self._laid and "real" in found:
+            found["real"] = self._laid.among(codes, found["real"], k)
+        return found
 
     def disagreements(self, label: Label, n_queries: int) -> Iterator[str]:
         """Where a bank's answers differ from comparing with every stored row; for ``rd index verify``."""
@@ -233,6 +296,15 @@ class Banks:
             yield f"the {label} bank answers {n_wrong} of {len(queries)} test queries wrongly"
 
     # ------------------------------------------------------------ parts
+
+    def _codes(self, asked: Asked) -> Float16:
+        joined = np.concatenate([asked.vectors[layer] for layer in self.projection.layers], axis=1)
+        return query_codes(joined, self.projection)
+
+    def _n(self, label: Label) -> int:
+        """Rows of a bank, those laid in among them."""
+        laid = len(self._laid.codes) if self._laid and label == "real" else 0
+        return self.bank(label).n + laid
 
     def _files(self, digests: DigestCache) -> BankFiles:
         return BankFiles(self._folder, self.projection, digests=digests)
@@ -257,7 +329,7 @@ class Banks:
 
     def _side(self, label: Label) -> _Side:
         if label not in self._sides:
-            self._sides[label] = _Side(self.references(label), self.bank(label).n)
+            self._sides[label] = _Side(self.references(label), self._n(label))
         return self._sides[label]
 
     def _near(self, label: Label, asked: Asked, rows: Int64, words: UInt64, neighbours: Neighbours) -> _Near:
@@ -275,11 +347,16 @@ class Banks:
         return _Near(row_ids, neighbours.similarities, positions, own)
 
     def _cosines(self, asked: Asked, query: int, row_ids: Int64) -> Float32:
-        """Cosines of one image with stored rows, (m,), whatever the projection does to them."""
+        """Cosines of one image with rows of a bank, (m,), whatever the projection does to them."""
         layer = grouping_layer(self._snapshot.manifest.layers)
         code = query_codes(asked.vectors[layer][query][None, :], self.plain)[0].astype(np.float32)
-        stored = self._snapshot.gather(row_ids.tolist(), layer)
-        return similarity(code / np.linalg.norm(code), stored.astype(np.float16))
+        first = self._laid.first if self._laid else self._snapshot.manifest.next_row_id
+        laid = row_ids >= first
+        codes = np.empty((len(row_ids), len(code)), np.float16)
+        codes[~laid] = self._snapshot.gather(row_ids[~laid].tolist(), layer)
+        if self._laid:
+            codes[laid] = self._laid.plain[row_ids[laid] - first]
+        return similarity(code / np.linalg.norm(code), codes)
 
     def _leave_out_groups(self, near: Mapping[Label, _Near], rows: Int64, asked: Asked, found: Found) -> None:
         """Of each image that has copies: mark the groups of those, in both banks."""
@@ -307,7 +384,7 @@ class Banks:
         voting = {label: self._side(label).voting(bank) for label, bank in near.items()}
         enough = np.ones(len(rows), bool)
         for label, bank in near.items():
-            if bank.row_ids.shape[1] < self.bank(label).n:
+            if bank.row_ids.shape[1] < self._n(label):
                 enough &= np.count_nonzero(voting[label], axis=1) >= wanted
         for label, bank in near.items():
             self._side(label).put(voters[label], rows, bank, voting[label], enough)

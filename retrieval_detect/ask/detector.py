@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from retrieval_detect.ask import anew, influence, regions, stability
+from retrieval_detect.ask import anew, beside, influence, regions, stability
+from retrieval_detect.ask.beside import Beside
 from retrieval_detect.ask.calibrations import calibration_name
 from retrieval_detect.ask.coverage import coverage_of, covered
 from retrieval_detect.ask.evidence import N_EVIDENCE, by_head, doubts, own_rows, shown_with
@@ -24,7 +26,7 @@ from retrieval_detect.scoring.vote import few, nobody_left
 from retrieval_detect.store.indexes import located
 from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.types import LABELS, Embedded, Failure, ImageItem
+from retrieval_detect.types import LABELS, Embedded, Failure, ImageItem, quiet
 from retrieval_detect.verdicts import (
     IndexRef,
     JudgedView,
@@ -70,6 +72,7 @@ class Detector:
         self._offline = offline
         self._encoder = encoder
         self._agreed = False
+        self._beside: Beside | None = None
         self.methods = Methods(snapshot, device=device)
 
     @classmethod
@@ -183,6 +186,39 @@ class Detector:
         judged = self._judged_all(embedded, question)
         yield from judged if question.fdr is None else at_fdr(list(judged), question.fdr)
 
+    def with_beside(
+        self,
+        pictures: Iterable[str | Path | bytes | ImageItem],
+        *,
+        supplier: str | None = None,
+        date: str | None = None,
+        noted: Callable[[dict[str, Any]], None] = quiet,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        **asked: Unpack[QuestionFields],
+    ) -> Detector:
+        """The same detector, with photographs that are known to be authentic laid beside every image.
+
+        ``supplier`` and ``date`` : who gave them and when. ``noted`` : told of the pictures and their vectors
+        (``beside.facts_of``) before anything is judged. ``asked`` : what will be asked. Vectors are kept in
+        the user's cache alone (``encoders.remembered``). Raises ``UsageError`` where none can be used,
+        without a calibration, and for what pictures cannot answer.
+        """
+        from retrieval_detect.encoders.pipeline import embed
+        from retrieval_detect.encoders.remembered import RememberedEncoder
+        from retrieval_detect.images.provenance import read_provenance
+
+        question = self.checked(Question(**asked))
+        beside.require(question)
+        items = (replace(_item(picture), facts=read_provenance) for picture in pictures)
+        sizes = {"batch_size": batch_size, "workers": workers}
+        layers = self.snapshot.manifest.layers
+        found = list(embed(items, RememberedEncoder(self.encoder), layers=layers, **sizes))
+        noted(beside.facts_of(found, supplier, date))
+        other = copy(self)
+        other._beside = Beside(self.methods, question, found, supplier=supplier, date=date)
+        return other
+
     def _judged_all(
         self, embedded: Iterable[Sequence[Embedded | Failure]], question: Question
     ) -> Iterator[Verdict | Failure]:
@@ -265,6 +301,8 @@ class Detector:
             verdict = replace(verdict, influence=found)
         if question.stability or question.regions:
             verdict = self._with_views(verdict, others, question, answers.groups.get(0, set()))
+        if self._beside:
+            verdict = replace(verdict, beside=self._beside.answer(verdict, embedded, answers))
         return verdict
 
     def _with_views(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval_detect.ask.evidence import nearest_of_both
-from retrieval_detect.ask.methods import Methods, asked_about
+from retrieval_detect.ask.instead import Instead
+from retrieval_detect.ask.methods import asked_about
 from retrieval_detect.errors import EmptyBank, UsageError
 from retrieval_detect.types import LABELS, METHODS
 from retrieval_detect.verdicts import Influence
 
 if TYPE_CHECKING:
-    from retrieval_detect.ask.banks import Banks
-    from retrieval_detect.ask.methods import Answers
+    from retrieval_detect.ask.methods import Answers, Methods
     from retrieval_detect.scoring.neighbours import NearestImages
     from retrieval_detect.types import Bool, Embedded, Label
     from retrieval_detect.verdicts import Question
@@ -33,18 +33,6 @@ def require(question: Question) -> None:
         )
 
 
-class _Without(Methods):
-    """The methods of an index, asked about banks that lack some references."""
-
-    def __init__(self, methods: Methods, banks: Banks) -> None:
-        super().__init__(methods.snapshot)
-        self._reduced = banks
-
-    def banks(self, projection: str | None = None) -> Banks:  # noqa: ARG002 - those of the question
-        """The reduced banks."""
-        return self._reduced
-
-
 def influences(
     methods: Methods, image: Embedded, question: Question, answers: Answers, *, own_groups: Set[int]
 ) -> tuple[Influence, ...]:
@@ -58,7 +46,7 @@ def influences(
 
     def left_out(label: Label, gone: Bool, name: str, n_images: int, row_id: int | None = None) -> Influence:
         try:
-            reduced = _Without(methods, banks.without(label, gone))
+            reduced = Instead(methods, banks.without(label, gone))
             without = float(reduced.ask(asked, question).one(0).scores[0])
         except EmptyBank:
             return Influence(label, name, row_id, n_images, None, None)

@@ -10,12 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_detect.scoring.weights import reference_weights
+from retrieval_detect.types import UNNAMED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.types import Bool, Int64, Label, UInt64
+
+_COLUMNS = ("row_ids", "content", "name", "group", "phash", "batch", "contributor")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,9 +80,23 @@ class References:
 
     def without(self, gone: Bool) -> References:
         """As if the references in ``gone``, bool (n,), had been removed: the others' weights follow."""
-        columns = ("row_ids", "content", "name", "group", "phash", "batch", "contributor")
-        kept = {column: getattr(self, column)[~gone] for column in columns}
+        kept = {column: getattr(self, column)[~gone] for column in _COLUMNS}
         return self._weighted(self.label, self.names, kept)
+
+    def up_to(self, row_id: int) -> References:
+        """Those whose row id is lower, as if there were no others."""
+        return self if not len(self) or self.row_ids[-1] < row_id else self.without(self.row_ids >= row_id)
+
+    def followed_by(self, *, row_ids: Int64, content: UInt64, group: Int64, phash: UInt64) -> References:
+        """As if others, of one new name, had been added; the weights follow.
+
+        All (m,); ``row_ids`` : above those here, ascending.
+        """
+        none = np.full(len(row_ids), -1)
+        more = {"row_ids": row_ids, "content": content, "group": group, "phash": phash}
+        more |= {"name": np.full(len(row_ids), len(self.names)), "batch": none, "contributor": none}
+        together = {column: np.concatenate([getattr(self, column), more[column]]) for column in _COLUMNS}
+        return self._weighted(self.label, (*self.names, UNNAMED), together)
 
     def __len__(self) -> int:
         return len(self.row_ids)

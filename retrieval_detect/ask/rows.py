@@ -10,6 +10,7 @@ import numpy as np
 
 from retrieval_detect.ask.banks import Asked
 from retrieval_detect.ask.methods import Methods
+from retrieval_detect.scoring.conformal import Conformal, traits_of
 from retrieval_detect.scoring.vote import nobody_left
 from retrieval_detect.store.schema import norm_column
 from retrieval_detect.store.training import COLUMNS, rows_of
@@ -56,6 +57,23 @@ class ScoredRows(Rows):
     scores: Float64
     typical: Float64
     own: Float64
+
+    @property
+    def conformal(self) -> Conformal:
+        """The scores as a calibration keeps them."""
+        real, fake = self.take(~self.fake), self.take(self.fake)
+        traits = traits_of(real.formats.tolist(), real.sizes)
+        return Conformal(
+            scores_by(real.scores, real.names),
+            scores_by(fake.scores, fake.names),
+            np.sort(self.typical),
+            {trait: scores_by(real.scores, np.array(of)) for trait, of in traits.items()},
+        )
+
+
+def scores_by(scores: Float64, names: NDArray[np.str_]) -> dict[str, Float64]:
+    """Name → the scores of its rows, ascending; both (n,)."""
+    return {name: np.sort(scores[names == name]) for name in sorted(set(names.tolist()))}
 
 
 Said = dict[Question, ScoredRows]

@@ -44,6 +44,11 @@ class Examination:
         if self._case and self._case.exists:
             self._case.read()  # a log that was changed is found before an image is looked at
 
+    def attempted(self, pictures: Mapping[str, Any]) -> None:
+        """Log that pictures are laid beside an image, before anything is judged: what comes of it or not."""
+        if self._case:
+            self._case.append({"who": self._who, "command": sys.argv, "beside": pictures})
+
     def of(
         self,
         results: Iterable[Verdict | Failure],

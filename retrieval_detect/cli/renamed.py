@@ -36,6 +36,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "--blur-faces": "--report FILE,blur-faces",
         "--influence": "--evidence influence",
         "--no-thumbnails": "--report FILE,no-thumbnails",
+        "--null": "--from-file FILE,null",
+        "-0": "--from-file FILE,null",
         "--confidence": "--fpr RATE,confidence=P",
         "--fdr": "--fpr fdr=SHARE",
         "--source": "--within source=NAME",

@@ -72,7 +72,9 @@ def read_list(stream: BinaryIO, *, null_separated: bool = False) -> list[str]:
     if null_separated:
         return [path for path in text.split("\0") if path]
     if "\0" in text:
-        raise UsageError("the list of paths holds NUL bytes", hint="If they separate the paths, add -0.")
+        raise UsageError(
+            "the list of paths holds NUL bytes", hint="If they separate the paths: --from-file LIST,null"
+        )
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
 
 

@@ -18,7 +18,7 @@ _MOST_NAMES = 4
 def regression_lines(report: Regression, *, budget: float) -> list[str]:
     """What an addition changes at either threshold: who is found, still found, wrongly flagged."""
     coming = report.coming or report
-    rows = [f"{'':20}  {'before':<11}  {'after':<11}{'  recalibrated' * bool(report.coming)}"]
+    rows = [f"{'called fake-like':20}  {'before':<11}  {'after':<11}{'  recalibrated' * bool(report.coming)}"]
     for now, then in zip(report.newcomers, coming.newcomers, strict=True):
         counts = [f"{count:,} of {now.n:,}" for count in (now.before, now.after, then.after)]
         rows.append(_columns(name_of(now.name), counts, report))

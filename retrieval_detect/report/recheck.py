@@ -61,7 +61,13 @@ def case_entry(detector: Detector, verdict: Verdict, question: Question) -> dict
         },
         "image": {"path": str(Path(verdict.input).resolve()), "sha256": verdict.sha256},
         "verdict": verdict_json(verdict),
+        **({"beside": _pictures(verdict)} if verdict.beside else {}),
     }
+
+
+def _pictures(verdict: Verdict) -> list[dict[str, str]]:
+    laid = verdict.beside.pictures if verdict.beside else ()
+    return [{"path": str(Path(picture.input).resolve()), "sha256": picture.sha256} for picture in laid]
 
 
 def recheck(
@@ -84,6 +90,8 @@ def recheck(
         return Detector(kept_snapshot(folder, generation), weights=weights, offline=offline)
 
     for entry in entries:
+        if "verdict" not in entry:  # pictures that were laid beside an image, before it was judged
+            continue
         intact, notes = _report(entry.get("report"))
         then = entry["verdict"]
         finding = Finding(entry["number"], then["input"], then["verdict"], report_intact=intact, notes=notes)
@@ -132,14 +140,37 @@ def _asked_again(
         raise RdError("it was judged as one of a batch (--fpr fdr=SHARE), and cannot be asked alone")
     known = {field.name for field in fields(Question)}
     question = {name: value for name, value in asked.items() if name in known}
-    again = detector(folder, generation).query(data, **question)
+    judge, missing = _with_beside(detector(folder, generation), entry, question)
+    again = judge.query(data, **question)
     earlier = then["schema"] < SCHEMA
     compared = ("score", "engine") if earlier else _COMPARED
     notes = [*finding.notes, *_differences(then, verdict_json(again), compared)]
     if not ours:
         notes.append(f"generation {generation} of {folder} is not the one that judged")
     stands = None if earlier and ours else ours and again.verdict == then["verdict"]
+    if missing:
+        notes.append(missing)
+    elif again.beside and again.beside.verdict != then["beside"]["verdict"]:
+        notes.append(
+            f"with the pictures beside, {then['beside']['verdict']} then, {again.beside.verdict} now"
+        )
+        stands = False if stands else stands
     return replace(finding, stands=stands, notes=tuple(notes), again=again, earlier=earlier)
+
+
+def _with_beside(detector: Detector, entry: Entry, question: Mapping[str, Any]) -> tuple[Detector, str]:
+    """A detector that judges with the pictures that lay beside; where one is missing, without, and why."""
+    laid = entry.get("beside", ())
+    items = stored_items([(picture["path"], bytes.fromhex(picture["sha256"])) for picture in laid])
+    try:
+        for item in items:
+            item.read()
+    except (ImageError, OSError):
+        return (
+            detector,
+            "of the pictures laid beside it some are gone or changed: only the answer without them",
+        )
+    return (detector.with_beside(items, **question) if items else detector), ""
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any], compared: Sequence[str]) -> Iterator[str]:

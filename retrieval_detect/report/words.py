@@ -1,4 +1,7 @@
-"""The words people read about verdicts: which bank is nearer, and how near; never that an image is fake."""
+"""The words people read about verdicts: which bank is nearer, and how near; never that an image is fake.
+
+It is one file because what is said of a verdict, with all that was asked besides, is read as one text.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         Stability,
         Verdict,
         VerdictName,
+        WithBeside,
     )
 
 Part: TypeAlias = str | tuple[str, str]
@@ -86,20 +90,26 @@ FITS: Mapping[Reason, Line] = {
     "nothing-comparable": [("UNKNOWN", "warning"), ": no photographs of this kind among the references"],
     "fits-neither": [("UNKNOWN", "warning"), ": fits neither photographs nor known generators"],
     "uncalibrated": [("UNKNOWN", "warning"), ": uncalibrated"],
+    "rare-beside": [("FAKE-LIKE", "fake"), ": rare among these photographs and those of known sources"],
+    "fits-beside": [("UNCERTAIN", "warning"), ": with these photographs known, the score is not rare"],
+    "clears-known-fakes": [("UNCERTAIN", "warning"), ": these photographs would clear known fakes as well"],
 }
 """What a verdict says, by its reason; never that an image is authentic, or a fake."""
 NEXT: Mapping[Reason, str] = {
     "rare-among-photographs": "Look at the references that say so: it is evidence to weigh, and no finding.",
     "fits-photographs": "That is no proof of an authentic image: a generator in no bank can score so.",
     "fits-both": "The score decides nothing here: look at the references, and at what the file says.",
-    "fake-like-if-known-source": "If it is of one of these sources, say --photographs known; else authentic "
-    "photographs of its kind show more.",
+    "fake-like-if-known-source": "If it is of one of these sources, say --photographs known; else lay "
+    "authentic photographs of its kind beside it: --beside DIR.",
     "unstable": "The answer depends on how the file was saved: ask about the original file, if there is one.",
     "untypical": "Nothing like it is among the references: add some of its kind, rd bank add.",
     "nothing-comparable": "No score says anything here. Add authentic photographs of its kind: "
     "rd bank add DIR --label real --source NAME.",
     "fits-neither": "It may be of a generator, or of a kind of photograph, that no bank holds: rd bank add.",
     "uncalibrated": "The score says which bank is nearer, and not how often a photograph scores so.",
+    "rare-beside": "Look at the references that say so: it is evidence to weigh, and no finding.",
+    "fits-beside": "Nothing is held against it any more, and nothing shown for it.",
+    "clears-known-fakes": "They tell photographs and fakes of this kind apart too little to say more.",
 }
 """What to do next, by the reason of a verdict."""
 
@@ -353,6 +363,7 @@ def full(verdict: Verdict) -> list[Line]:
         lines.append(
             [f"  by {verdict.attributed_by}  {', '.join(shares)}; of those it knows, were it a fake"]
         )
+    lines += beside_lines(verdict)
     lines += stability_lines(verdict.stability)
     lines += region_lines(verdict.regions)
     lines += influence_lines(verdict.influence)
@@ -367,6 +378,60 @@ def full(verdict: Verdict) -> list[Line]:
         ]
     )
     return lines
+
+
+def beside_lines(verdict: Verdict, *, most: int = 5) -> Iterator[Line]:
+    """The answers without and with photographs laid beside an image, and what these do for known fakes."""
+    found = verdict.beside
+    if found is None:
+        return
+    told = [f"from {found.supplier}"] * bool(found.supplier) + [found.date or ""] * bool(found.date)
+    yield [f"  {_laid(found)}{', '.join(['', *told])}; they are in no bank"]
+    yield ["    without them  ", *fits(verdict), f" (score {verdict.score:+.2f})"]
+    yield ["    with them     ", *FITS[found.reason], f" (score {found.score:+.2f})"]
+    yield from ([f"    {line}"] for line in beside_said(found))
+    refused = found.refused
+    yield from ([f"    not laid: {one.input}: {one.why}"] for one in refused[:most])
+    if len(refused) > most:
+        yield [f"    not laid: {number(len(refused) - most, 'more picture')}"]
+
+
+def _laid(found: WithBeside) -> str:
+    return f"beside   {number(len(found.pictures), 'photograph')} of {number(found.scenes, 'scene')}"
+
+
+def beside_said(found: WithBeside) -> Iterator[str]:
+    """What an answer with photographs beside rests on, sentence by sentence."""
+    if not found.pictures:
+        yield "none of the pictures could be laid beside it: the answer is the one without"
+        return
+    alike = sum(picture.fake_like for picture in found.pictures)
+    yield (
+        f"{alike} of the {number(len(found.pictures), 'photograph')} would be fake-like themselves, "
+        "were they of known sources"
+    )
+    p = found.p_values.get("scenes")
+    if p is None:
+        yield (
+            f"{number(found.scenes, 'scene')} can withdraw an accusation and no more; from "
+            f"{found.needed:,} on they are counted themselves"
+        )
+    else:
+        yield (
+            f"{round(p * (found.scenes + 1)) - 1:,} of the {number(found.scenes, 'scene')}, each without "
+            f"itself, score as high (p {p:.2g})"
+        )
+    contrast = found.contrast
+    if contrast is None or not contrast.flagged:
+        yield "no known fake like it is flagged here: what they would do for fakes is not known"
+        return
+    name = name_of(contrast.generator)
+    said = (
+        f"of {contrast.flagged:,} known {name} images nearest to it, {contrast.turned:,} would not be "
+        "fake-like any more with the same photographs"
+    )
+    clears = ": these pictures would clear known fakes as well, and say little" * contrast.clears
+    yield said + clears
 
 
 def blind_lines(verdict: Verdict, where: str) -> list[Line]:

@@ -17,10 +17,10 @@ from retrieval_detect.ask.calibrations import calibration_name
 from retrieval_detect.ask.fitted import CALIBRATION, COVERAGE, PLAIN, REGIONS, Kind, Rates
 from retrieval_detect.ask.methods import Methods, rates
 from retrieval_detect.ask.regions import CropMethods, holds_crops
-from retrieval_detect.ask.rows import Progress, Said, ScoredRows, score_rows
+from retrieval_detect.ask.rows import Progress, Said, ScoredRows, score_rows, scores_by
 from retrieval_detect.errors import UsageError
 from retrieval_detect.scoring.calibration import LOWEST, Calibration
-from retrieval_detect.scoring.conformal import ALPHA, Conformal, photographs_needed, traits_of
+from retrieval_detect.scoring.conformal import ALPHA, photographs_needed
 from retrieval_detect.scoring.likelihood import LikelihoodMethod, cllr, fit_likelihood_ratio
 from retrieval_detect.scoring.new_sources import MOST_ROWS
 from retrieval_detect.teach.coverage import coverage_to_fit
@@ -72,13 +72,7 @@ def fit_calibration(
     rows = score_rows(snapshot, question, judge=methods, known=said.get(question), progress=progress)
     said[question] = rows
     fake, real, names = rows.scores[rows.fake], rows.scores[~rows.fake], rows.names
-    traits = traits_of(rows.formats.tolist(), rows.sizes)
-    conformal = Conformal(
-        _by_name(real, names[~rows.fake]),
-        _by_name(fake, names[rows.fake]),
-        np.sort(rows.typical),
-        {trait: _by_name(real, np.array(of)[~rows.fake]) for trait, of in traits.items()},
-    )
+    conformal = rows.conformal
     return Calibration(
         method=question.method,
         k=question.k or 0,
@@ -86,7 +80,7 @@ def fit_calibration(
         scorer=methods.scorer(question),
         rows_digest=snapshot.rows_digest(),
         conformal=conformal,
-        generators=_by_name(np.maximum(rows.own[rows.fake], LOWEST), names[rows.fake]),
+        generators=scores_by(np.maximum(rows.own[rows.fake], LOWEST), names[rows.fake]),
         likelihood=fit_likelihood_ratio(fake, real, method=likelihood),
         likelihood_method=likelihood,
         quality={
@@ -97,10 +91,6 @@ def fit_calibration(
         },
         new=left_out(snapshot, question, conformal, likelihood=likelihood, device=device, progress=progress),
     )
-
-
-def _by_name(scores: Float64, names: NDArray[np.str_]) -> dict[str, Float64]:
-    return {name: np.sort(scores[names == name]) for name in sorted(set(names.tolist()))}
 
 
 def _cross_fitted_cllr(rows: ScoredRows, likelihood: LikelihoodMethod) -> float:

@@ -169,7 +169,7 @@ def test_the_same_image_by_every_way_in(index, pictures, run_rd, monkeypatch):
     for data, way in [
         (png(200), ("-",)),
         (b"ask/0200.png\n", ("--from-file", "-")),
-        (b"ask/0200.png\0", ("--from-file", "-", "-0")),
+        (b"ask/0200.png\0", ("--from-file", "-,null")),
     ]:
         feed(monkeypatch, data)
         answers.append(json.loads(ask(run_rd, *way, "--format", "jsonl").stdout))
@@ -181,19 +181,19 @@ def test_a_name_with_a_new_line_can_be_asked_by_nul(index, pictures, run_rd, mon
     name = os.fsdecode(b"a\n\x1b[31m\xff.png")
     (pictures / name).write_bytes(png(200))
     feed(monkeypatch, os.fsencode(name) + b"\0ask/0201.png\0")
-    result = ask(run_rd, "--from-file", "-", "-0")
+    result = ask(run_rd, "--from-file", "-,null")
     assert len(result.stdout.splitlines()) == 2 and "\x1b" not in result.stdout
     assert "a\\n\\x1b[31m\\xff.png" in result.stdout.splitlines()[0]
     assert verdict(run_rd, name)["input"] == "a\n\x1b[31m\\xff.png"
 
 
-@pytest.mark.parametrize("flags", [(), ("-0",)])
+@pytest.mark.parametrize("flags", ["", ",null"])
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
 def test_a_list_as_powershell_writes_it(index, pictures, run_rd, flags, encoding):
     """By its byte order mark, or refused: cut at each NUL it would begin with /, the whole disk."""
     text = f"{pictures / 'ask' / '0200.png'}\r\n" + "\r\n" * (not flags)
     (pictures / "list").write_bytes((text if not flags else text.strip()).encode(encoding))
-    result = run_rd("query", "--from-file", "list", *flags, "--format", "jsonl")
+    result = run_rd("query", "--from-file", f"list{flags}", "--format", "jsonl")
     if encoding == "utf-16":
         assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
     else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from retrieval_detect.cli.beside import beside_option, laid_beside
 from retrieval_detect.cli.case import case_option, examination_of, require_blind
 from retrieval_detect.cli.output import Output
 from retrieval_detect.cli.params import (
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
 
 NO_VERDICT = "Predicted quality says nothing about fakes; low quality is where false alarms are."
-_OF_QUALITY = ("images", "from_file", "null", "method", "offline", "device", "settings")
+_OF_QUALITY = ("images", "from_file_parts", "method", "offline", "device", "settings")
 """Parameters that mean something for a quality head, too."""
 _QUALITY_COLUMNS = ("input", "quality", "sha256", "index", "generation", "warnings", "error")
 _ESSENTIAL = ("verdict", "score", "input")
@@ -95,22 +96,24 @@ _SETTABLE = (
         rd query photo.jpg --stability --regions --heatmap where.png
         rd query inbox/ --format jsonl > verdicts.jsonl
         curl -s https://example.org/a.jpg | rd query -
-        find . -name '*.png' -print0 | rd query --from-file - -0
+        rd query suspect.jpg --beside authentic/,supplier=agency --case case-17/
+        find . -name '*.png' -print0 | rd query --from-file -,null
     """,
     headings={
-        "What is asked": "--from-file --null --stability --regions",
+        "What is asked": "--from-file --beside --stability --regions",
         "How it is judged": "--method --photographs --fpr --within",
         "What is shown and kept": "--evidence --report --heatmap --case --exit-code",
     },
 )
 @click.argument("images", nargs=-1, metavar="IMAGE...")
-@click.option(
+@option_with_parts(
     "--from-file",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-    help="Paths to judge, one a line; - reads them from stdin.",
+    ("from_file", click.Path(exists=True, dir_okay=False, allow_dash=True)),
+    {"null": ("null", WORD)},
+    metavar="FILE[,null]",
+    help="Paths to judge, one a line; - reads them from stdin. With ,null they end in NUL.",
 )
-@click.option("-0", "--null", is_flag=True, help="Paths in --from-file end in NUL, not in a new line.")
+@beside_option
 @option_with_parts(
     "--evidence",
     ("evidence", click.IntRange(0, 10)),
@@ -178,12 +181,13 @@ def command(
     if heatmap and brief:
         raise UsageError("a heat map is of one image", hint="Ask about one at a time.")
     items = chain(ahead, items)
-    detector = run.detector()
+    beside, detector = laid_beside(asked), run.detector()
     if is_quality(detector.snapshot, run.settings.method):
         return _rate(run, detector, items, single=single)
     withheld = require_blind(run, shown_to)
     started = time.monotonic()
     question = run.question(**asked)
+    items, detector = beside.of(run, items, detector, question, examination)
     results = detector.query_many(
         report.overheard(items) if report else items, **run.batches, **asdict(question)
     )
@@ -271,7 +275,7 @@ def _show(
                 show(failure_row(result) if in_csv else failure_json(result))
             output.warning(f"{result.uri}: {result.message}")
             continue
-        counts[result.verdict] += 1
+        counts[result.beside.verdict if result.beside else result.verdict] += 1
         if evidence is None:
             output.lines(blind_lines(result, "the verdict is on the page, behind the evidence"))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,22 +64,29 @@ def command(run: Run, case: Path, verify: bool, images: tuple[Path, ...], entry:
         return _verify(run, case, images, entry)
     if images or entry:
         raise UsageError("--image and --entry mean nothing without --verify")
-    rows = [
-        {
-            "number": said["number"],
-            "at": said["at"],
-            "who": said["who"],
-            "input": said["verdict"]["input"],
-            "judged_before": said.get("judged_before"),
-            "verdict": said["verdict"]["verdict"],
-            "index": said["index"]["name"],
-            "generation": said["index"]["generation"],
-            "report": (said.get("report") or {}).get("path"),
-        }
-        for said in Case(case).read().entries
-    ]
+    rows = [_row(said) for said in Case(case).read().entries]
     run.output.table(rows, ["number", "at", "who", "verdict", "index", "generation", "input"])
     return None
+
+
+def _row(said: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry in the list; one of pictures that were laid beside an image has no verdict."""
+    row = {"number": said["number"], "at": said["at"], "who": said["who"]}
+    if "verdict" not in said:
+        laid = number(len(said["beside"]["pictures"]), "picture")
+        none = dict.fromkeys(("judged_before", "verdict", "index", "generation", "report", "beside"))
+        return {**row, "input": f"{laid} laid beside", **none}
+    verdict, index = said["verdict"], said["index"]
+    return {
+        **row,
+        "input": verdict["input"],
+        "judged_before": said.get("judged_before"),
+        "verdict": verdict["verdict"],
+        "beside": (verdict.get("beside") or {}).get("verdict"),
+        "index": index["name"],
+        "generation": index["generation"],
+        "report": (said.get("report") or {}).get("path"),
+    }
 
 
 def _verify(run: Run, case: Path, images: tuple[Path, ...], entry: int | None) -> int | None:

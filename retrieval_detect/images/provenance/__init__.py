@@ -13,6 +13,7 @@ from retrieval_detect.images.provenance.claims import (
     c2pa_claims,
     exif_claims,
     iptc_claims,
+    names_generator,
     text_claims,
     xmp_claims,
 )
@@ -23,7 +24,7 @@ from retrieval_detect.images.provenance.iptc import read_iptc
 from retrieval_detect.images.provenance.xmp import read_xmp
 from retrieval_detect.types import Claim, Provenance
 
-__all__ = ["read_provenance"]
+__all__ = ["names_generator", "read_provenance"]
 
 
 def read_provenance(data: bytes) -> Provenance:

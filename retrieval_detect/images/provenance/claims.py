@@ -7,15 +7,26 @@ from typing import Any
 
 from retrieval_detect.images.provenance.c2pa import NOT_READ
 from retrieval_detect.images.provenance.words import source_type
-from retrieval_detect.types import Claim
+from retrieval_detect.types import Claim, Provenance
 
 FORGEABLE = "easily forged"
+_GENERATED = frozenset(
+    {"trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia", "compositeSynthetic"}
+)
 _STATES = {
     "Trusted": "signature intact, by a signer on a list of trusted ones",
     "Valid": "signature intact; anybody can sign, and who did was not checked",
     "Invalid": "the signature does not hold: altered since, or signed badly",
     "damaged": "it cannot be read",
 }
+
+
+def names_generator(found: Provenance) -> bool:
+    """Whether a file says that a generator made it, or parts of it."""
+    xmp, actions = found.xmp or {}, (found.c2pa or {}).get("actions", ())
+    types = [source_type(xmp.get("digital_source_type", ""))[0]]
+    types += [action.get("digital_source_type", "") for action in actions]
+    return bool(found.text or {"aigc", "ai_system"} & xmp.keys() or _GENERATED.intersection(types))
 
 
 def c2pa_claims(found: Mapping[str, Any]) -> Iterator[Claim]:

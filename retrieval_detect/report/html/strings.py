@@ -31,6 +31,7 @@ DISTRIBUTION = "Where the score lies"
 STABILITY = "Re-encoded copies"
 REGIONS = "Parts of the image"
 INFLUENCE = "Without some references"
+BESIDE = "With authentic photographs beside"
 MAP = "Map of the banks"
 SAME_IMAGE = "The image itself among the references"
 WARNINGS = "What may mislead here"
@@ -133,6 +134,13 @@ REGIONS_NOTE = (
 )
 REGIONS_HIGHEST = "{n}; the {pool} is {score:+.2f}. The highest part: {2}×{3} pixels at {0}, {1}."
 CROP = "{2}×{3} at {0}, {1}"
+BESIDE_NOTE = (
+    "{photographs} of {scenes}, said to be authentic, lay in the real bank for this question alone. That "
+    "they are authentic, and of the same origin, is their supplier's word: nothing here checks it."
+)
+BESIDE_FROM = "Supplied by {supplier}, {date}."
+BESIDE_WITHOUT, BESIDE_WITH = "without them", "with them"
+BESIDE_REFUSED = "Not laid beside:"
 INFLUENCE_NOTE = (
     "What the score would be if these had not been among the references. A change of the score, no cause."
 )
