@@ -137,7 +137,8 @@ def test_a_head_trained_again_is_calibrated_again_through_every_projection(index
 def test_all_photographs_can_go(index):
     index.remove(rows_of(index, "real", n=None) + rows_of(index, "real", "calib", n=None), device="cpu")
     assert index.snapshot().manifest.live_rows("real") == 0
-    assert {record.kind for record in index.snapshot().stale()} == {"projection", "calibration"}
+    stale = {record.kind for record in index.snapshot().stale()}
+    assert stale == {"projection", "calibration", "coverage"}
 
 
 def test_commands_name_what_is_stale_with_its_options(index):

@@ -47,9 +47,9 @@ def mixed():
 def searches(monkeypatch):
     asked, search = [], Banks.search_codes
 
-    def counted(self, codes, k):
+    def counted(self, codes, k, *labels):
         asked.append(len(codes))
-        return search(self, codes, k)
+        return search(self, codes, k, *labels)
 
     monkeypatch.setattr(Banks, "search_codes", counted)
     return asked

@@ -207,7 +207,7 @@ def test_removing_a_head_takes_its_calibrations_and_nothing_else(store):
     commit_projection(store, "white", fitted_projection(store.snapshot(), "whiten", ("proj",)))
     before = store.snapshot().manifest
     remove(store, "head", "lr")
-    names = [f.name for f in store.snapshot().manifest.fitted]
+    names = [f.name for f in store.snapshot().manifest.fitted if f.kind != "coverage"]  # of no method
     assert sorted(names) == ["lr2", "lr2", "lr2--white", "white"]
     add(store, images("newgen", 3, fake=True), "fake", "newgen", Reviewer())
     with store.writer() as writer:
