@@ -141,12 +141,10 @@ class _Near:
 class Banks:
     """The real and the fake bank of a generation through one projection, opened when first needed.
 
-     ``projection`` : its name in the index, ``None`` is the index's default; or one that is in no index,
-     whose codes stay in memory.
-    ``device`` : see ``Bank.open``. ``view_kind`` : only the views of this kind are references. ``exact`` :
-    whatever the index
-     was tuned to; banks that hold less than all references always are. Missing or damaged derived files are
-     rebuilt.
+    ``projection`` : its name in the index, ``None`` is the index's default; or one that is in no index,
+    whose codes stay in memory. ``device`` : see ``Bank.open``. ``view_kind`` : only the views of this kind
+    are references. ``exact`` : whatever the index was tuned to; banks that hold less than all references
+    always are. Missing or damaged derived files are rebuilt.
     """
 
     def __init__(

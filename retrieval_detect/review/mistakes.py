@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.store.mistakes import read_mistakes
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.sweep import kept_snapshot
+from retrieval_detect.store.sweep import snapshot_before
 from retrieval_detect.types import LABELS
 from retrieval_detect.verdicts import Question, Verdict
 
@@ -122,19 +121,10 @@ def tally(folder: Path, manifest: Manifest, *, device: str = "auto") -> Tally | 
     The generation before it is asked about the same ones, unless it was purged or swept.
     """
     now = Snapshot(folder, manifest)
-    before = _before(folder, manifest)
+    before = snapshot_before(folder, manifest)
     n_before = before.manifest.n_mistakes if before else None
     if not (manifest.mistakes or n_before):
         return None
     kept = read_mistakes(now)
     was = judge_mistakes(before, kept, device=device) if before else ()
     return Tally(judge_mistakes(now, kept, device=device), was, n_before)
-
-
-def _before(folder: Path, manifest: Manifest) -> Snapshot | None:
-    if manifest.parent is None:
-        return None
-    try:
-        return kept_snapshot(folder, manifest.parent)
-    except (UsageError, IndexCorrupt):
-        return None

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.ask.methods import Methods
-from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.scoring.conformal import ALPHA
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.store.sweep import kept_snapshot
+from retrieval_detect.store.sweep import snapshot_before
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
@@ -37,13 +36,8 @@ class Threshold:
 
 def thresholds(folder: Path, manifest: Manifest) -> tuple[Threshold | None, Threshold | None]:
     """Before the change that made a generation, and after it; ``None`` without a calibration that answers."""
-    before = None
-    if manifest.parent is not None:
-        try:
-            before = _threshold(kept_snapshot(folder, manifest.parent))
-        except (UsageError, IndexCorrupt):  # purged or swept
-            before = None
-    return before, _threshold(Snapshot(folder, manifest))
+    before = snapshot_before(folder, manifest)
+    return None if before is None else _threshold(before), _threshold(Snapshot(folder, manifest))
 
 
 def _threshold(snapshot: Snapshot) -> Threshold | None:

@@ -105,7 +105,7 @@ class Calibration:
 
     def threshold(self, alpha: float) -> float:
         """The lowest score that is as rare as ``alpha`` among photographs of known sources; inf: none is."""
-        known = np.sort(np.concatenate([np.empty(0), *self.conformal.real.values()]))
+        known = self.conformal.photographs
         rank = math.floor(alpha * (len(known) + 1) + 1e-9)
         return float(np.nextafter(known[-rank], np.inf)) if 0 < rank <= len(known) else math.inf
 
@@ -122,8 +122,7 @@ class Calibration:
 
     def risk(self, alpha: float) -> float | None:
         """The mean share of a new source's photographs as rare as ``alpha``; ``None`` where not measured."""
-        left_out = [share for _, share in self.shares_flagged(alpha).values() if share is not None]
-        return float(np.mean(left_out)) if left_out else None
+        return self.new.mean_share(self.threshold(alpha))
 
     def would_flag(self, question: Question) -> tuple[float, float | None]:
         """Shares of photographs of known and of new sources, 0…1, that score as high as is asked for.
@@ -133,9 +132,8 @@ class Calibration:
         """
         if question.at is None:
             return question.fpr, self.risk(question.fpr)
-        known = np.sort(np.concatenate([np.empty(0), *self.conformal.real.values()]))
-        left_out = [float(one.share_at_least(question.at)) for one in self.new.sources.values()]
-        return float(at_least(known, question.at)), float(np.mean(left_out)) if left_out else None
+        known = float(at_least(self.conformal.photographs, question.at))
+        return known, self.new.mean_share(question.at)
 
     def holds_for(self, question: Question, scorer: str) -> bool:
         """Whether a method's scores are such as this was fitted on."""

@@ -72,6 +72,11 @@ class Conformal:
         """Calibration photographs, of one source or of all."""
         return sum(len(scores) for scores in self._photographs(source))
 
+    @property
+    def photographs(self) -> Float64:
+        """Scores of all calibration photographs, ascending."""
+        return np.sort(np.concatenate([np.empty(0), *self.real.values()]))
+
     def _photographs(self, source: str | None) -> list[Float64]:
         if source is None:
             return list(self.real.values())

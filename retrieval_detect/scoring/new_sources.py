@@ -130,6 +130,11 @@ class NewSources:
         shares: Float64 = np.sum([one.share_at_least(scores) for one in self.sources.values()], axis=0)
         return (1 + shares) / (len(self.sources) + 1)
 
+    def mean_share(self, score: float) -> float | None:
+        """The mean over sources of the share that scores as high with the source left out, 0…1."""
+        shares = [float(one.share_at_least(score)) for one in self.sources.values()]
+        return float(np.mean(shares)) if shares else None
+
     def interval(self, score: float) -> tuple[float, float] | None:
         """The 95 % interval of the log10 likelihood ratio of one score."""
         return (

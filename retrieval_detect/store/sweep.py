@@ -111,6 +111,16 @@ def pinned(folder: Path) -> set[int]:
     return {int(path.name) for path in (folder / layout.PINS).glob("????????") if path.name.isdigit()}
 
 
+def snapshot_before(folder: Path, manifest: Manifest) -> Snapshot | None:
+    """The generation that a change began from; ``None`` if there was none, or it is purged or swept."""
+    if manifest.parent is None:
+        return None
+    try:
+        return kept_snapshot(folder, manifest.parent)
+    except (UsageError, IndexCorrupt):
+        return None
+
+
 def kept_snapshot(folder: Path, generation: int) -> Snapshot:
     """A generation that can be gone back to, checked and held.
 

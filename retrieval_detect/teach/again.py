@@ -25,8 +25,6 @@ DEFAULT, DEFAULT_T, FEWEST = "default", 0.1, 100
 """The projection a new index gets: its name, its temperature, and references of each label that it wants."""
 DIRECTIONS, FEW_DIRECTIONS = 32, 8
 """Directions of content removed from ``proj``, and from a block inside a CLIP, where less is content."""
-
-
 CENTRED_FROM = 20
 """References of each label from which smaller indexes of a CLIP transformer, too, are searched inside it."""
 

@@ -57,7 +57,7 @@ def left_out(
     """
     try:
         without = _without(snapshot, question, device)
-        photographs = np.sort(np.concatenate([*known.real.values()]))
+        photographs = known.photographs
         rank = max(1, int(_LOOKED_AT * len(photographs)))
         looked_at = float(photographs[-rank])
         sources = _of_label(snapshot, question, "real", without, looked_at, progress)

@@ -196,7 +196,7 @@ class Side:
     def threshold(self, alpha: float) -> Flags:
         """What it flags at a share ``alpha`` of its calibration photographs."""
         assert self.calibration is not None  # noqa: S101 - for the type checker; who asks has one
-        photographs = np.sort(np.concatenate(list(self.calibration.conformal.real.values())))
+        photographs = self.calibration.conformal.photographs
         return lambda rows: at_least(photographs, rows.scores) <= alpha
 
 

@@ -66,7 +66,7 @@ def command() -> None:
     """,
     headings={
         "What they are": "--label --generator --source --fact --category-folders",
-        "How they are added": ("--views --thumbnails --fpr-budget --no-calibration --dry-run"),
+        "How they are added": "--views --thumbnails --fpr-budget --no-calibration --dry-run",
     },
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
@@ -190,11 +190,13 @@ def remove(
     if wanted and not run.output.confirm(f"Remove {what}?", yes=yes):
         return _declined(run)
     detail = conditions | {"command": "bank remove"}
-    how: dict[str, Any] = {
-        "calibrate": not run.flags.get("no_calibration"),
-        "device": run.settings.device,
-    }
-    manifest = index.remove(wanted, reason=printable(reason), detail=detail, **how)
+    manifest = index.remove(
+        wanted,
+        reason=printable(reason),
+        detail=detail,
+        calibrate=not run.flags.get("no_calibration"),
+        device=run.settings.device,
+    )
     _committed(run, manifest, {"removed": len(wanted)}, f"Removed {what}.", before=snapshot.manifest)
     return None
 
