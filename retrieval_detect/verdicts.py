@@ -14,7 +14,6 @@ Reason: TypeAlias = Literal[
     "fits-photographs",
     "fits-both",
     "fake-like-if-known-source",
-    "unstable",
     "untypical",
     "nothing-comparable",
     "fits-neither",
@@ -24,7 +23,7 @@ Reason: TypeAlias = Literal[
     "clears-known-fakes",
 ]
 """Why a verdict is what it is. fake-like: rare-among-photographs. real-like: fits-photographs. uncertain:
-fits-both, fake-like-if-known-source, unstable. unknown: untypical, nothing-comparable, fits-neither,
+fits-both, fake-like-if-known-source. unknown: untypical, nothing-comparable, fits-neither,
 uncalibrated. With photographs laid beside the image, besides: fake-like: rare-beside; uncertain: fits-beside,
 clears-known-fakes."""
 Reach: TypeAlias = Literal["known sources", "new sources"]
@@ -83,9 +82,9 @@ class Question:
     score that counts as rare, which then stays where it is whatever is added; ``prior``, the share of fakes
     among such images, for which alone a probability is stated.
 
-    Of views of the image: ``stability``, how many re-encodings are judged beside it; ``stable_at``, the
-    share of them, 0…1, that must agree, or the verdict is ``uncertain``; ``regions``, how the scores of its
-    crops are pooled (``"max"``, ``"mean"``, ``"top"``: the mean of the three highest), ``None`` for none.
+    Of views of the image: ``stability``, how many re-encodings are judged beside it; ``regions``, how the
+    scores of its crops are pooled (``"max"``, ``"mean"``, ``"top"``: the mean of the three highest), ``None``
+    for none.
 
     ``influence`` : ask again without each generator, source and reference near the image.
     """
@@ -102,7 +101,6 @@ class Question:
     at: float | None = None
     prior: float | None = None
     stability: int | None = None
-    stable_at: float = 0.75
     regions: Pool | None = None
     influence: bool = False
 
@@ -122,7 +120,6 @@ class QuestionFields(TypedDict, total=False):
     at: float | None
     prior: float | None
     stability: int | None
-    stable_at: float
     regions: Pool | None
     influence: bool
 
@@ -150,20 +147,13 @@ class JudgedView:
 class Stability:
     """How far a verdict outlives re-encoding.
 
-    ``agree`` of ``of`` views got the verdict of the image as it is, ``verdict``; ``threshold`` : the
-    share that must, 0…1.
+    ``agree`` of ``of`` views got the verdict of the image as it is, ``verdict``. Shown, and decides nothing.
     """
 
     agree: int
     of: int
-    threshold: float
     verdict: VerdictName
     views: tuple[JudgedView, ...]
-
-    @property
-    def holds(self) -> bool:
-        """Whether enough views agree."""
-        return self.of > 0 and self.agree / self.of >= self.threshold
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>.jpg"
 STABILITY = Stability(
     1,
     2,
-    0.75,
     "fake-like",
     (JudgedView("jpeg-72", "fake-like", 1.5), JudgedView("resize-63", "real-like", -0.5)),
 )
@@ -28,7 +27,7 @@ INFLUENCE = (
 FULL = replace(
     CALIBRATED,
     verdict="uncertain",
-    reason="unstable",
+    reason="fits-both",
     reach=None,
     by_bank={"fake": (FAKE,), "real": (REAL,)},
     same_image=(REAL,),

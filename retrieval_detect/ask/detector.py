@@ -323,7 +323,7 @@ class Detector:
                 for i, view in enumerate(others):
                     name = self._fields(answers.one(i), question, view)["verdict"]
                     judged.append(JudgedView(view.view, name, float(answers.scores[i])))
-            return stability.with_stability(verdict, judged, threshold=question.stable_at)
+            return stability.with_stability(verdict, judged)
         return verdict
 
     @cached_property

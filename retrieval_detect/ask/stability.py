@@ -22,8 +22,6 @@ def require(question: Question) -> None:
         return
     if question.stability < 1:
         raise UsageError(f"{question.stability} re-encodings say nothing", hint="Give 1 or more.")
-    if not 0 <= question.stable_at <= 1:
-        raise UsageError(f"a share of {question.stable_at} that must agree is not between 0 and 1")
     if question.fdr is not None:
         raise UsageError(
             "a rate of false discoveries is one of a batch, and says nothing of views of one image",
@@ -31,8 +29,8 @@ def require(question: Question) -> None:
         )
 
 
-def with_stability(verdict: Verdict, judged: Iterable[JudgedView], *, threshold: float) -> Verdict:
-    """The verdict with what re-encodings do to it: ``uncertain`` where too few of them agree.
+def with_stability(verdict: Verdict, judged: Iterable[JudgedView]) -> Verdict:
+    """The verdict with what re-encodings do to it, which shows and decides nothing.
 
     Without a calibration they agree where the same bank is nearer.
     ``judged`` : re-encodings of the image, asked what was asked of the image.
@@ -42,7 +40,4 @@ def with_stability(verdict: Verdict, judged: Iterable[JudgedView], *, threshold:
         agree = sum((view.score > 0) == (verdict.score > 0) for view in views)
     else:
         agree = sum(view.verdict == verdict.verdict for view in views)
-    found = Stability(agree, len(views), threshold, verdict.verdict, views)
-    if found.holds or verdict.p_values is None:
-        return replace(verdict, stability=found)
-    return replace(verdict, stability=found, verdict="uncertain", reason="unstable", reach=None)
+    return replace(verdict, stability=Stability(agree, len(views), verdict.verdict, views))

@@ -85,7 +85,6 @@ FITS: Mapping[Reason, Line] = {
     "fits-photographs": [("no sign of the known generators", "real")],
     "fits-both": [("UNCERTAIN", "warning"), ": fits photographs and known generators alike"],
     "fake-like-if-known-source": [("UNCERTAIN", "warning"), ": fake-like, were its source known"],
-    "unstable": [("UNCERTAIN", "warning"), ": re-encoding changes the answer"],
     "untypical": [("UNKNOWN", "warning"), ": unlike all references"],
     "nothing-comparable": [("UNKNOWN", "warning"), ": no photographs of this kind among the references"],
     "fits-neither": [("UNKNOWN", "warning"), ": fits neither photographs nor known generators"],
@@ -101,7 +100,6 @@ NEXT: Mapping[Reason, str] = {
     "fits-both": "The score decides nothing here: look at the references, and at what the file says.",
     "fake-like-if-known-source": "If it is of one of these sources, say --photographs known; else lay "
     "authentic photographs of its kind beside it: --beside DIR.",
-    "unstable": "The answer depends on how the file was saved: ask about the original file, if there is one.",
     "untypical": "Nothing like it is among the references: add some of its kind, rd bank add.",
     "nothing-comparable": "No score says anything here. Add authentic photographs of its kind: "
     "rd bank add DIR --label real --source NAME.",
@@ -148,9 +146,7 @@ def propositions(verdict: Verdict) -> str:
 
 def fits(verdict: Verdict) -> Line:
     """What may be concluded, in styled parts; where it rests on a rate, which that is."""
-    stability, found = verdict.stability, verdict.calibration
-    if stability and verdict.reason == "unstable":
-        return [("UNCERTAIN", "warning"), f": {agreement(stability)}"]
+    found = verdict.calibration
     if verdict.reason == "uncalibrated":
         nearer = "fake" if verdict.score > 0 else "real"
         return [("UNKNOWN", "warning"), f": uncalibrated; nearer to the {nearer} bank"]
@@ -489,6 +485,9 @@ def evidence_lines(verdict: Verdict, most: int) -> list[Line]:
 # ---------------------------------------------------------------- what was asked besides
 
 
+UNSTABLE = "The answer depends on how the file was saved: ask about the original file, if there is one."
+
+
 def agreement(found: Stability) -> str:
     """``14 of 16 re-encodings agree``."""
     return f"{found.agree} of {found.of} re-encodings agree"
@@ -498,10 +497,7 @@ def stability_lines(found: Stability | None) -> Iterator[Line]:
     """Whether the verdict outlives re-encoding, and what flips it."""
     if found is None:
         return
-    said = agreement(found)
-    if not found.holds:
-        said += f": uncertain ({100 * found.threshold:.3g} % must); the image as it is: {found.verdict}"
-    yield [f"  stable   {said}"]
+    yield [f"  stable   {agreement(found)}"]
     of_kinds = [(view.view.partition("-")[0], view.verdict != found.verdict) for view in found.views]
     kinds, flipped = (
         Counter(kind for kind, _ in of_kinds),
@@ -509,6 +505,7 @@ def stability_lines(found: Stability | None) -> Iterator[Line]:
     )
     if flipped:
         yield [f"  flipped by  {', '.join(f'{n} of {kinds[kind]} {kind}' for kind, n in flipped.items())}"]
+        yield [f"           {UNSTABLE}"]
 
 
 def influence_lines(found: Sequence[Influence] | None, *, most: int = 6) -> Iterator[Line]:

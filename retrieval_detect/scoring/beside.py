@@ -45,7 +45,7 @@ def answer_beside(
     image, blank ones, say, must not make it stand out. Nothing ever becomes real-like by pictures that would
     clear known fakes as well.
     """
-    if without.reason in ("uncalibrated", "unstable"):
+    if without.reason == "uncalibrated":
         return without
     if p_scenes is None:
         accused = without.verdict == "fake-like" or without.reason == "fake-like-if-known-source"

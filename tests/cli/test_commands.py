@@ -103,7 +103,7 @@ def test_every_option_has_help(path, command):
 
 def test_names_of_set_are_listed_with_their_defaults(run_rd):
     result = run_rd("query", "--set", "help")
-    assert result.exit_code == 0 and "stable-at" in result.stdout and "Default: 0.75." in result.stdout
+    assert result.exit_code == 0 and "pool" in result.stdout and "Default: max." in result.stdout
     linear, all_kinds = (run_rd("train", *kind, "--set", "help").stdout for kind in (("linear",), ()))
     assert "optimizer" in linear and "concentration" not in linear
     assert "concentration" in all_kinds
@@ -112,7 +112,7 @@ def test_names_of_set_are_listed_with_their_defaults(run_rd):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--set", "stabel-at=0.5"), "has nothing called stabel-at to set.\n  Did you mean stable-at?"),
+        (("--set", "pol=max"), "has nothing called pol to set.\n  Did you mean pool?"),
         (("--set", "pool"), "--set takes NAME=VALUE, not 'pool'"),
         (("--set", "pool=least"), "pool cannot be 'least'"),
         (("--set", "workers=none"), "--set workers: workers must be a whole number above 0"),

@@ -81,7 +81,7 @@ def test_every_part_is_there(tmp_path):
     ):
         assert heading in text, heading
     for said in (
-        "UNCERTAIN: 1 of 2 re-encodings agree",
+        "each judged like the image itself: 1 of 2 re-encodings agree. The answer depends on how",
         "log10 likelihood ratio +1.1",
         "about 13 times as frequent among images of known generators",
         "4 of 1,250 calibration photographs, from 6 sources, score this high.",

@@ -67,12 +67,6 @@ class _Query(Command):
 
 _SETTABLE = (
     Settable(
-        "stable_at",
-        "Share of re-encodings that must agree, or the verdict is uncertain.",
-        click.FloatRange(0, 1),
-        0.75,
-    ),
-    Settable(
         "pool",
         "How the scores of regions become one: max, mean or top, the mean of the 3 highest.",
         click.Choice(["max", "mean", "top"]),
@@ -208,9 +202,8 @@ def command(
 def _settle_views(asked: dict[str, Any], heatmap: Path | None) -> None:
     """What is asked of regions is how they are pooled; options that say how need the one that says what."""
     context = click.get_current_context()
-    for name, what in (("stable_at", "stability"), ("pool", "regions")):
-        if was_set(context, name) and not asked[what]:
-            raise UsageError(f"{name.replace('_', '-')} means nothing without --{what}")
+    if was_set(context, "pool") and not asked["regions"]:
+        raise UsageError("pool means nothing without --regions")
     if heatmap and not asked["regions"]:
         raise UsageError("--heatmap means nothing without --regions")
     pool = asked.pop("pool")

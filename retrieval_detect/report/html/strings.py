@@ -126,7 +126,6 @@ THIS_IMAGE, THESE_IMAGES = "this image", "these images"
 STABILITY_NOTE = (
     "Copies as they arise when images are shared, each judged like the image itself: {agreement}."
 )
-STABILITY_FAILS = "{percent:.3g} % must agree, so the verdict is uncertain; the image as it is: {verdict}."
 AGREES, DIFFERS = "agrees", "differs"
 REGIONS_NOTE = (
     "Parts were judged one by one. Red with stripes is closer to parts of fakes, blue to parts of "

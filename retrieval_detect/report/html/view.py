@@ -301,9 +301,8 @@ def _command(verdict: Verdict, question: Question) -> str:
             continue
         if name == "regions":
             parts += ["--regions", *(("--set", f"pool={value}") if value != "max" else ())]
-        elif name in ("k", "projection", "prior", "stable_at"):
-            if name != "stable_at" or question.stability:
-                parts += ["--set", f"{name.replace('_', '-')}={value}"]
+        elif name in ("k", "projection", "prior"):
+            parts += ["--set", f"{name}={value}"]
         elif value is True:
             parts += ["--evidence", name]
         else:
