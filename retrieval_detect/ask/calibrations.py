@@ -1,11 +1,13 @@
-"""What calibrations of an index, and such things, can be called."""
+"""What calibrations of an index, and such things, can be called, and what is missing for one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from retrieval_detect.ask.fitted import PLAIN
+from retrieval_detect.scoring.conformal import ALPHA, photographs_needed
 from retrieval_detect.store.manifest import FITTED_NAME
+from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
     from retrieval_detect.store.manifest import FittedRecord
@@ -39,3 +41,15 @@ def in_force(snapshot: Snapshot, record: FittedRecord) -> bool:
     """Whether something is not of rates through a projection other than that of the banks."""
     rates = record.kind in ("calibration", "regions")
     return not rates or projection_of(record.name) == snapshot.manifest.projection
+
+
+def too_few(snapshot: Snapshot, alpha: float = ALPHA) -> str:
+    """How many images are set aside and how many a rate of ``alpha`` takes, in words; empty: enough are."""
+    real, fake = (snapshot.manifest.live_rows(label, "calib") for label in LABELS)
+    needed = photographs_needed(alpha)
+    if min(real, fake) >= needed:
+        return ""
+    return (
+        f"{real:,} photographs and {fake:,} fakes are set aside, a rate of {100 * alpha:.3g} % takes "
+        f"{needed:,} of each; a fifth of each source and generator with 25 images or more is: rd bank add"
+    )

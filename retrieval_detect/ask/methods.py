@@ -14,7 +14,7 @@ import numpy as np
 
 from retrieval_detect.ask import anew
 from retrieval_detect.ask.banks import Asked, Banks
-from retrieval_detect.ask.calibrations import calibration_name
+from retrieval_detect.ask.calibrations import calibration_name, too_few
 from retrieval_detect.ask.fitted import CALIBRATION, COVERAGE, PLAIN, Kind, Rates, load_head, read
 from retrieval_detect.errors import UsageError, VectorError
 from retrieval_detect.heads.ensemble import EnsembleHead
@@ -186,9 +186,11 @@ class Methods:
         return found if found and found.holds_for(question, self.scorer(question)) else None
 
     def uncalibrated(self, question: Question) -> Iterator[str]:
-        """Why a calibration that the index has for a ``checked`` question does not answer it."""
+        """Why no calibration answers a ``checked`` question."""
         found = self._stored(question)
         if found is None or found.k != question.k:
+            if why := too_few(self.snapshot, question.fpr):
+                yield f"uncalibrated: {why}"
             return
         if found.scorer != self.scorer(question):
             same = found.rows_digest == self.snapshot.rows_digest()

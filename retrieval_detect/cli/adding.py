@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval_detect.ask.calibrations import too_few
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.ask.fitted import PLAIN
 from retrieval_detect.ask.methods import calibrations
@@ -29,7 +30,6 @@ from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.names import named, printable
 from retrieval_detect.report.additions import apart_lines, regression_lines
 from retrieval_detect.report.words import calibration_lines, name_of, number
-from retrieval_detect.scoring.conformal import ALPHA, photographs_needed
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import GeneratorFacts, Manifest
 from retrieval_detect.store.select import size_on_disk
@@ -324,13 +324,6 @@ def _rates(snapshot: Snapshot, index_flag: str) -> list[str]:
     found = calibrations(snapshot)
     if found:
         return [f"  {line}" for line in calibration_lines(found[0])]
-    aside = {label: snapshot.manifest.live_rows(label, "calib") for label in LABELS}
-    needed = photographs_needed(ALPHA)
-    if min(aside.values()) >= needed:
-        return [f"  Uncalibrated: verdicts are unknown until rd fit calibration{index_flag}"]
-    counts = " and ".join(f"{n:,} {label}" for label, n in aside.items())
-    return [
-        f"  Uncalibrated, verdicts are unknown: {counts} images are set aside, a rate of {100 * ALPHA:.0f} % "
-        f"takes {needed} of each",
-        "  A fifth of each source and generator with 25 images or more is: add references, rd bank add",
-    ]
+    if why := too_few(snapshot):
+        return [f"  Uncalibrated, verdicts are unknown: {why}"]
+    return [f"  Uncalibrated: verdicts are unknown until rd fit calibration{index_flag}"]

@@ -288,7 +288,7 @@ def _sum_up(
     for line in summary(counts, failed, rate=rate, fpr=fpr, fdr=asked.fdr, risk=risk):
         run.output.note(line)
     for why in detector.methods.uncalibrated(question):
-        run.output.warning(why)
+        run.output.note(why)
     if calibrated and detector.is_stale(calibrated):
         run.output.warning(detector.stale_note(calibrated))
 
