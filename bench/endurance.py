@@ -31,7 +31,6 @@ from bench.serve import ADDRESS, server
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import from_bytes
-from retrieval_detect.report.json import verdict_json
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.sweep import kept_snapshot, pin
 from retrieval_detect.store.writer import Addition
@@ -256,10 +255,8 @@ def _checked(folder: Path, answers: Mapping[Key, str]) -> int:
         for method, pictures in methods.items():
             items = (from_bytes(_picture(i), f"{i}.png") for i in pictures)
             question = {"method": method} if method else {}
-            for i, verdict in zip(
-                pictures, detector.query_many(items, batch_size=1, **question), strict=True
-            ):
-                alone = "" if isinstance(verdict, Failure) else _plain(verdict_json(verdict))
+            for i, verdict in zip(pictures, detector.stream(items, batch_size=1, **question), strict=True):
+                alone = "" if isinstance(verdict, Failure) else _plain(verdict.to_dict())
                 # As it came over the wire.
                 wrong += json.dumps(json.loads(alone), sort_keys=True) != answers[generation, i, method]
     return wrong

@@ -41,11 +41,11 @@ _HOMES = {
     "UsageError": "retrieval_detect.errors",
     "VectorError": "retrieval_detect.errors",
     "Verdict": "retrieval_detect.verdicts",
+    "Verdicts": "retrieval_detect.ask.table",
     "WeightsUnavailable": "retrieval_detect.errors",
     "load_encoder": "retrieval_detect.encoders.registry",
     "read_provenance": "retrieval_detect.images.provenance",
     "scan": "retrieval_detect.images.sources",
-    "verdict_json": "retrieval_detect.report.json",
 }
 
 __all__ = [
@@ -78,16 +78,17 @@ __all__ = [
     "UsageError",
     "VectorError",
     "Verdict",
+    "Verdicts",
     "WeightsUnavailable",
     "__version__",
     "load_encoder",
     "read_provenance",
     "scan",
-    "verdict_json",
 ]
 
 if TYPE_CHECKING:
     from retrieval_detect.ask.detector import Detector
+    from retrieval_detect.ask.table import Verdicts
     from retrieval_detect.encoders.base import Encoder
     from retrieval_detect.encoders.registry import load_encoder
     from retrieval_detect.errors import (
@@ -113,7 +114,6 @@ if TYPE_CHECKING:
     )
     from retrieval_detect.images.provenance import read_provenance
     from retrieval_detect.images.sources import scan
-    from retrieval_detect.report.json import verdict_json
     from retrieval_detect.teach.build import Index
     from retrieval_detect.types import Embedded, Failure, ImageItem, Provenance
     from retrieval_detect.verdicts import Attribution, Evidence, Question, Verdict
@@ -122,6 +122,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("Detector", "Verdict"):
+        import_module("retrieval_detect.report.notebook")  # tells verdicts how notebooks show them
     return getattr(import_module(_HOMES[name]), name)
 
 

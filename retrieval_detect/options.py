@@ -1,11 +1,15 @@
-"""Hyper-parameters of what is fitted: dataclass fields that commands offer by ``--set``."""
+"""Fields of dataclasses as options of commands (hyper-parameters, by ``--set``) and keywords of functions."""
 
 from __future__ import annotations
 
-from dataclasses import field, fields
-from typing import Any
+from collections.abc import Callable
+from dataclasses import MISSING, field, fields
+from inspect import Parameter, signature
+from typing import Any, TypeVar
 
 from retrieval_detect.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def option(default: Any, text: str, **limits: Any) -> Any:
@@ -29,3 +33,27 @@ def check_options(holder: Any) -> None:
             upper = "" if high is None else f" and at most {high}"
             lower = "" if low is None else f"at least {low}"
             raise UsageError(f"{f.name} is {value}, not {lower}{upper}".replace("not  and", "not"))
+
+
+def keywords_of(record: type) -> Callable[[F], F]:
+    """Show a function's ``**keywords``, fields of a dataclass, one by one to ``help`` and to notebooks.
+
+    For type checkers they are ``Unpack`` of a ``TypedDict``, which at run time says nothing.
+    """
+
+    def shown(function: F) -> F:
+        own = signature(function)
+        named = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        named += [
+            Parameter(
+                f.name,
+                Parameter.KEYWORD_ONLY,
+                default=Parameter.empty if f.default is MISSING else f.default,
+                annotation=f.type,
+            )
+            for f in fields(record)
+        ]
+        function.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+        return function
+
+    return shown

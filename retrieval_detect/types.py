@@ -30,6 +30,8 @@ METHODS: tuple[Method, ...] = ("density", "nearest", "mean", "majority")
 ORIGINAL_VIEW = "original"
 VIEW_KINDS: tuple[str, ...] = ("jpeg", "webp", "avif", "resize", "crop", "blur", "screenshot", "crops")
 """Laundered copies that can be stored beside a reference; see ``images.laundering``."""
+SCHEMA = 2
+"""Of verdicts and failures as JSON. Schema 1 had no reach, and is closed; its text is shipped as well."""
 UNNAMED = ""
 """Generator or source of a reference for which none was given."""
 
@@ -88,6 +90,10 @@ class Failure:
     uri: str
     reason: str
     message: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: how it stands among verdicts."""
+        return {"schema": SCHEMA, "input": self.uri, "error": self.reason, "message": self.message}
 
 
 # ---------------------------------------------------------------- encoders

@@ -1,12 +1,13 @@
-"""What is asked about an image, and what is answered: frozen records. Nothing here runs or reads."""
+"""What is asked about an image, and what is answered: frozen records, also as JSON. Nothing here reads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypedDict
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
-from retrieval_detect.types import Label, Provenance
+from retrieval_detect.types import SCHEMA, UNNAMED, Label, Provenance
 
 VerdictName: TypeAlias = Literal["fake-like", "real-like", "uncertain", "unknown"]
 Reason: TypeAlias = Literal[
@@ -32,9 +33,16 @@ Photographs: TypeAlias = Literal["new", "known"]
 PHOTOGRAPHS: tuple[Photographs, ...] = ("new", "known")
 Pool: TypeAlias = Literal["max", "mean", "top"]
 POOLS: tuple[Pool, ...] = ("max", "mean", "top")
+_DIGITS: Mapping[str, int] = {
+    **dict.fromkeys(
+        ("score", "similarity", "nearest", "p_values", "p", "p_max", "probability", "change", "smallest"), 6
+    ),
+    **dict.fromkeys(("share", "bank_share_fake", "log10_lr", "log10_lr_interval", "elapsed_s"), 4),
+}
+"""After the point, by the name of the field or of what it stands in; what is in neither is kept as it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Evidence:
     """One reference shown with a verdict. ``similarity`` is the cosine, -1…1."""
 
@@ -47,6 +55,11 @@ class Evidence:
     uri: str
     content_id: str
     added_at: str
+
+    def __repr__(self) -> str:
+        name = self.generator if self.label == "fake" else self.source
+        of = f" of {name}" if name != UNNAMED else ""
+        return f"<{self.label} reference{of}, similarity {self.similarity:.3f}: {self.uri}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +303,7 @@ class IndexRef:
         return self.n_fake / (self.n_real + self.n_fake)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verdict:
     """The answer for one image, with its evidence. ``score`` : positive = fake.
 
@@ -304,8 +317,10 @@ class Verdict:
     them side by side.
     ``attributed_by`` : the head whose shares ``attribution`` gives, if not those of the nearest fakes.
     ``beside`` : what comes of it once photographs are laid beside the image; all else is the answer without.
-    Serialised by ``report.json.verdict_json``, without ``by_bank``.
     """
+
+    page: ClassVar[Callable[[Verdict], str] | None] = None
+    """How a notebook shows a verdict, as HTML: told by ``report.notebook``, which stands above."""
 
     input: str
     sha256: str
@@ -343,3 +358,33 @@ class Verdict:
     provenance: Provenance | None = None
     attributed_by: str | None = None
     beside: WithBeside | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, as ``rd query --json`` prints them (``report.json.verdict_schema``).
+
+        All but ``by_bank``. Scores: positive = fake; similarities are cosines; times in seconds.
+        """
+        data = _plain(asdict(self))
+        del data["by_bank"]
+        return {"schema": SCHEMA, **data, "provenance": data["provenance"] or {}}
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """``to_dict`` as JSON text, in ASCII."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+    def __repr__(self) -> str:
+        among = f", among photographs of {self.reach}" * bool(self.reach)
+        nearest = "".join(f", nearest {label} {self.nearest[label]:.3f}" for label in sorted(self.nearest))
+        return f"<{self.input}: {self.verdict} ({self.reason}{among}), score {self.score:+.2f}{nearest}>"
+
+    def _repr_html_(self) -> str | None:
+        return None if Verdict.page is None else Verdict.page(self)
+
+
+def _plain(value: Any, digits: int | None = None) -> Any:
+    """Mappings, lists, texts and numbers alone, each number with its digits."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner, _DIGITS.get(name, digits)) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, digits) for inner in value]
+    return round(value, digits) if digits is not None and isinstance(value, float) else value

@@ -18,7 +18,6 @@ from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.content_id import content_id, phash
 from retrieval_detect.images.decode import decode
 from retrieval_detect.images.items import from_bytes
-from retrieval_detect.report.json import verdict_json
 from retrieval_detect.scoring.conformal import Conformal, at_least, at_most, verdict
 from retrieval_detect.scoring.neighbours import NearestImages
 from retrieval_detect.scoring.vote import vote
@@ -113,7 +112,7 @@ def test_conformal_judgement(benchmark):
 
 
 def test_verdict_to_json(benchmark):
-    text = benchmark(lambda: json.dumps(verdict_json(CALIBRATED)))
+    text = benchmark(lambda: json.dumps(CALIBRATED.to_dict()))
     assert json.loads(text)["schema"] == 1
 
 

@@ -17,8 +17,11 @@ from retrieval_detect.ask.coverage import coverage_of, covered
 from retrieval_detect.ask.evidence import N_EVIDENCE, by_head, doubts, own_rows, shown_with
 from retrieval_detect.ask.fitted import PLAIN
 from retrieval_detect.ask.methods import Answers, Methods, asked_about, vote_of
+from retrieval_detect.ask.table import Verdicts
 from retrieval_detect.errors import EmptyBank, ImageError, UsageError, VectorError
+from retrieval_detect.images.given import item_of, items_of
 from retrieval_detect.images.laundering import CROPS, drawn_views, kind_of, stored_views
+from retrieval_detect.options import keywords_of
 from retrieval_detect.scoring.answers import UNCALIBRATED, PValues, answer
 from retrieval_detect.scoring.attribution import attribute
 from retrieval_detect.scoring.conformal import BETA, benjamini_hochberg, traits_of
@@ -26,7 +29,7 @@ from retrieval_detect.scoring.vote import few, nobody_left
 from retrieval_detect.store.indexes import located
 from retrieval_detect.store.schema import grouping_layer
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.types import LABELS, Embedded, Failure, ImageItem, quiet
+from retrieval_detect.types import LABELS, Embedded, Failure, quiet
 from retrieval_detect.verdicts import (
     IndexRef,
     JudgedView,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     from retrieval_detect.ask.banks import Banks
     from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.images.given import Given, GivenMany
     from retrieval_detect.images.laundering import Chooser
     from retrieval_detect.scoring.answers import Answer
     from retrieval_detect.scoring.calibration import Calibration
@@ -52,7 +56,7 @@ _CALIBRATED = ("fpr", "confidence", "source", "within", "fdr", "at", "prior")
 class Detector:
     """Judges images by one generation of one index.
 
-    ``Detector.load(path).query("photo.jpg")`` returns a ``Verdict``. Nothing heavy is loaded before
+    ``Detector.load("default").query("photo.jpg")`` returns a ``Verdict``. Nothing heavy is loaded before
     the first image is judged: torch with the first encoding, FAISS with the first search.
     """
 
@@ -75,6 +79,9 @@ class Detector:
         self._beside: Beside | None = None
         self.methods = Methods(snapshot, device=device)
 
+    def __repr__(self) -> str:
+        return f"Detector({self.snapshot!r})"
+
     @classmethod
     def load(
         cls,
@@ -91,7 +98,8 @@ class Detector:
         ``./index`` if that is there, else below the user's data folder. ``encoder`` replaces the one that
         would be built from the index's own record; ``weights`` is a local file or folder for it.
 
-        Raises ``IndexNotFound``, ``IndexCorrupt``, ``EmptyBank``, or ``UsageError`` for text that is neither.
+        Raises ``IndexNotFound``, which lists the names there are, ``IndexCorrupt``, ``EmptyBank``, or
+        ``UsageError`` for text that is neither.
         """
         snapshot = Snapshot.open(located(path))
         for label in LABELS:
@@ -148,25 +156,46 @@ class Detector:
 
     # ------------------------------------------------------------ asking
 
-    def query(self, image: str | Path | bytes | ImageItem, **asked: Unpack[QuestionFields]) -> Verdict:
-        """The verdict for one image: a path, its bytes, or an item of ``scan``.
+    @keywords_of(Question)
+    def query(self, image: Given, **asked: Unpack[QuestionFields]) -> Verdict:
+        """The verdict for one image.
 
-        ``asked`` : see ``Question``. Raises ``ImageError`` if the image cannot be used.
+        ``image`` : its path, the bytes of its file, that file opened in binary mode, a Pillow image, or
+        pixels, uint8 (height, width, 3) in RGB or (height, width). ``asked`` : see ``Question``. Raises
+        ``ImageError`` if the image cannot be used.
         """
-        result = next(iter(self.query_many([image], **asked)))
+        (result,) = self.stream([item_of(image)], **asked)
         if isinstance(result, Failure):
             raise ImageError(f"{result.uri}: {result.message}", reason=result.reason, uri=result.uri)
         return result
 
+    @keywords_of(Question)
     def query_many(
         self,
-        images: Iterable[str | Path | bytes | ImageItem],
+        images: GivenMany,
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        **asked: Unpack[QuestionFields],
+    ) -> Verdicts:
+        """Verdicts in the order of ``images``; what cannot be used is a ``Failure`` among them.
+
+        ``images`` : an iterable of what ``query`` takes, or the path of a folder, archive, table or pattern,
+        all that it holds (``scan``). ``batch_size`` and ``workers`` : images given to the network at once
+        and threads that decode, what suits the machine if not given. ``asked`` : see ``Question``.
+        """
+        return Verdicts(self.stream(images, batch_size=batch_size, workers=workers, **asked))
+
+    @keywords_of(Question)
+    def stream(
+        self,
+        images: GivenMany,
         *,
         batch_size: int | None = None,
         workers: int | None = None,
         **asked: Unpack[QuestionFields],
     ) -> Iterator[Verdict | Failure]:
-        """Verdicts in the order of ``images``, streamed; what cannot be used comes as a ``Failure``.
+        """``query_many`` for more images than fit in memory: each answer as it comes.
 
         With ``fdr`` the batch is judged as a whole: nothing comes before all images are scored.
         """
@@ -174,7 +203,7 @@ class Detector:
         from retrieval_detect.images.provenance import read_provenance
 
         question = self.checked(Question(**asked))
-        items = (replace(item, facts=item.facts or read_provenance) for item in map(_item, images))
+        items = (replace(item, facts=item.facts or read_provenance) for item in items_of(images))
         embedded = embed_views(
             items,
             self.encoder,
@@ -186,9 +215,10 @@ class Detector:
         judged = self._judged_all(embedded, question)
         yield from judged if question.fdr is None else at_fdr(list(judged), question.fdr)
 
+    @keywords_of(Question)
     def with_beside(
         self,
-        pictures: Iterable[str | Path | bytes | ImageItem],
+        pictures: GivenMany,
         *,
         supplier: str | None = None,
         date: str | None = None,
@@ -210,7 +240,7 @@ class Detector:
 
         question = self.checked(Question(**asked))
         beside.require(question)
-        items = (replace(_item(picture), facts=read_provenance) for picture in pictures)
+        items = (replace(item, facts=read_provenance) for item in items_of(pictures))
         sizes = {"batch_size": batch_size, "workers": workers}
         layers = self.snapshot.manifest.layers
         found = list(embed(items, RememberedEncoder(self.encoder), layers=layers, **sizes))
@@ -274,6 +304,7 @@ class Detector:
         except EmptyBank as error:  # every reference left is a copy of this very image
             return Failure(uri, "no-voters", error.in_full)
 
+    @keywords_of(Question)
     def judge(self, embedded: Embedded, **asked: Unpack[QuestionFields]) -> Verdict:
         """The verdict for an image that is embedded already; no encoder is needed.
 
@@ -488,12 +519,3 @@ def _p(p: Mapping[str, float | None]) -> PValues:
 
 def _at(p: PValues, alpha: float) -> Answer:
     return answer(p, alpha=alpha, known=True)
-
-
-def _item(image: str | Path | bytes | ImageItem) -> ImageItem:
-    if isinstance(image, ImageItem):
-        return image
-    if isinstance(image, bytes):
-        return ImageItem("-", lambda: image)
-    path = Path(image)
-    return ImageItem(str(path), path.read_bytes, path.name)

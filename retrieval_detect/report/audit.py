@@ -9,7 +9,6 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from retrieval_detect.report.additions import apart_lines
-from retrieval_detect.report.json import failure_json
 from retrieval_detect.report.words import name_of, number
 from retrieval_detect.teach.apart import MENDED_BY
 
@@ -93,7 +92,7 @@ def audit_json(found: Audit) -> dict[str, Any]:
         "alike": [asdict(pair) for pair in found.alike],
         "leak": _leak_json(found.leak) if found.leak else None,
         "drop": [asdict(drop) for drop in found.drop],
-        "failures": [failure_json(failure) for failure in found.failures],
+        "failures": [failure.to_dict() for failure in found.failures],
         "note": NO_PROOF,
     }
 
@@ -117,7 +116,7 @@ def _interval_json(interval: Interval) -> dict[str, Any]:
 
 def _leak_json(leak: Leak) -> dict[str, Any]:
     counts = {name: getattr(leak, name) for name in ("test", "exact", "near", "unconfirmed")}
-    return counts | {"share": leak.share, "failures": [failure_json(failure) for failure in leak.failures]}
+    return counts | {"share": leak.share, "failures": [failure.to_dict() for failure in leak.failures]}
 
 
 def drop_rows(found: Audit) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from retrieval_detect.report.json import failure_json
 from retrieval_detect.report.words import name_of, number
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def discovery_json(discovery: Discovery) -> dict[str, Any]:
         "counts": dict(discovery.counts),
         "clustered": len(discovery.unknown),
         "candidates": candidates,
-        "failures": [failure_json(failure) for failure in discovery.failures],
+        "failures": [failure.to_dict() for failure in discovery.failures],
         "note": NO_EVIDENCE,
     }
 

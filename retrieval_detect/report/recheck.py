@@ -12,10 +12,10 @@ from retrieval_detect.ask.detector import Detector
 from retrieval_detect.errors import ImageError, RdError
 from retrieval_detect.files import sha256_file
 from retrieval_detect.images.stored import CHANGED, stored_items
-from retrieval_detect.report.json import SCHEMA, verdict_json
 from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import manifest_path, tool_versions
 from retrieval_detect.store.sweep import kept_snapshot, pin
+from retrieval_detect.types import SCHEMA
 from retrieval_detect.verdicts import Question
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def case_entry(detector: Detector, verdict: Verdict, question: Question) -> dict
             **asdict(verdict.index),
         },
         "image": {"path": str(Path(verdict.input).resolve()), "sha256": verdict.sha256},
-        "verdict": verdict_json(verdict),
+        "verdict": verdict.to_dict(),
         **({"beside": _pictures(verdict)} if verdict.beside else {}),
     }
 
@@ -144,7 +144,7 @@ def _asked_again(
     again = judge.query(data, **question)
     earlier = then["schema"] < SCHEMA
     compared = ("score", "engine") if earlier else _COMPARED
-    notes = [*finding.notes, *_differences(then, verdict_json(again), compared)]
+    notes = [*finding.notes, *_differences(then, again.to_dict(), compared)]
     if not ours:
         notes.append(f"generation {generation} of {folder} is not the one that judged")
     stands = None if earlier and ours else ours and again.verdict == then["verdict"]

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from retrieval_detect.errors import UsageError
+from retrieval_detect.errors import IndexNotFound, UsageError
 from retrieval_detect.store.layout import CURRENT
 
 _RESERVED_NAMES = frozenset({"recipes"})
@@ -41,8 +41,21 @@ def resolved(value: str, home: Path) -> Path:
 
 
 def located(index: str | Path) -> Path:
-    """The folder of an index as callers give it: a ``Path`` is one, text is what ``resolved`` makes of it."""
-    return index if isinstance(index, Path) else resolved(index, default_home())
+    """The folder of an index as callers give it: a ``Path`` is one, text is what ``resolved`` makes of it.
+
+    Raises ``IndexNotFound`` for a name that no index has, and ``UsageError`` for what is none.
+    """
+    if isinstance(index, Path):
+        return index
+    home = default_home()
+    folder = resolved(index, home)
+    if folder == home / index and not is_index(folder):
+        names = ", ".join(index_names(home))
+        raise IndexNotFound(
+            f"no index is called {index!r} in {home}",
+            hint=f"There are: {names}." if names else "Build one: rd build-index --real DIR --fake DIR",
+        )
+    return folder
 
 
 def is_index(folder: Path) -> bool:

@@ -32,6 +32,7 @@ from retrieval_detect.store.manifest import (
 )
 from retrieval_detect.store.schema import content_words, find_keys, rows_schema
 from retrieval_detect.store.shards import Shard, check_file, damaged
+from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
     from retrieval_detect.types import Bool, Float32, Int64, Label, Split
@@ -50,6 +51,12 @@ class Snapshot:
         self.manifest = manifest
         self._shards = [Shard(self.folder, record) for record in manifest.shards]
         self._mapped: dict[Path, mmap] = {}
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        counts = ", ".join(f"{manifest.live_rows(label):,} {label}" for label in LABELS)
+        about = f"{counts}, {len(manifest.names('fake'))} generators, encoder {manifest.encoder.name}"
+        return f"<index {self.folder.name!r}, generation {manifest.generation}: {about}>"
 
     @classmethod
     def open(cls, folder: Path, *, digests: DigestCache | None = None) -> Snapshot:

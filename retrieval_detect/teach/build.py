@@ -89,7 +89,7 @@ class Arrays:
     row_ids: np.ndarray
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Index:
     """An index directory: build it, teach it, take references back, read its vectors.
 
@@ -121,6 +121,9 @@ class Index:
         index = cls(path, Store(path))
         index.snapshot()
         return index
+
+    def __repr__(self) -> str:
+        return f"Index({self.snapshot()!r})"
 
     def snapshot(self) -> Snapshot:
         """The generation in force, read-only."""

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from retrieval_detect.errors import UsageError
 from retrieval_detect.names import named, printable
 from retrieval_detect.report.html.write import STYLE, evidence_fragment, map_fragment
-from retrieval_detect.report.json import failure_json, verdict_json
 from retrieval_detect.store.select import count_by, kept_history
 from retrieval_detect.types import Facts, Failure, ImageItem, Label
 from retrieval_detect.verdicts import Photographs, Question
@@ -243,7 +242,7 @@ async def query(
     for result, item in zip(results, images, strict=True) if asked.evidence else ():
         draw = partial(_fragment, serving.viewer, item, question)
         shown.append(None if isinstance(result, Failure) else await service.showing.run(draw, result))
-    answer = {"results": [failure_json(r) if isinstance(r, Failure) else verdict_json(r) for r in results]}
+    answer = {"results": [result.to_dict() for result in results]}
     failed = all(isinstance(result, Failure) for result in results)
     return JSONResponse(answer | ({"evidence": shown} if asked.evidence else {}), 422 if failed else 200)
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.report.csv import COLUMNS
+from retrieval_detect.ask.table import COLUMNS
 from retrieval_detect.report.json import verdict_schema
 from tests.factories import picture, png, write_pictures
 
@@ -137,14 +137,14 @@ def test_quiet_is_verdict_score_and_name(index, run_rd):
 
 @pytest.mark.parametrize("format_", ["human", "json", "jsonl", "csv", "quiet"])
 def test_answers_are_printed_as_they_come(index, run_rd, monkeypatch, capsys, format_):
-    query_many, printed = Detector.query_many, []
+    stream, printed = Detector.stream, []
 
     def watching(self, *args, **kwargs):
-        for answer in query_many(self, *args, **kwargs):
+        for answer in stream(self, *args, **kwargs):
             printed.append(sys.stdout.getvalue() if hasattr(sys.stdout, "getvalue") else "")
             yield answer
 
-    monkeypatch.setattr(Detector, "query_many", watching)
+    monkeypatch.setattr(Detector, "stream", watching)
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     run_rd("query", "ask", "--format", format_)
     assert "ask/0200.png" in printed[1] and "ask/0201.png" not in printed[1]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_detect.report.json import verdict_json, verdict_schema
+from retrieval_detect.report.json import verdict_schema
 from retrieval_detect.report.words import full, headline
 from retrieval_detect.verdicts import JudgedView, Region, Regions, Stability
 from tests.building import build
@@ -90,7 +90,7 @@ def test_what_is_not_known_is_said(changes, said):
 
 @pytest.mark.parametrize("regions", [REGIONS, replace(REGIONS, p_max=None, photographs=None)])
 def test_both_are_valid_json(regions):
-    data = json.loads(json.dumps(verdict_json(replace(VERDICT, stability=STABLE, regions=regions))))
+    data = json.loads(json.dumps(replace(VERDICT, stability=STABLE, regions=regions).to_dict()))
     VALID.validate(data)
     assert data["stability"]["views"][3] == {"view": "jpeg-50", "verdict": "real-like", "score": -0.5}
     assert data["regions"]["heat_map"][1] == {"box": [32, 0, 32, 32], "score": 2.0}

@@ -11,7 +11,6 @@ from pathlib import Path
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import from_bytes
-from retrieval_detect.report.json import verdict_json
 from retrieval_detect.teach.build import Index
 from tests.factories import png
 
@@ -30,7 +29,7 @@ def main() -> None:
         index.apply(index.plan_add(items, label=label, **named), encoder=encoder)
     index.remove([30, 31], reason="to have tombstones")
     verdict = Detector.load(index.folder, encoder=encoder).query(png(999, fake=True))
-    (HERE / "index-v1.verdict.json").write_text(json.dumps(verdict_json(verdict), indent=1) + "\n")
+    (HERE / "index-v1.verdict.json").write_text(json.dumps(verdict.to_dict(), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.sources import from_bytes
 from retrieval_detect.images.thumbnails import thumbnail
-from retrieval_detect.report.json import verdict_json
 from retrieval_detect.teach.build import Index
 from tests.factories import png
 
@@ -35,7 +34,7 @@ def main() -> None:
         index.apply(index.plan_add(items, label=label, **named), encoder=encoder)
     index.remove([30, 31], reason="to have tombstones")
     verdict = Detector.load(index.folder, encoder=encoder).query(png(999, fake=True))
-    (HERE / "index-v2.verdict.json").write_text(json.dumps(verdict_json(verdict), indent=1) + "\n")
+    (HERE / "index-v2.verdict.json").write_text(json.dumps(verdict.to_dict(), indent=1) + "\n")
 
 
 if __name__ == "__main__":

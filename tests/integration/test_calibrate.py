@@ -14,7 +14,7 @@ from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.files import sha256_bytes
 from retrieval_detect.images.sources import scan
-from retrieval_detect.report.json import verdict_json, verdict_schema
+from retrieval_detect.report.json import verdict_schema
 from retrieval_detect.store.manifest import ALL_ROWS
 from retrieval_detect.store.verify import findings
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
@@ -105,7 +105,7 @@ def test_fields_agree_with_one_another(calibrated):
     n_real, n_fake = counts.live_rows("real", "calib"), counts.live_rows("fake", "calib")
     for image in [*images("fresh", 20), *fakes("fresh-fake", 20)]:
         verdict = judge.judge(image, fpr=0.1)
-        VALID.validate(json.loads(json.dumps(verdict_json(verdict), allow_nan=False)))
+        VALID.validate(json.loads(json.dumps(verdict.to_dict(), allow_nan=False)))
         p, found = verdict.p_values, verdict.calibration
         assert verdict.alpha == {"real": 0.1, "fake": 0.05}
         assert found["photographs"] == n_real and found["sources"] == 2
@@ -330,7 +330,7 @@ def test_a_batch_is_judged_as_a_whole_by_its_share_of_false_discoveries(calibrat
     assert {verdict.fdr for verdict in found} == {0.2}
     assert sum(verdict.verdict == "fake-like" for verdict in found[:8]) >= 6
     for verdict in found:
-        VALID.validate(verdict_json(verdict))
+        VALID.validate(verdict.to_dict())
 
 
 def test_a_batch_of_photographs_gives_nothing_to_discover(tmp_path):

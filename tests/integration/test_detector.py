@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
 
-from retrieval_detect import Detector, Index
+from retrieval_detect import Detector, Index, Verdicts
 from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import EmptyBank, EncoderMismatch, ImageError, IndexNotFound, UsageError
 from retrieval_detect.images.sources import from_bytes, scan
-from retrieval_detect.report.json import failure_json, verdict_json, verdict_schema
+from retrieval_detect.report.json import verdict_schema
 from retrieval_detect.types import METHODS, Facts, Failure
-from retrieval_detect.verdicts import Verdict
+from retrieval_detect.verdicts import Question, Verdict
 from tests.copies import copies, saved
 from tests.factories import add as store_images
 from tests.factories import embedded, new_store, picture, png, write_pictures
@@ -163,7 +164,7 @@ def test_verdicts_keep_to_their_schema(detector, index):
     images = [*questions(), *scan([index.folder.parent / "real" / "camera"])]
     for method in METHODS:
         for verdict in detector.query_many(images, method=method):
-            validator.validate(json.loads(json.dumps(verdict_json(verdict), allow_nan=False)))
+            validator.validate(json.loads(json.dumps(verdict.to_dict(), allow_nan=False)))
 
 
 # ---------------------------------------------------------------- the query's own image
@@ -266,7 +267,7 @@ def test_alone_it_raises_in_bulk_it_is_a_value(detector, tmp_path):
         {"$ref": "#/$defs/failure", "$defs": verdict_schema()["$defs"]}
     )
     for failure in results[1:3]:
-        validator.validate(failure_json(failure))
+        validator.validate(failure.to_dict())
 
 
 @pytest.mark.parametrize("wrong", [{"k": 0}, {"k": -1}, {"method": "oracle"}, {"method": "nearest", "k": 3}])
@@ -274,7 +275,7 @@ def test_questions_that_cannot_be_meant(detector, wrong):
     with pytest.raises(UsageError):
         detector.query(png(200), **wrong)
     with pytest.raises(UsageError):
-        next(detector.query_many([png(200)], **wrong))
+        next(detector.stream([png(200)], **wrong))
 
 
 def test_answers_come_while_questions_are_still_being_read(detector):
@@ -285,7 +286,7 @@ def test_answers_come_while_questions_are_still_being_read(detector):
             read.append(seed)
             yield from_bytes(png(seed % 20 + 200), f"{seed}.png")
 
-    answers = detector.query_many(endless(), batch_size=4, workers=2)
+    answers = detector.stream(endless(), batch_size=4, workers=2)
     assert next(answers).input == "0.png"
     assert len(read) < 50
     answers.close()
@@ -405,3 +406,48 @@ def test_an_index_is_named_as_on_the_command_line(index, tmp_path, monkeypatch):
 def test_a_wrong_option_is_an_error_at_once(detector):
     with pytest.raises(TypeError, match="methode"):
         detector.query(png(1), methode="mean")
+
+
+def test_a_name_that_no_index_has_lists_those_there_are(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    for load in (Detector.load, Index.open):
+        with pytest.raises(IndexNotFound, match=r"no index is called 'mine' in .*detect/index"):
+            load("mine")
+    for name in ("b", "a"):
+        shutil.copytree(index.folder, tmp_path / "index" / name)
+    with pytest.raises(IndexNotFound, match="no index is called 'mine' in index") as caught:
+        Detector.load("mine")
+    assert caught.value.hint == "There are: a, b."
+
+
+def test_what_is_printed_says_which_index(index, detector):
+    said = "<index 'idx', generation 4: 16 real, 16 fake, 2 generators, encoder tiny>"
+    assert repr(detector) == f"Detector({said})" and repr(index.snapshot()) == said
+
+
+def test_help_lists_what_can_be_asked():
+    for method in (Detector.query, Detector.query_many, Detector.stream, Detector.judge):
+        asked = inspect.signature(method).parameters
+        shown = {name: p.default for name, p in asked.items() if name in {f.name for f in fields(Question)}}
+        assert shown == asdict(Question()) and not any(p.kind is p.VAR_KEYWORD for p in asked.values())
+
+
+def test_images_of_every_kind_in_one_call(detector, tmp_path):
+    (tmp_path / "q.png").write_bytes(png(200))
+    given = [tmp_path / "q.png", png(200), picture(200), np.asarray(picture(200)), None]
+    answers = detector.query_many(given)
+    assert isinstance(answers, Verdicts) and len({answer.score for answer in answers[:4]}) == 1
+    assert [answer.to_dict()["input"] for answer in answers] == [
+        given[0].as_posix(),
+        "[1]",
+        "[2]",
+        "[3]",
+        "[4]",
+    ]
+    assert answers[4].reason == "not-an-image"
+    table = answers.to_arrow()
+    assert table["error"].is_valid().to_pylist() == [False] * 4 + [True]
+    assert len(detector.query_many(tmp_path / "real")) == 16
+    with pytest.raises(UsageError, match="one bytes was given where several images are meant"):
+        detector.query_many(png(200))

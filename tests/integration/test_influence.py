@@ -7,7 +7,7 @@ import pytest
 
 from retrieval_detect import Detector
 from retrieval_detect.errors import UsageError
-from retrieval_detect.report.json import verdict_json, verdict_schema
+from retrieval_detect.report.json import verdict_schema
 from retrieval_detect.report.words import full
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
 from retrieval_detect.teach.heads import commit_head
@@ -51,7 +51,7 @@ def test_it_is_what_removing_does(store):
     assert [i.row_id for i in single] != [] and {i.n_images for i in single} == {1}
     for found in single[:3]:
         assert found.score == pytest.approx(removed(store, row_id=found.row_id), abs=1e-9)
-    VALID.validate(verdict_json(verdict))
+    VALID.validate(verdict.to_dict())
 
 
 def test_the_largest_change_comes_first(store):
@@ -69,7 +69,7 @@ def test_a_bank_that_would_be_empty(tmp_path):
     verdict = Detector(store.snapshot()).judge(embedded("asked"), influence=True)
     assert [i.score for i in verdict.influence if i.row_id is None] == [None, None]
     assert any("nobody would be left to vote" in "".join(map(str, line)) for line in full(verdict))
-    VALID.validate(verdict_json(verdict))
+    VALID.validate(verdict.to_dict())
 
 
 def test_a_head_cannot_do_without(store):

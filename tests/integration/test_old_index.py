@@ -13,7 +13,6 @@ import pytest
 
 from retrieval_detect.ask.detector import Detector
 from retrieval_detect.encoders.tiny import TinyEncoder
-from retrieval_detect.report.json import verdict_json
 from retrieval_detect.store.originals import stored_thumbnail
 from retrieval_detect.store.schema import rows_schema
 from retrieval_detect.store.sharing import export_index, import_index
@@ -49,7 +48,7 @@ def test_it_is_whole(old_index, version):
 
 def test_it_answers_as_it_did(old_index, version):
     verdict = Detector.load(old_index, encoder=TinyEncoder()).query(png(999, fake=True))
-    answer = verdict_json(verdict)
+    answer = verdict.to_dict()
     expected = json.loads((DATA / f"index-v{version}.verdict.json").read_text())
     assert answer["provenance"]["claims"] == []  # it was not looked for then
     for told in (answer, expected):
@@ -137,7 +136,7 @@ def rows_of(store):
 def answers(store):
     """Verdicts in full, to the last bit, but for what names the generation and the time."""
     detector = Detector.load(store.folder, encoder=TinyEncoder())
-    told = [verdict_json(detector.query(png(seed, fake=seed % 2 == 0))) for seed in range(900, 906)]
+    told = [detector.query(png(seed, fake=seed % 2 == 0)).to_dict() for seed in range(900, 906)]
     for answer in told:
         answer.pop("elapsed_s")
         answer["index"].pop("generation")

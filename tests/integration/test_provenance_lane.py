@@ -10,7 +10,6 @@ from retrieval_detect import Detector, Index
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.images.codes import NOTES
 from retrieval_detect.images.sources import scan
-from retrieval_detect.report.json import verdict_json
 from retrieval_detect.report.words import full
 from retrieval_detect.store.store import Store
 from retrieval_detect.teach.calibrate import commit_calibration, fit_calibration
@@ -49,7 +48,7 @@ def detector(tmp_path_factory):
 
 
 def answer(detector, data, **asked):
-    told = verdict_json(detector.query(data, photographs="known", **asked))
+    told = detector.query(data, photographs="known", **asked).to_dict()
     told["warnings"] = [words for words in told["warnings"] if words != NOTES["metadata-unreadable"]]
     own = {name: told.pop(name) for name in ("provenance", "sha256", "elapsed_s")}
     return told, own["provenance"]
@@ -73,7 +72,7 @@ def test_rates_within_a_format_see_the_pixels_alone(detector):
 def test_batches_have_it_too(detector):
     bare, camera_ = detector.query_many([BARE, FORGED["a camera"]])
     assert bare.provenance.claims == () and camera_.provenance.exif["make"] == "Canon"
-    json.dumps(verdict_json(camera_))
+    json.dumps(camera_.to_dict())
 
 
 def test_people_are_told_what_it_is_worth(detector):
@@ -92,4 +91,4 @@ def test_an_embedding_judged_later_has_none(detector):
 
     (image,) = embed([from_bytes(BARE, "x")], TinyEncoder(), layers=detector.snapshot.manifest.layers)
     verdict = detector.judge(image)
-    assert verdict.provenance is None and verdict_json(verdict)["provenance"] == {}
+    assert verdict.provenance is None and verdict.to_dict()["provenance"] == {}

@@ -14,7 +14,6 @@ import pytest
 from retrieval_detect import Detector
 from retrieval_detect.errors import FormatUnsupported, IndexCorrupt, RdError, UsageError
 from retrieval_detect.files import sha256_bytes
-from retrieval_detect.report.json import verdict_json
 from retrieval_detect.review.whole import require_fitted
 from retrieval_detect.store.sharing import HEAD, export_index, import_index
 from retrieval_detect.store.store import Store
@@ -54,7 +53,7 @@ def take_in(file, folder):
 def answers(folder):
     detector = Detector.load(folder)
     asked = [*kind("ask", 5, axis=2), *kind("ask", 5, axis=1), *kind("secret-camera", 2, axis=1)]
-    found = [verdict_json(detector.judge(image)) for image in asked]
+    found = [detector.judge(image).to_dict() for image in asked]
     for told in found:
         told.pop("elapsed_s")
         told["index"].pop("name")

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.report.json import verdict_json, verdict_schema
+from retrieval_detect.report.json import verdict_schema
 from retrieval_detect.report.words import calibration_lines
 from retrieval_detect.verdicts import Question
 from tests.calibrated import calibrate, detector, images, taught
@@ -53,7 +53,7 @@ def test_one_too_small_for_the_usual_rate_leaves_answers_uncalibrated(store, few
     assert verdict.p_values is verdict.log10_lr is verdict.calibration is None
     assert (verdict.verdict, verdict.score) == (plain.verdict, plain.score)
     assert [warning for warning in verdict.warnings if said in warning and "uncalibrated" in warning]
-    VALID.validate(verdict_json(verdict))
+    VALID.validate(verdict.to_dict())
     with pytest.raises(UsageError, match="too few"):
         judge.judge(image, fpr=0.04)
     with pytest.raises(UsageError, match="too few"):
@@ -88,4 +88,4 @@ def test_photographs_of_one_format_are_of_sources_that_nobody_counted(calibrated
     for within, sources in ((None, 2), ("source", 1), ("format", None), ("size", None)):
         verdict = judge.judge(image, fpr=0.1, within=within)
         assert verdict.calibration["sources"] == sources
-        VALID.validate(verdict_json(verdict))
+        VALID.validate(verdict.to_dict())

@@ -10,7 +10,6 @@ import pytest
 
 from retrieval_detect.ask.banks import Banks
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.report.json import verdict_json
 from retrieval_detect.types import METHODS, Failure
 from retrieval_detect.verdicts import Question
 from tests.factories import add, embedded, names, new_store
@@ -56,7 +55,7 @@ def searches(monkeypatch):
 
 
 def said(verdict):
-    return verdict_json(replace(verdict, elapsed_s=0.0))
+    return replace(verdict, elapsed_s=0.0).to_dict()
 
 
 def judged(detector, question, images):

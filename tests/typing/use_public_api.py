@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 import retrieval_detect
 from retrieval_detect import (
@@ -22,9 +23,9 @@ from retrieval_detect import (
     Question,
     RdError,
     Verdict,
+    Verdicts,
     load_encoder,
     scan,
-    verdict_json,
 )
 
 
@@ -39,8 +40,18 @@ def ask(path: Path) -> float:
 def ask_many(name: str) -> list[str]:
     said: list[str] = []
     for result in Detector.load(name, device="cpu").query_many(scan(["inbox/"]), batch_size=8, fdr=0.1):
-        said.append(result.message if isinstance(result, Failure) else str(verdict_json(result)))
+        said.append(result.message if isinstance(result, Failure) else result.to_json())
     return said
+
+
+def ask_about_anything(detector: Detector, picture: Image.Image, pixels: NDArray[np.uint8]) -> list[float]:
+    with Path("photo.jpg").open("rb") as opened:
+        detector.query(opened, fpr=0.01)
+    answers: Verdicts = detector.query_many([Path("a.jpg"), b"", picture, pixels], workers=2)
+    detector.query(3)  # type: ignore[arg-type]
+    columns: list[str] = answers.to_arrow().column_names
+    assert columns
+    return [answer.score for answer in detector.stream("inbox/") if isinstance(answer, Verdict)]
 
 
 def ask_wrongly(detector: Detector, embedded: Embedded) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import fields, replace
+from importlib.util import find_spec
 
 import jsonschema
 import pytest
 
-from retrieval_detect.report.csv import COLUMNS, failure_row, verdict_row
-from retrieval_detect.report.json import SCHEMA, failure_json, verdict_json, verdict_schema
-from retrieval_detect.types import Claim, Failure, Provenance
+from retrieval_detect.ask.table import COLUMNS, Verdicts, row_of
+from retrieval_detect.ask.table import SCHEMA as TABLE
+from retrieval_detect.errors import UsageError
+from retrieval_detect.report.json import verdict_schema
+from retrieval_detect.types import SCHEMA, Claim, Failure, Provenance
 from retrieval_detect.verdicts import Verdict
 from tests.verdicts import CALIBRATED as JUDGED
 from tests.verdicts import REAL, VERDICT
@@ -35,7 +38,7 @@ CALIBRATED = replace(JUDGED, provenance=PROVENANCE)
 
 
 def test_a_verdict_in_json():
-    data = verdict_json(VERDICT)
+    data = VERDICT.to_dict()
     assert data["schema"] == SCHEMA == 2 and next(iter(data)) == "schema"
     assert data["score"] == 1.741235 and data["elapsed_s"] == 0.3123
     assert data["nearest"] == {"fake": 0.912346, "real": 0.8}
@@ -55,7 +58,7 @@ def test_a_verdict_in_json():
     ],
 )
 def test_verdicts_are_valid_before_and_after_json(verdict):
-    VALID.validate(json.loads(json.dumps(verdict_json(verdict), allow_nan=False)))
+    VALID.validate(json.loads(json.dumps(verdict.to_dict(), allow_nan=False)))
 
 
 def test_every_field_is_in_the_schema_and_no_other():
@@ -96,7 +99,7 @@ def test_every_field_is_explained_or_refers_to_what_explains(name):
 
 
 def changed(path, value):
-    data = copy.deepcopy(verdict_json(CALIBRATED))
+    data = copy.deepcopy(CALIBRATED.to_dict())
     target = data
     for key in path[:-1]:
         target = target[key]
@@ -147,10 +150,10 @@ def test_the_schema_refuses(path, value):
 
 
 def test_a_failure_is_no_verdict_and_has_a_shape_of_its_own():
-    failure = failure_json(Failure("a.png", "truncated", "the file is cut short"))
+    failure = Failure("a.png", "truncated", "the file is cut short").to_dict()
     shape = jsonschema.Draft202012Validator({"$ref": "#/$defs/failure", "$defs": SCHEMA_OF_VERDICTS["$defs"]})
     shape.validate(failure)
-    assert not VALID.is_valid(failure) and not shape.is_valid(verdict_json(VERDICT))
+    assert not VALID.is_valid(failure) and not shape.is_valid(VERDICT.to_dict())
     assert not shape.is_valid(failure | {"error": "Not A Code"})
 
 
@@ -158,7 +161,7 @@ def test_a_failure_is_no_verdict_and_has_a_shape_of_its_own():
 
 
 def test_a_row_holds_plain_values_in_a_fixed_order():
-    row = verdict_row(VERDICT)
+    row = row_of(VERDICT)
     assert tuple(row) == COLUMNS
     assert row == {
         "input": "photo.jpg",
@@ -189,14 +192,14 @@ def test_a_row_holds_plain_values_in_a_fixed_order():
 
 
 def test_a_calibrated_row_has_its_p_values():
-    row = verdict_row(CALIBRATED)
+    row = row_of(CALIBRATED)
     assert tuple(row) == COLUMNS
     assert row["coverage"] == 0.612346
     assert (row["log10_lr"], row["p_real"], row["p_fake"], row["p_typical"]) == (1.1, 0.003997, 0.61, 0.33)
 
 
 def test_a_failure_is_a_row_with_the_same_columns():
-    row = failure_row(Failure("a.png", "truncated", "the file is cut short"))
+    row = row_of(Failure("a.png", "truncated", "the file is cut short"))
     assert tuple(row) == COLUMNS
     assert {k: v for k, v in row.items() if v is not None} == {
         "input": "a.png",
@@ -209,4 +212,39 @@ def test_schema_1_is_closed_and_shipped():
     jsonschema.Draft202012Validator.check_schema(first)
     assert first["properties"]["schema"] == {**first["properties"]["schema"], "const": 1}
     assert "reach" not in first["properties"]
-    assert not jsonschema.Draft202012Validator(first).is_valid(verdict_json(CALIBRATED))
+    assert not jsonschema.Draft202012Validator(first).is_valid(CALIBRATED.to_dict())
+
+
+# ---------------------------------------------------------------- a table
+
+FAILED = Failure("a.png", "truncated", "the file is cut short")
+
+
+def test_a_table_has_a_row_an_image_failures_among_them():
+    table = Verdicts([VERDICT, FAILED, CALIBRATED]).to_arrow()
+    assert table.schema == TABLE and tuple(table.column_names) == COLUMNS
+    assert table.to_pylist() == [row_of(VERDICT), row_of(FAILED), row_of(CALIBRATED)]
+    assert Verdicts([FAILED]).to_arrow().schema == Verdicts([]).to_arrow().schema == TABLE
+
+
+def test_a_batch_is_a_sequence():
+    batch = Verdicts(iter([VERDICT, FAILED, CALIBRATED]))
+    assert len(batch) == 3 and batch[1] is FAILED and batch[-1] is CALIBRATED
+    assert isinstance(batch[1:], Verdicts) and [*batch[1:]] == [FAILED, CALIBRATED]
+    assert repr(batch) == "<3 images: 1 unknown, 1 failed, 1 fake-like>" and repr(batch[:0]) == "<0 images>"
+
+
+def test_a_data_frame_takes_pandas():
+    batch = Verdicts([VERDICT, FAILED])
+    if find_spec("pandas"):
+        frame = batch.to_pandas()
+        assert list(frame.columns) == list(COLUMNS) and frame["error"].notna().tolist() == [False, True]
+    else:
+        with pytest.raises(UsageError, match="pandas is not installed") as caught:
+            batch.to_pandas()
+        assert "to_arrow()" in caught.value.hint
+
+
+def test_json_text_is_the_same():
+    assert json.loads(CALIBRATED.to_json()) == CALIBRATED.to_dict()
+    assert CALIBRATED.to_json().isascii() and CALIBRATED.to_json(indent=2).startswith('{\n  "schema": 2')

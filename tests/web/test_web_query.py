@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from retrieval_detect.encoders.tiny import TinyEncoder
-from retrieval_detect.report.json import verdict_json, verdict_schema
+from retrieval_detect.report.json import verdict_schema
 from tests.serving import client, form, loader, pictures
 
 
@@ -22,8 +22,7 @@ def said(verdict):
 def expected(folder, given, **asked):
     detector = loader(folder)(None)
     return [
-        said(verdict_json(detector.query(data, **asked)) | {"input": f"{i}.png"})
-        for i, data in enumerate(given)
+        said(detector.query(data, **asked).to_dict() | {"input": f"{i}.png"}) for i, data in enumerate(given)
     ]
 
 

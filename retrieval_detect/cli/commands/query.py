@@ -35,8 +35,6 @@ from retrieval_detect.files import write_bytes
 from retrieval_detect.images.items import failed_item
 from retrieval_detect.images.sources import from_bytes, read_list, scan
 from retrieval_detect.names import printable
-from retrieval_detect.report.csv import failure_row, verdict_row
-from retrieval_detect.report.json import failure_json, verdict_json
 from retrieval_detect.report.words import blind_lines, evidence_lines, full, one_line, summary
 from retrieval_detect.types import Failure, ImageItem
 from retrieval_detect.verdicts import Question, Verdict
@@ -182,9 +180,7 @@ def command(
     started = time.monotonic()
     question = run.question(**asked)
     items, detector = beside.of(run, items, detector, question, examination)
-    results = detector.query_many(
-        report.overheard(items) if report else items, **run.batches, **asdict(question)
-    )
+    results = detector.stream(report.overheard(items) if report else items, **run.batches, **asdict(question))
     if report:
         results = report.written(results, detector, question)
     if examination:
@@ -255,7 +251,6 @@ def _show(
 
     ``evidence`` : how many references are shown; ``None`` = all that a page shows before its verdict.
     """
-    in_csv = output.format == "csv"
     counts: Counter[str] = Counter()
     failed = 0
     show = output.record if single else output.stream
@@ -265,7 +260,7 @@ def _show(
                 raise ImageError(f"{result.uri}: {result.message}", reason=result.reason, uri=result.uri)
             failed += 1
             if output.format in ("json", "jsonl", "csv"):
-                show(failure_row(result) if in_csv else failure_json(result))
+                show(_record(result, output.format))
             output.warning(f"{result.uri}: {result.message}")
             continue
         counts[result.beside.verdict if result.beside else result.verdict] += 1
@@ -274,9 +269,14 @@ def _show(
             continue
         lines = [one_line(result)] if brief else full(result)
         more = evidence_lines(result, evidence) if evidence or brief else [_MORE]
-        record = verdict_row(result) if in_csv else verdict_json(result)
-        show(record, text=[*lines, *more], essential=_ESSENTIAL)
+        show(_record(result, output.format), text=[*lines, *more], essential=_ESSENTIAL)
     return counts, failed
+
+
+def _record(result: Verdict | Failure, format_: str) -> dict[str, Any]:
+    from retrieval_detect.ask.table import row_of
+
+    return row_of(result) if format_ == "csv" else result.to_dict()
 
 
 def _sum_up(
@@ -312,7 +312,7 @@ def _rate(run: Run, detector: Detector, items: Iterator[ImageItem], *, single: b
             if output.format == "csv":
                 show(row | {"input": rating.uri, "error": f"{rating.reason}: {rating.message}"})
             elif output.format in ("json", "jsonl"):
-                show(failure_json(rating))
+                show(rating.to_dict())
             run.warn([rating])
             continue
         record = rating.to_json()

@@ -18,7 +18,6 @@ from retrieval_detect.cli.params import (
 from retrieval_detect.cli.settable import WEIGHTS, set_option
 from retrieval_detect.errors import UsageError
 from retrieval_detect.report.case import Case, Log
-from retrieval_detect.report.json import verdict_json
 from retrieval_detect.report.words import number
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def _record(finding: Finding) -> dict[str, Any]:
         "earlier_definition": finding.earlier,
         "report_intact": finding.report_intact,
         "notes": list(finding.notes),
-        "again": verdict_json(finding.again) if finding.again else None,
+        "again": finding.again.to_dict() if finding.again else None,
     }
 
 

@@ -34,11 +34,12 @@ _ANY_SHAPE = Limits(min_side=1, max_aspect=1000)
 class Pictures:
     """Makes pictures as a page may show them, each reference's once.
 
-    ``show`` : whether any is shown; ``blur`` : whether each is blurred as a whole. A face detector would
-    overlook some faces, and one is enough.
+    ``snapshot`` : where small pictures may be kept, if it is at hand; ``show`` : whether any is shown;
+    ``blur`` : whether each is blurred as a whole. A face detector would overlook some faces, and one is
+    enough.
     """
 
-    def __init__(self, snapshot: Snapshot, *, show: bool, blur: bool) -> None:
+    def __init__(self, snapshot: Snapshot | None, *, show: bool, blur: bool) -> None:
         self._snapshot = snapshot
         self._show, self._blur = show, blur
         self._made: dict[int, Picture] = {}
@@ -78,7 +79,7 @@ class Pictures:
         try:
             rgb = decode(item.read()).rgb
         except ImageError as error:
-            kept = stored_thumbnail(self._snapshot, identity)
+            kept = stored_thumbnail(self._snapshot, identity) if self._snapshot else None
             if kept is None:
                 return Picture("", alt, _WHY.get(error.reason, t.NOT_READ))
             rgb = decode(kept, limits=_ANY_SHAPE).rgb

@@ -115,6 +115,21 @@ class MapView:
 
 
 @dataclass(frozen=True, slots=True)
+class GlanceView:
+    """What a page shows of a verdict alone, without its index; see ``EvidenceView``."""
+
+    name: str
+    judged: Verdict
+    picture: Picture
+    facts: tuple[Fact, ...]
+    headline: str
+    strength: str
+    sentences: tuple[str, ...]
+    real: tuple[ReferenceView, ...]
+    fake: tuple[ReferenceView, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceView:
     """Everything a page shows of one verdict. All text is plain, none is markup.
 

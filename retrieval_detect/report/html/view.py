@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from retrieval_detect.review.map import Atlas
     from retrieval_detect.scoring.calibration import Calibration
     from retrieval_detect.types import DecodedImage, Provenance
-    from retrieval_detect.verdicts import Verdict
+    from retrieval_detect.verdicts import Evidence, Verdict
 
 _MOST_DOTS = 1500
 """Of the map in a report: enough to see the banks by, and little to open."""
@@ -90,12 +90,12 @@ class Viewer:
             name=verdict.input,
             judged=verdict,
             picture=self._pictures.query(verdict, image),
-            facts=tuple(_facts(verdict, picture, image)),
+            facts=tuple(image_facts(verdict, picture, image)),
             provenance=tuple(_provenance(verdict.provenance)),
             provenance_note=_provenance_note(verdict.provenance),
             headline=words.plain(words.fits(verdict)),
             strength=words.strength(verdict),
-            sentences=tuple(_sentences(verdict)),
+            sentences=tuple(sentences(verdict)),
             real=tuple(r for r in references if r.evidence.label == "real"),
             fake=tuple(r for r in references if r.evidence.label == "fake"),
             subjects=_subjects([r.subject for r in references]),
@@ -126,12 +126,7 @@ class Viewer:
         return None if place is None else flipped(place)
 
     def _references(self, verdict: Verdict) -> list[ReferenceView]:
-        """The nearest of each bank; of a verdict that does not carry them, those among its evidence."""
-        shown = [
-            e
-            for label in LABELS
-            for e in verdict.by_bank.get(label) or [e for e in verdict.evidence if e.label == label]
-        ]
+        shown = nearest(verdict)
         rows = self._detector.snapshot.take([e.row_id for e in shown], ["category"])
         return [
             ReferenceView(e, row["category"], self._pictures.reference(e))
@@ -139,10 +134,19 @@ class Viewer:
         ]
 
 
+def nearest(verdict: Verdict) -> list[Evidence]:
+    """The nearest of each bank, photographs first; of a verdict without them, those among its evidence."""
+    return [
+        e
+        for label in LABELS
+        for e in verdict.by_bank.get(label) or [e for e in verdict.evidence if e.label == label]
+    ]
+
+
 # ---------------------------------------------------------------- the image
 
 
-def _facts(verdict: Verdict, picture: bytes | None, image: DecodedImage | None) -> Iterator[Fact]:
+def image_facts(verdict: Verdict, picture: bytes | None, image: DecodedImage | None) -> Iterator[Fact]:
     """Name, size and format, as far as the file was there to look at."""
     yield Fact(t.FILE, verdict.input)
     if image is not None and picture is not None:
@@ -172,7 +176,7 @@ def _provenance_note(found: Provenance | None) -> str:
 # ---------------------------------------------------------------- the verdict
 
 
-def _sentences(verdict: Verdict) -> Iterator[str]:
+def sentences(verdict: Verdict) -> Iterator[str]:
     """What the calibration says of the score, and what that does not mean."""
     found, alpha, log10_lr = verdict.calibration, verdict.alpha, verdict.log10_lr
     if found is None or alpha is None:

@@ -18,7 +18,7 @@ from retrieval_detect.report.html import strings as t
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from retrieval_detect.report.html.records import EvidenceView, MapView
+    from retrieval_detect.report.html.records import EvidenceView, GlanceView, MapView
     from retrieval_detect.types import Failure
 
 _TEMPLATES = files("retrieval_detect.report.html").joinpath("templates")
@@ -85,12 +85,21 @@ def write_html(
     )
 
 
+def glance_page(view: GlanceView) -> str:
+    """One self-contained page with the verdict and the nearest references, as text."""
+    return _page("glance.html", t.TITLE_ONE.format(name=view.name), view=view)
+
+
 def write_map(path: Path, bank_map: MapView) -> None:
     """Write one self-contained page with the map of the banks, all or nothing."""
     _write(path, "map.html", bank_map.title, bank_map=bank_map)
 
 
-def _write(path: Path, template: str, title: str, *, script: str = "", **shown: Any) -> None:
+def _write(path: Path, template: str, title: str, **shown: Any) -> None:
+    write_bytes(path, _page(template, title, **shown).encode("utf-8", "replace"))
+
+
+def _page(template: str, title: str, *, script: str = "", **shown: Any) -> str:
     rules = (
         "default-src 'none'",
         "img-src data:",
@@ -100,8 +109,7 @@ def _write(path: Path, template: str, title: str, *, script: str = "", **shown: 
         "form-action 'none'",
     )
     made = _environment().get_template(template)
-    page = made.render(title=title, policy="; ".join(rules), style=STYLE, script=script, **shown)
-    write_bytes(path, page.encode("utf-8", "replace"))
+    return made.render(title=title, policy="; ".join(rules), style=STYLE, script=script, **shown)
 
 
 def _digest(text: str) -> str:
