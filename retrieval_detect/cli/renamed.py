@@ -34,6 +34,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "query": {
         "--blind": "--evidence blind",
         "--blur-faces": "--report FILE,blur-faces",
+        "--heatmap": "--regions --out FILE.png",
         "--influence": "--evidence influence",
         "--no-thumbnails": "--report FILE,no-thumbnails",
         "--null": "--from-file FILE,null",
@@ -42,7 +43,6 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "--fdr": "--fpr fdr=SHARE",
         "--source": "--within source=NAME",
         "--vectors": "rd rescore VECTORS",
-        "--out": "rd rescore VECTORS --out DIR",
         "--changed-since": "rd rescore VECTORS --changed-since GENERATION",
     },
 }

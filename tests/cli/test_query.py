@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 
 from retrieval_detect.ask.detector import Detector
-from retrieval_detect.ask.table import COLUMNS
+from retrieval_detect.ask.table import COLUMNS, SCHEMA
+from retrieval_detect.cli import out_files
 from retrieval_detect.report.json import verdict_schema
+from tests.building import one_error
 from tests.factories import picture, png, write_pictures
 
 VALID = jsonschema.Draft202012Validator(verdict_schema())
@@ -124,6 +126,36 @@ def test_csv_is_flat(index, pictures, run_rd):
     assert rows[0]["top_generator"] in {"sdxl", "flux"} and rows[0]["error"] == ""
     assert (rows[0]["verdict"], rows[0]["reason"], rows[0]["reach"]) == ("unknown", "uncalibrated", "")
     assert rows[1]["error"].startswith("not-an-image: ") and rows[1]["score"] == rows[1]["verdict"] == ""
+
+
+def test_a_table_has_the_rows_of_csv_aligned_with_the_images(index, pictures, run_rd, monkeypatch):
+    monkeypatch.setattr(out_files, "_ROWS_AT_ONCE", 2)
+    (pictures / "ask" / "0201.png").write_bytes(b"no picture")
+    result = ask(run_rd, "ask", "--out", "verdicts.parquet", "--format", "csv", exit_code=3)
+    table = pq.read_table("verdicts.parquet")
+    assert table.schema == SCHEMA
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert len(table) == len(rows) == 3
+    for row, shown in zip(table.to_pylist(), rows, strict=True):
+        assert {name: "" if value is None else str(value) for name, value in row.items()} == shown
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--out", "verdicts.txt"), "verdicts.txt ends in neither .parquet nor .png"),
+        (("--out", "nowhere/verdicts.parquet"), "there is no folder nowhere"),
+        (("--out", "v.parquet", "--evidence", "blind", "--report", "a.html"), "do not go together"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused_before_any_work(index, run_rd, embedded, args, said):
+    assert said in one_error(run_rd("query", "ask", *args), 2) and not embedded
+
+
+def test_an_image_that_cannot_be_judged_leaves_no_table(index, pictures, run_rd):
+    (pictures / "broken.png").write_bytes(b"no picture")
+    ask(run_rd, "broken.png", "--out", "verdicts.parquet", exit_code=1)
+    assert not (pictures / "verdicts.parquet").exists()
 
 
 def test_quiet_is_verdict_score_and_name(index, run_rd):

@@ -136,7 +136,7 @@ def test_regions_from_the_terminal_to_the_picture(cropped, run_rd):
     assert "  regions  4 crops, highest " in text and "(rd fit calibration --regions)" in text and "*" in text
     fitted = run_rd("fit", "calibration", "--regions")
     assert fitted.exit_code == 0 and "generation 2" in fitted.stdout, fitted.stderr
-    asked = ("ask/0200.png", "--regions", "--set", "pool=top", "--heatmap", "map.png", "--json")
+    asked = ("ask/0200.png", "--regions", "--set", "pool=top", "--out", "map.png", "--json")
     data = json.loads(answer(run_rd, *asked).stdout)
     VALID.validate(data)
     found = data["regions"]
@@ -166,9 +166,9 @@ def test_without_crops_it_says_what_to_do(index, run_rd):
     ("args", "said"),
     [
         (("--set", "pool=mean"), "pool means nothing without --regions"),
-        (("--heatmap", "map.png"), "--heatmap means nothing without --regions"),
+        (("--out", "map.png"), "map.png would show the scores of regions.\n  Ask for them, too: --regions"),
         (("--stability=0",), "0 is not in the range"),
-        (("ask/0201.png", "--regions", "--heatmap", "map.png"), "a heat map is of one image"),
+        (("ask/0201.png", "--regions", "--out", "map.png"), "a picture of regions is of one image"),
     ],
 )
 def test_calls_that_cannot_be_meant(index, pictures, run_rd, args, said):

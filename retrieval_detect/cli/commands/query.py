@@ -15,6 +15,7 @@ import click
 
 from retrieval_detect.cli.beside import beside_option, laid_beside
 from retrieval_detect.cli.case import case_option, examination_of, require_blind
+from retrieval_detect.cli.out_files import out_of, out_option, written
 from retrieval_detect.cli.output import Output
 from retrieval_detect.cli.params import (
     EVERYWHERE,
@@ -31,7 +32,6 @@ from retrieval_detect.cli.parts import WORD, fpr_option, option_with_parts, sett
 from retrieval_detect.cli.report_files import report_of, report_option
 from retrieval_detect.cli.settable import ASKING, ENCODING, Settable, set_names, was_set
 from retrieval_detect.errors import ImageError, UsageError
-from retrieval_detect.files import write_bytes
 from retrieval_detect.images.items import failed_item
 from retrieval_detect.images.sources import from_bytes, read_list, scan
 from retrieval_detect.names import printable
@@ -85,7 +85,8 @@ _SETTABLE = (
     examples="""
         rd query photo.jpg
         rd query photo.jpg --report photo.html --case case-17/
-        rd query photo.jpg --stability --regions --heatmap where.png
+        rd query photo.jpg --stability --regions --out where.png
+        rd query inbox/ --out verdicts.parquet
         rd query inbox/ --format jsonl > verdicts.jsonl
         curl -s https://example.org/a.jpg | rd query -
         rd query suspect.jpg --beside authentic/,supplier=agency --case case-17/
@@ -94,7 +95,7 @@ _SETTABLE = (
     headings={
         "What is asked": "--from-file --beside --stability --regions",
         "How it is judged": "--method --photographs --fpr --within",
-        "What is shown and kept": "--evidence --report --heatmap --case --exit-code",
+        "What is shown and kept": "--evidence --report --out --case --exit-code",
     },
 )
 @click.argument("images", nargs=-1, metavar="IMAGE...")
@@ -128,12 +129,7 @@ _SETTABLE = (
     help=f"Judge N re-encodings of each image, too (default: {_VIEWS}); each takes the time of an image.",
 )
 @click.option("--regions", is_flag=True, help="Judge crops of each image, too, by crops of the references.")
-@click.option(
-    "--heatmap",
-    metavar="FILE.png",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the image with the scores of its regions laid over it.",
-)
+@out_option
 @report_option
 @case_option
 @computing_options(*_SETTABLE, *ASKING)
@@ -146,7 +142,6 @@ def command(
     null: bool,
     evidence: int,
     exit_code: bool,
-    heatmap: Path | None,
     **asked: Any,
 ) -> int | None:
     """Judge images by their nearest references.
@@ -160,9 +155,10 @@ def command(
 
     report = report_of(asked)
     shown_to = {"blind": asked["blind"], "report": report}
+    out = out_of(asked, blind=asked["blind"])
     examination = examination_of(run, asked)
     settle_rates(asked)
-    _settle_views(asked, heatmap)
+    _settle_views(asked)
     items = _items(images, from_file, null)
     ahead = list(islice(items, 2))
     if not ahead:
@@ -170,8 +166,6 @@ def command(
     # One image was named, not a folder or list that happens to hold one: that is a series.
     single = len(images) == len(ahead) == 1 and ahead[0].uri == printable(str(Path(images[0])))
     brief = len(ahead) > 1
-    if heatmap and brief:
-        raise UsageError("a heat map is of one image", hint="Ask about one at a time.")
     items = chain(ahead, items)
     beside, detector = laid_beside(asked), run.detector()
     if is_quality(detector.snapshot, run.settings.method):
@@ -185,8 +179,8 @@ def command(
         results = report.written(results, detector, question)
     if examination:
         results = examination.of(results, detector, question, report=report.path if report else None)
-    if heatmap:
-        results = _drawn(results, ahead[0], heatmap)
+    if out:
+        results = written(results, out, ahead)
     shown = None if withheld else evidence
     counts, failed = _show(run.output, results, single=single, brief=brief, evidence=shown)
     if brief and not withheld:
@@ -195,26 +189,13 @@ def command(
     return exit_code_of(counts, failed, asked=exit_code)
 
 
-def _settle_views(asked: dict[str, Any], heatmap: Path | None) -> None:
+def _settle_views(asked: dict[str, Any]) -> None:
     """What is asked of regions is how they are pooled; options that say how need the one that says what."""
     context = click.get_current_context()
     if was_set(context, "pool") and not asked["regions"]:
         raise UsageError("pool means nothing without --regions")
-    if heatmap and not asked["regions"]:
-        raise UsageError("--heatmap means nothing without --regions")
     pool = asked.pop("pool")
     asked["regions"] = pool if asked["regions"] else None
-
-
-def _drawn(results: Iterator[Verdict | Failure], item: ImageItem, path: Path) -> Iterator[Verdict | Failure]:
-    """The verdicts as they are; a heat map is written on the way."""
-    from retrieval_detect.images.decode import decode
-    from retrieval_detect.report.heatmap import heat_map_png
-
-    for result in results:
-        if isinstance(result, Verdict) and result.regions:
-            write_bytes(path, heat_map_png(decode(item.read()).rgb, result.regions))
-        yield result
 
 
 def _items(images: tuple[str, ...], from_file: str | None, null: bool) -> Iterator[ImageItem]:
