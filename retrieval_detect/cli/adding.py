@@ -39,6 +39,7 @@ from retrieval_detect.teach.build import AddReport, Index
 from retrieval_detect.teach.measure import Regression, Reviewer
 from retrieval_detect.teach.plans import UpdatePlan, plan
 from retrieval_detect.teach.projections import fit_default
+from retrieval_detect.teach.sizes import PROJECTION, sizes
 from retrieval_detect.types import LABELS, Facts, ImageItem
 
 if TYPE_CHECKING:
@@ -316,7 +317,12 @@ def _next_steps(run: Run, report: AddReport) -> list[str]:
     fresh = not manifest.parent or manifest.operation.kind == "fit"
     if not fresh:
         return [f"  Undo: rd bank rollback {manifest.parent}{index_flag}"]
-    return [*_rates(Snapshot(run.folder, manifest), index_flag), f"  Ask: rd query photo.jpg{index_flag}"]
+    waits = next(size for size in sizes(manifest) if size.what == PROJECTION)
+    lines = _rates(Snapshot(run.folder, manifest), index_flag)
+    if not waits.reached:
+        counted = f"{waits.there:,} of {waits.needed:,} {waits.of}"
+        lines.append(f"  No projection yet: {counted}; what else waits: rd doctor{index_flag}")
+    return [*lines, f"  Ask: rd query photo.jpg{index_flag}"]
 
 
 def _rates(snapshot: Snapshot, index_flag: str) -> list[str]:

@@ -14,6 +14,7 @@ from retrieval_detect.cli.commands.doctor import DISTRIBUTIONS, examine
 from retrieval_detect.cli.settings import SETTING_NAMES, Settings
 from retrieval_detect.search import _faiss
 from retrieval_detect.search._faiss import FaissStatus
+from tests.building import one_error
 
 ROOT = Path(__file__).parents[2]
 
@@ -154,3 +155,17 @@ def test_a_variable_that_nothing_reads_is_named(monkeypatch):
     check = finding("variable")
     assert check.detail == "RD_INDX is set, and nothing reads it"
     assert "RD_INDEX" in check.advice
+
+
+def test_what_the_index_in_use_is_large_enough_for(run_rd, index):
+    found = json.loads(run_rd("doctor", "--json").stdout)["index"]
+    reached = {size["what"]: size["reached"] for size in found}
+    assert reached["a vote, with the references that say so"] and not all(reached.values())
+    shown = run_rd("doctor").stdout
+    assert "\nIndex default, what it is large enough for" in shown
+    assert "\nnot yet  5 % for photographs of new sources (sources of photographs: 2, takes 19)\n" in shown
+
+
+def test_an_index_that_is_named_and_is_not_there(run_rd):
+    assert "there is no index" in one_error(run_rd("doctor", "--index", "nosuch"), 1)
+    assert json.loads(run_rd("doctor", "--json").stdout)["index"] == []

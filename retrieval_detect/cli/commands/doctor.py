@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from textwrap import wrap
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -25,6 +25,9 @@ from retrieval_detect.encoders.registry import (
 from retrieval_detect.errors import EncoderError, WeightsUnavailable
 from retrieval_detect.store.indexes import index_names
 from retrieval_detect.version import __version__
+
+if TYPE_CHECKING:
+    from retrieval_detect.teach.sizes import Size
 
 DISTRIBUTIONS = (
     *("click", "filelock", "huggingface-hub", "jinja2", "numpy", "open_clip_torch", "pillow"),
@@ -56,7 +59,7 @@ class Check:
     cls=Command,
     examples="""
         rd doctor
-        rd doctor --json
+        rd doctor --index mine
         rd doctor --completion bash > ~/.local/share/bash-completion/completions/rd
         rd doctor --completion zsh > ~/.zfunc/_rd
         rd doctor --completion fish > ~/.config/fish/completions/rd.fish
@@ -72,7 +75,8 @@ class Check:
 def command(run: Run, completion: str | None) -> int:
     """Say what is installed, what is missing and how to mend it.
 
-    Downloads nothing. The exit code is 1 if rd cannot work at all.
+    Of the index in use it says what it is large enough for, and how many references are missing for the
+    rest. Downloads nothing. The exit code is 1 if rd cannot work at all.
     """
     if completion:
         from click.shell_completion import get_completion_class
@@ -88,11 +92,14 @@ def command(run: Run, completion: str | None) -> int:
         key: {"value": getattr(run.settings, key), "origin": run.settings.origin(key)}
         for key in SETTING_NAMES
     }
+    index = _index(run) if usable else []
     if run.settings.format == "human":
         _show(run.output, checks, settings)
+        _show_sizes(run, index)
     else:
         found = [asdict(check) for check in checks]
-        run.output.record({"usable": usable, "checks": found, "settings": settings})
+        enough = [asdict(size) | {"reached": size.reached} for size in index]
+        run.output.record({"usable": usable, "checks": found, "settings": settings, "index": enough})
     return 0 if usable else 1
 
 
@@ -268,6 +275,16 @@ def _indexes(settings: Settings) -> Check:
     return Check("indexes", "warn", "none yet", "rd demo, or rd build-index --real DIR --fake DIR")
 
 
+def _index(run: Run) -> list[Size]:
+    """What the index in use is large enough for; nothing where none is, unless it was asked for by name."""
+    from retrieval_detect.store.indexes import is_index
+    from retrieval_detect.teach.sizes import sizes
+
+    if run.settings.origin("index") != "--index" and not is_index(run.folder):
+        return []
+    return list(sizes(run.store().snapshot().manifest))
+
+
 def _unknown_variables() -> Iterator[Check]:
     known = _OTHER_VARIABLES | {variable(key) for key in SETTING_NAMES}
     for name in sorted(name for name in os.environ if name.startswith("RD_") and name not in known):
@@ -277,6 +294,17 @@ def _unknown_variables() -> Iterator[Check]:
 
 
 # ---------------------------------------------------------------- for people
+
+
+def _show_sizes(run: Run, index: list[Size]) -> None:
+    from retrieval_detect.teach.sizes import ASIDE
+
+    if not index:
+        return
+    run.output.lines(f"\nIndex {run.folder.name}, what it is large enough for ({ASIDE})")
+    for size in index:
+        state = ("ok     ", "good") if size.reached else ("not yet", "warning")
+        run.output.line(state, f"  {size.what} ({size.of}: {size.there:,}, takes {size.needed:,})")
 
 
 def _show(output: Output, checks: list[Check], settings: dict[str, dict[str, Any]]) -> None:
