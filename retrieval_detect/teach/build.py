@@ -72,21 +72,27 @@ class AddReport:
         return bool(self.added or self.views)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Arrays:
     """Vectors and labels of live references, for methods that train on them.
 
     ``X`` : float32 (n, d), unit norm; ``norms`` : float32 (n,), before normalisation, so that
-    ``X * norms[:, None]`` is what the network gave; ``y`` : int8 (n,), 1 = fake; ``names`` : n
-    generators (fakes) or sources (photographs); ``groups`` : int64 (n,); ``row_ids`` : int64 (n,).
+    ``X * norms[:, None]`` is what the network gave; ``y`` : int8 (n,), 1 = fake; ``names`` : text (n,),
+    generators (fakes) or sources (photographs); ``groups`` : int64 (n,), equal for near-duplicates and
+    views, which no split may part (``GroupKFold``); ``row_ids`` : int64 (n,).
     """
 
     X: Float32
     norms: Float32
     y: np.ndarray
-    names: list[str]
+    names: np.ndarray
     groups: np.ndarray
     row_ids: np.ndarray
+
+    def __repr__(self) -> str:
+        (n, d), fakes = self.X.shape, int(self.y.sum())
+        n_groups, n_names = len(set(self.groups.tolist())), len(set(self.names.tolist()))
+        return f"<{n:,} × {d}: {n - fakes:,} real, {fakes:,} fake, {n_names:,} names, {n_groups:,} groups>"
 
 
 @dataclass(slots=True, repr=False)
@@ -225,13 +231,13 @@ class Index:
             look = partial(refitted, writer, device=device, whatever_fails=True, calibrate=calibrate)
             return writer.remove(row_ids, reason=reason, detail=detail or {}, review=look)
 
-    def arrays(self, *, split: Split = "bank", layer: str = "proj") -> Arrays:
-        """Vectors and labels of all live references of a split; see ``Arrays``."""
+    def arrays(self, *, split: Split | None = "bank", layer: str = "proj") -> Arrays:
+        """Vectors and labels of all live references of a split, or of both for ``None``; see ``Arrays``."""
         from retrieval_detect.store.training import stored_rows
 
         rows = stored_rows(self.snapshot(), (layer,), split=split)
-        y, names = rows.fake.astype("int8"), rows.names.tolist()
-        return Arrays(rows.vectors[layer], rows.norms[layer], y, names, rows.groups, rows.row_ids)
+        y = rows.fake.astype("int8")
+        return Arrays(rows.vectors[layer], rows.norms[layer], y, rows.names, rows.groups, rows.row_ids)
 
 
 def _embed_into(

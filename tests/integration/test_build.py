@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GroupKFold
 
 from retrieval_detect import Index
 from retrieval_detect.encoders.pipeline import embed
@@ -323,7 +324,8 @@ def test_arrays_give_back_what_the_network_gave(tmp_path):
 
 def test_arrays_of_an_empty_index(tmp_path):
     arrays = new_index(tmp_path).arrays()
-    assert arrays.X.shape == (0, 32) and arrays.names == []
+    assert arrays.X.shape == (0, 32) and len(arrays.names) == 0
+    assert repr(arrays) == "<0 × 32: 0 real, 0 fake, 0 names, 0 groups>"
 
 
 def test_splits_are_apart_and_groups_whole(tmp_path):
@@ -336,6 +338,11 @@ def test_splits_are_apart_and_groups_whole(tmp_path):
     index.apply(index.plan_add(scan([copies]), label="real", source="elsewhere"), encoder=TinyEncoder())
     bank, calib = index.arrays(), index.arrays(split="calib")
     assert len(bank.y) + len(calib.y) == 120 and len(calib.y) > 0
+    whole = index.arrays(split=None)
+    assert repr(whole).startswith("<120 × 32: 120 real, 0 fake, 2 names, ")
+    for here, there in GroupKFold(5).split(whole.X, whole.y, whole.groups):
+        assert not set(whole.groups[here]) & set(whole.groups[there])
+    assert set(whole.names[whole.y == 0]) == {"camera", "elsewhere"}
     assert not set(bank.groups.tolist()) & set(calib.groups.tolist())
     rows = index.snapshot().scan(["uri", "group"]).to_pylist()
     group_of = {row["uri"].rpartition("/")[2].removeprefix("real-").split(".")[0]: set() for row in rows}

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, cross_val_score
 from sklearn.pipeline import make_pipeline
 
@@ -239,3 +240,50 @@ def test_references_that_cannot_teach(data, estimator):
         clone(estimator).fit(x * y[:, None], y)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         clone(estimator).fit(x, y, names=named[1:])
+
+
+# ---------------------------------------------------------------- probabilities
+
+
+def test_probabilities_are_calibrated_at_the_prior(data):
+    x, y, named = data
+    taught, asked = slice(0, None, 2), slice(1, None, 2)
+    plain, even, rare = (
+        RetrievalClassifier(prior=prior).fit(x[taught], y[taught], names=named[taught])
+        for prior in (None, 0.5, 0.1)
+    )
+    found = even.predict_proba(x[asked])
+    assert found.shape == (len(x[asked]), 2) and np.allclose(found.sum(axis=1), 1)
+    scores = even.decision_function(x[asked])
+    np.testing.assert_array_equal(scores, plain.decision_function(x[asked]))
+    assert (np.diff(found[np.argsort(scores), 1]) >= 0).all()
+    assert log_loss(y[asked], found) < 0.7 * log_loss(y[asked], np.full(len(found), 0.5))
+    odds = [p[:, 1] / p[:, 0] for p in (found, rare.predict_proba(x[asked]))]
+    np.testing.assert_allclose(odds[0] / odds[1], 9, rtol=1e-6)
+
+
+def test_no_reference_has_a_part_in_the_score_it_is_calibrated_by(data):
+    """Vectors that say nothing: a reference would be its own nearest, and every score right."""
+    _, y, _ = data
+    noise = np.random.default_rng(0).normal(size=(len(y), 32))
+    twice, groups = np.repeat(noise, 2, axis=0), np.repeat(np.arange(len(y)), 2)
+    for x, labels, known in ((noise, y, {}), (twice, np.repeat(y, 2), {"groups": groups})):
+        fitted = RetrievalClassifier("nearest", prior=0.5).fit(x, labels, **known)
+        assert fitted.score(x, labels) == 1 and np.abs(fitted.predict_proba(x)[:, 1] - 0.5).max() < 0.25
+
+
+def test_a_zero_row_is_given_the_prior(data):
+    x, y, _ = data
+    fitted = RetrievalClassifier(prior=0.2).fit(np.insert(x, 0, 0.0, axis=0), [0, *y])
+    np.testing.assert_allclose(fitted.predict_proba(np.zeros((1, x.shape[1]))), [[0.8, 0.2]])
+
+
+def test_without_a_prior_there_is_no_probability(data):
+    x, y, _ = data
+    assert not hasattr(RetrievalClassifier().fit(x, y), "predict_proba")
+    for prior in (0.0, 1.0, -1):
+        with pytest.raises(UsageError, match=f"a prior of {prior} is not between 0 and 1"):
+            RetrievalClassifier(prior=prior).fit(x, y)
+    few = np.r_[np.flatnonzero(y == 0)[:20], np.flatnonzero(y == 1)[:4]]
+    with pytest.raises(UsageError, match=r"takes 5 photographs and 5 fakes .* there are 20 and 4"):
+        RetrievalClassifier(prior=0.5).fit(x[few], y[few])
