@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
@@ -14,9 +16,11 @@ from retrieval_detect.encoders.base import default_layers, require_layers
 from retrieval_detect.encoders.canaries import canary_vectors
 from retrieval_detect.encoders.pipeline import embed_views
 from retrieval_detect.errors import UsageError
+from retrieval_detect.images.given import items_of
 from retrieval_detect.images.labelled import refuse_both_labels
+from retrieval_detect.options import keywords_of
 from retrieval_detect.store.failures import record_failures
-from retrieval_detect.store.indexes import located
+from retrieval_detect.store.indexes import default_home, located, resolved
 from retrieval_detect.store.store import Store
 from retrieval_detect.store.writer import Addition
 from retrieval_detect.teach.plans import Planned, UpdatePlan, conflicts_with, plan, still_wanted, wanted_views
@@ -35,12 +39,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.images.given import GivenMany
     from retrieval_detect.store.manifest import FittedRecord, Manifest
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.store.staging import Staging
     from retrieval_detect.store.writer import Writer
     from retrieval_detect.types import Float32, Split
 
+_LOG = logging.getLogger(__name__)
 STAGE_ROWS = 256
 """Embeddings kept at most in memory before they are written: what a kill can cost."""
 
@@ -48,7 +54,7 @@ Progress = Callable[[int], None]
 Review: TypeAlias = "Callable[[Writer, Snapshot], Sequence[FittedRecord]]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class AddReport:
     """What an addition did. ``added`` and ``embedded`` count images, ``views`` laundered copies stored.
 
@@ -65,6 +71,11 @@ class AddReport:
     purged: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
     fitted: tuple[FittedRecord, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = {"views": self.views, "failed": len(self.failures), "refused, purged before": self.purged}
+        more = "".join(f", {n:,} {what}" for what, n in counts.items() if n)
+        return f"<generation {self.manifest.generation}: {self.added:,} added{more}>"
 
     @property
     def changed(self) -> bool:
@@ -99,12 +110,43 @@ class Arrays:
 class Index:
     """An index directory: build it, teach it, take references back, read its vectors.
 
-    ``Index.create`` and ``Index.open`` make one. Every change is one generation, crash-safe, and
+    ``Index.build``, ``Index.create`` and ``Index.open`` make one, by its path or, as text, by its name (see
+    ``Detector.load``). Every change is one generation, crash-safe, and
     refused while another writer holds the lock.
     """
 
     folder: Path
     store: Store = field(repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        folder: str | Path,
+        *,
+        real: GivenMany,
+        fake: GivenMany,
+        encoder: str | Encoder,
+        layers: Sequence[str] = (),
+        device: str = "auto",
+    ) -> Index:
+        """A new index of photographs and fakes, as ``rd build-index`` makes it: projected and calibrated.
+
+        ``real``, ``fake`` : see ``Detector.query_many``; the first sub-folder of each names the source or the
+        generator. ``encoder`` : its name, or itself. With few references there is no projection, and with
+        fewer no calibration. What cannot be used is logged, and listed in the index's ``failures.jsonl``.
+        """
+        from retrieval_detect.teach.projections import fit_default
+
+        parts = (known_references(real, Facts("real")), known_references(fake, Facts("fake")))
+        planned = plan((pair for part in parts for pair in part), None)
+        found = _encoder_of(encoder, device)
+        index = cls.create(folder, encoder=found, layers=layers)
+        report = index.apply(planned, encoder=found)
+        if report.failures:
+            named = "; ".join(f"{one.uri}: {one.message}" for one in report.failures[:3])
+            _LOG.warning("%d of %d images could not be used: %s", len(report.failures), planned.n_read, named)
+        fit_default(index.store, device=device)
+        return index
 
     @classmethod
     def create(cls, folder: str | Path, *, encoder: Encoder, layers: Sequence[str] = ()) -> Index:
@@ -114,12 +156,12 @@ class Index:
         """
         layers = layers or default_layers(encoder.spec)
         require_layers(encoder.spec, layers)
-        canaries = canary_vectors(encoder, layers)
-        return cls(Path(folder), Store.create(Path(folder), encoder.spec, canaries=canaries))
+        path = folder if isinstance(folder, Path) else resolved(folder, default_home())
+        return cls(path, Store.create(path, encoder.spec, canaries=canary_vectors(encoder, layers)))
 
     @classmethod
     def open(cls, folder: str | Path) -> Index:
-        """An index that exists, by its path or, as text, by its name; see ``Detector.load``.
+        """An index that exists.
 
         Raises ``IndexNotFound``, ``IndexCorrupt`` or ``FormatUnsupported``.
         """
@@ -135,17 +177,41 @@ class Index:
         """The generation in force, read-only."""
         return self.store.snapshot()
 
-    def plan_add(
-        self, items: Iterable[ImageItem], *, views: Sequence[str] = (), **facts: Unpack[FactFields]
-    ) -> UpdatePlan:
-        """What adding ``items`` would do. ``facts`` : what is known of each, ``label`` at least.
+    @keywords_of(Facts)
+    def add(
+        self,
+        images: GivenMany,
+        *,
+        encoder: str | Encoder = "",
+        device: str = "auto",
+        **facts: Unpack[FactFields],
+    ) -> AddReport:
+        """Add references as ``rd bank add`` does: what was fitted on them follows, in one generation.
 
-        ``views`` : kinds of ``types.VIEW_KINDS``, to be stored beside each image.
+        ``images``, ``facts`` : see ``plan_add``. ``encoder`` : its name, or itself, if not the index's own by
+        its name. Of a calibrated index the change is measured, and refused where it costs too many false
+        alarms (``UsageError``).
+        """
+        from retrieval_detect.teach.measure import Reviewer
+
+        planned = self.plan_add(images, **facts)
+        found = _encoder_of(encoder or self.snapshot().manifest.encoder.name, device)
+        return self.apply(planned, encoder=found, review=Reviewer(device=device))
+
+    @keywords_of(Facts)
+    def plan_add(
+        self, images: GivenMany, *, views: Sequence[str] = (), **facts: Unpack[FactFields]
+    ) -> UpdatePlan:
+        """What adding ``images`` would do.
+
+        ``images`` : see ``Detector.query_many``. ``facts`` : what is known of each, ``label`` at least; where
+        no generator (fakes) or source (photographs) is given, the first sub-folder names it. ``views`` :
+        kinds of ``types.VIEW_KINDS``, to be stored beside each image.
         """
         known = Facts(**facts)
         if known.label not in LABELS:
             raise UsageError(f"there is no label {known.label!r}", hint="Labels are real and fake.")
-        return plan(((item, known) for item in items), self.snapshot(), views=views)
+        return plan(known_references(images, known), self.snapshot(), views=views)
 
     def apply(
         self,
@@ -238,6 +304,26 @@ class Index:
         rows = stored_rows(self.snapshot(), (layer,), split=split)
         y = rows.fake.astype("int8")
         return Arrays(rows.vectors[layer], rows.norms[layer], y, rows.names, rows.groups, rows.row_ids)
+
+
+def known_references(images: GivenMany, facts: Facts) -> Iterator[tuple[ImageItem, Facts]]:
+    """Images with what is known of each. Paths become absolute: references are looked at from anywhere."""
+    given = [_absolute(image) for image in images] if isinstance(images, list | tuple) else _absolute(images)
+    column = "generator" if facts.label == "fake" else "source"
+    for item in items_of(given):
+        folder, below, _ = item.relative.partition("/")
+        named = getattr(facts, column) or not below
+        yield item, facts if named else replace(facts, **{column: folder})  # type: ignore[arg-type]
+
+
+def _absolute(image: Any) -> Any:
+    return Path(image).absolute() if isinstance(image, str | os.PathLike) else image
+
+
+def _encoder_of(encoder: str | Encoder, device: str) -> Encoder:
+    from retrieval_detect.encoders.registry import load_encoder
+
+    return load_encoder(encoder, device=device) if isinstance(encoder, str) else encoder
 
 
 def _embed_into(

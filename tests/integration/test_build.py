@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.model_selection import GroupKFold
 
-from retrieval_detect import Index
+from retrieval_detect import Detector, Index
 from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.errors import (
@@ -372,3 +374,52 @@ def test_a_folder_named_like_the_index_is_not_taken_over(tmp_path):
     shutil.rmtree(tmp_path / "idx")
     (tmp_path / "idx").mkdir()
     assert new_index(tmp_path).snapshot().manifest.generation == 0
+
+
+# ---------------------------------------------------------------- in one call
+
+
+@pytest.fixture
+def two_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "photos" / "camera", range(60))
+    write_pictures(tmp_path / "photos" / "phone", range(100, 160))
+    write_pictures(tmp_path / "generated" / "sdxl", range(200, 320), fake=True)
+    (tmp_path / "photos" / "phone" / "broken.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def test_an_index_is_built_from_two_folders(two_folders, caplog):
+    with caplog.at_level(logging.WARNING):
+        index = Index.build("mine", real="photos", fake=Path("generated"), encoder="tiny")
+    assert "1 of 241 images could not be used: " in caplog.text and "broken.png" in caplog.text
+    assert index.snapshot().manifest.counts("real") == {"camera": 60, "phone": 60}
+    assert "120 real, 120 fake, 1 generators, encoder tiny" in repr(index)
+    verdict = Detector.load("mine").query(two_folders / "photos" / "camera" / "0001.png")
+    assert verdict.calibration is not None and verdict.same_image
+    assert all(Path(e.uri).is_absolute() for e in verdict.evidence)
+    with pytest.raises(UsageError):
+        Index.build("mine", real="photos", fake="generated", encoder="tiny")
+
+
+def test_what_is_added_is_followed_as_on_the_command_line(two_folders):
+    index = Index.build("mine", real="photos", fake="generated", encoder="tiny")
+    write_pictures(two_folders / "new" / "flux", range(400, 430), fake=True)
+    listed = sorted(str(path.relative_to(two_folders)) for path in (two_folders / "new" / "flux").iterdir())
+    report = index.add(listed[:5], label="fake", generator="flux")
+    assert repr(report) == "<generation 3: 5 added>" and {f.kind for f in report.fitted} >= {"calibration"}
+    assert index.snapshot().stale() == []
+    assert repr(index.add("new", label="fake")) == "<generation 4: 25 added>"
+    assert index.snapshot().manifest.counts("fake") == {"flux": 30, "sdxl": 120}
+    pixels = np.asarray(picture(900))
+    assert index.add([pixels, None], label="real", source="array").added == 1
+    with pytest.raises(UsageError, match="there is no label 'generated'"):
+        index.add("new", label="generated")
+    with pytest.raises(EncoderMismatch):
+        index.add([png(901)], label="real", encoder=Other())
+
+
+class Other(TinyEncoder):
+    def __init__(self):
+        super().__init__()
+        self._spec = replace(self._spec, weights_sha256="0" * 64)

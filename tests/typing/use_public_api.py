@@ -80,6 +80,9 @@ def teach(path: Path) -> int:
     index.plan_add(scan([path]), generator="sdxl")  # type: ignore[call-arg]
     index.plan_add(scan([path]), label="generated")  # type: ignore[arg-type]
     report = index.apply(plan, encoder=encoder)
+    index.add(["a.jpg"], label="fake", generator="sdxl")
+    index.add("new/", generator="sdxl")  # type: ignore[call-arg]
+    Index.build("mine", real="photos/", fake=scan(["generated/"]), encoder="efficientnet-lite0")
     index.remove([0, 1], reason="licence withdrawn")
     vectors: NDArray[np.float32] = index.arrays(split="bank").X
     return report.added + len(vectors)
