@@ -146,10 +146,25 @@ def propositions(verdict: Verdict) -> str:
 
 def fits(verdict: Verdict) -> Line:
     """What may be concluded, in styled parts; where it rests on a rate, which that is."""
+    return [*itself(verdict), *_concluded(verdict)]
+
+
+def itself(verdict: Verdict) -> Line:
+    """That an image is a reference byte for byte, and which; empty where it is none."""
+    for copy in verdict.same_image:
+        if copy.content_id == verdict.sha256:
+            return [("A REFERENCE ITSELF", "warning"), f" ({copy.label}, {origin(copy)}); without itself "]
+    return []
+
+
+def _concluded(verdict: Verdict) -> Line:
     found = verdict.calibration
     if verdict.reason == "uncalibrated":
-        nearer = "fake" if verdict.score > 0 else "real"
-        return [("UNKNOWN", "warning"), f": uncalibrated; nearer to the {nearer} bank"]
+        side = "fake" if verdict.score > 0 else "real"
+        leans = (
+            f"nearer to the {side} bank" if verdict.method in METHODS else f"{verdict.method} leans to {side}"
+        )
+        return [("UNKNOWN", "warning"), f": uncalibrated; {leans}"]
     if found is None:
         return FITS[verdict.reason]
     if verdict.reason == "rare-among-photographs":
@@ -179,7 +194,7 @@ def calibrated(verdict: Verdict) -> list[Line]:
     compared = compared_with(found)
     said = [
         f"known sources  {found['as_high']:,} of {found['photographs']:,} calibration photographs ({compared}"
-        f"{provisional}) score this high"
+        f"{provisional}) score this high, p {p['real']:.2g}"
     ]
     said += _beside("new sources", new_sources(found["new"], p["new"]))
     said.append(
@@ -336,7 +351,8 @@ def training_lines(record: Mapping[str, Any]) -> list[str]:
 def one_line(verdict: Verdict) -> Line:
     """One image among many."""
     counts = f"  {verdict.votes.fake:>2} of {verdict.votes.of} nearest are fake"
-    return [*FITS[verdict.reason], f"     {strength(verdict)}", counts, f"  {verdict.input}"]
+    said = [*itself(verdict), *FITS[verdict.reason]]
+    return [*said, f"     {strength(verdict)}", counts, f"  {verdict.input}"]
 
 
 def full(verdict: Verdict) -> list[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from retrieval_detect.scoring.answers import TYPICAL
 from retrieval_detect.scoring.calibration import FEWEST_SOURCES
 from retrieval_detect.scoring.conformal import MIN_GENERATOR, photographs_needed
 from retrieval_detect.store.groups import MIN_GROUPS
@@ -57,6 +58,9 @@ def sizes(manifest: Manifest) -> Iterator[Size]:
     for rate in RATES:
         what = f"a rate of false alarms of {100 * rate:g} %"
         yield Size(what, photographs, photographs_needed(rate), "photographs set aside")
+    every = photographs + fakes
+    what, needed = "noticing an image that is unlike all references", photographs_needed(TYPICAL)
+    yield Size(what, every, needed, "images set aside")
     what = "additions measured before they are kept"
     yield Size(what, photographs, MIN_PHOTOGRAPHS, "photographs set aside")
     own = sum(s.label == "fake" and s.calib >= MIN_GENERATOR for s in manifest.strata)

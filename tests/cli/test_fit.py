@@ -172,7 +172,8 @@ def test_one_image_for_people(calibrated, run_rd):
     assert lines[1] == f"  {NEXT[answer['reason']]}"
     as_high, n = answer["calibration"]["as_high"], set_aside(calibrated, "real")
     assert lines[2] == (
-        f"  known sources  {as_high} of {n} calibration photographs (2 sources, provisional) score this high"
+        f"  known sources  {as_high} of {n} calibration photographs (2 sources, provisional) score this "
+        f"high, p {(as_high + 1) / (n + 1):.2g}"
     )
     assert lines[3].startswith("  new sources    each of 2 sources left out in turn, ")
     assert lines[5].endswith(f"p {answer['p_values']['new']:.2g}, and 2 sources cannot show less than 0.33")
@@ -480,9 +481,10 @@ def test_no_calibration_leaves_an_index_uncalibrated(built, bare_folder, run_rd,
 def test_too_few_to_calibrate_is_said_as_an_index_is_built(pictures, run_rd):
     shown = run_rd("build-index", "--real", "photos", "--fake", "generated", "--encoder", "tiny").stdout
     assert (
-        "  Uncalibrated, verdicts are unknown: 0 real and 0 fake images are set aside, a rate of 5 % takes "
-        "19 of each\n" in shown
+        "  Uncalibrated, verdicts are unknown: 0 photographs and 0 fakes are set aside, a rate of 5 % "
+        "takes 19 of each; " in shown
     )
+    assert "  No projection yet: 11 of 100 fakes in the bank; what else waits: rd doctor\n" in shown
 
 
 @pytest.mark.parametrize(
@@ -505,3 +507,13 @@ def test_a_removal_may_leave_a_calibration_as_it_is(calibrated, run_rd):
     assert "threshold" not in told and "uncalibrated" not in told  # it still judges, at the score it had
     assert all(v["p_values"] for v in answers(run_rd))
     assert "\ncalibration  density (stale)\n" in run_rd("index", "info").stdout
+
+
+def test_a_batch_says_what_to_look_at_first(calibrated, run_rd):
+    said = run_rd("query", "ask", "--photographs", "known").stderr
+    against = [
+        a for a in answers(run_rd, "--photographs", "known") if a["reason"] == "rare-among-photographs"
+    ]
+    against.sort(key=lambda answer: -answer["score"])
+    named = ", ".join(f"{a['input']} ({a['score']:+.2f})" for a in against[:3])
+    assert against and f"Look first at {named}.\n" in said

@@ -80,7 +80,8 @@ def test_many_images_for_people(index, run_rd):
     assert len(result.stdout.splitlines()) == 8
     answers = json.loads(ask(run_rd, "ask", "generated/flux", "--json").stdout)
     for line, answer in zip(result.stdout.splitlines(), answers, strict=True):
-        assert line.startswith(f"UNKNOWN: uncalibrated     score {answer['score']:+.2f}  ")
+        assert f"UNKNOWN: uncalibrated     score {answer['score']:+.2f}  " in line
+        assert line.startswith("A REFERENCE ITSELF (fake, flux)") == answer["input"].startswith("generated/")
         assert line.endswith(f"{answer['votes']['fake']} of 10 nearest are fake  {answer['input']}")
     assert "8 images: 8 unknown; " in result.stderr and "Scores are uncalibrated" in result.stderr
 

@@ -45,6 +45,21 @@ def test_one_image():
     ]
 
 
+def test_an_image_that_is_a_reference_says_that_first():
+    itself = replace(REAL, content_id=VERDICT.sha256)
+    for said in (
+        shown(replace(VERDICT, same_image=(FAKE, itself)))[0],
+        plain(one_line(replace(VERDICT, same_image=(itself,)))),
+    ):
+        assert "A REFERENCE ITSELF (real, camera); without itself UNKNOWN: uncalibrated" in said
+    assert not any("REFERENCE ITSELF" in line for line in shown(replace(VERDICT, same_image=(REAL,))))
+
+
+def test_a_head_does_not_speak_of_banks():
+    (first, *_) = shown(replace(VERDICT, method="mine", score=-0.5))
+    assert first == "photo.jpg  UNKNOWN: uncalibrated; mine leans to real     score -0.50"
+
+
 def test_what_is_not_comparable_says_what_is_nearest_and_what_to_do():
     far = CALIBRATED.coverage | {"similarity": 0.41}
     lines = shown(replace(CALIBRATED, verdict="unknown", reason="nothing-comparable", coverage=far))
@@ -62,7 +77,7 @@ def test_one_image_calibrated():
     assert shown(CALIBRATED)[:9] == [
         "photo.jpg  FAKE-LIKE: rarer than 99 % of the photographs of 6 sources",
         "  Look at the references that say so: it is evidence to weigh, and no finding.",
-        "  known sources  4 of 1,250 calibration photographs (6 sources) score this high",
+        "  known sources  4 of 1,250 calibration photographs (6 sources) score this high, p 0.004",
         "  new sources    each of 6 sources left out in turn, 8 % of its photographs score this high",
         "                 on average (40 % of shoes, the worst; 10 % of phone, the nearest);",
         "                 p 0.21, and 6 sources cannot show less than 0.14",

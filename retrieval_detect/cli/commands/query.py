@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from heapq import nlargest
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -47,6 +48,7 @@ _OF_QUALITY = ("images", "from_file_parts", "method", "offline", "device", "sett
 """Parameters that mean something for a quality head, too."""
 _QUALITY_COLUMNS = ("input", "quality", "sha256", "index", "generation", "warnings", "error")
 _ESSENTIAL = ("verdict", "score", "input")
+_HELD_AGAINST = ("rare-among-photographs", "fake-like-if-known-source")
 _VIEWS = 16
 _MORE = ["  --report FILE.html shows the nearest references, --evidence 10 names them"]
 
@@ -182,10 +184,15 @@ def command(
     if out:
         results = written(results, out, ahead)
     shown = None if withheld else evidence
+    first: list[tuple[float, str]] = []
+    results = _highest(results, first)
     counts, failed = _show(run.output, results, single=single, brief=brief, evidence=shown)
     if brief and not withheld:
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
         _sum_up(run, detector, question, counts, failed, rate=rate)
+        if first:
+            names = ", ".join(f"{name} ({score:+.2f})" for score, name in first)
+            run.output.note(f"Look first at {names}.")
     return exit_code_of(counts, failed, asked=exit_code)
 
 
@@ -223,6 +230,16 @@ def _listed(stream: BinaryIO, null: bool) -> Iterator[ImageItem]:
             yield from scan([path])
         except UsageError as error:
             yield failed_item(path, error.message)
+
+
+def _highest(
+    results: Iterator[Verdict | Failure], first: list[tuple[float, str]], *, most: int = 3
+) -> Iterator[Verdict | Failure]:
+    """The results as they are; ``first`` becomes the highest scores of images with something against them."""
+    for result in results:
+        if isinstance(result, Verdict) and result.reason in _HELD_AGAINST:
+            first[:] = nlargest(most, [*first, (result.score, result.input)])
+        yield result
 
 
 def _show(
