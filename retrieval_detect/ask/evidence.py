@@ -105,4 +105,9 @@ def doubts(embedded: Embedded, own: Sequence[Evidence], encoder: EncoderSpec) ->
     if not encoder.is_clip:
         yield f"the encoder is no CLIP ({encoder.name}): {encoder.note}"
     elif encoder.note:
-        yield f"encoder {encoder.name}: {encoder.note}"
+        yield described(encoder.name, encoder.note)
+
+
+def described(encoder: str, note: str) -> str:
+    """What is known of a CLIP: no doubt about an answer, and told beside its name where there is room."""
+    return f"encoder {encoder}: {note}"

@@ -485,9 +485,9 @@ def origin(evidence: Evidence) -> str:
     return name_of(evidence.generator if evidence.label == "fake" else evidence.source)
 
 
-def describe(evidence: Evidence) -> str:
-    """``0.912  fake  sdxl  references/fake/sdxl/17.png``."""
-    return f"{evidence.similarity:.3f}  {evidence.label}  {origin(evidence)}  {evidence.uri}"
+def describe(evidence: Evidence, *, file: str | None = None) -> str:
+    """``0.912  fake  sdxl  references/fake/sdxl/17.png``; ``file`` : in the place of the whole path."""
+    return f"{evidence.similarity:.3f}  {evidence.label}  {origin(evidence)}  {file or evidence.uri}"
 
 
 def evidence_lines(verdict: Verdict, most: int) -> list[Line]:

@@ -98,6 +98,28 @@ def test_keys_lead_to_each_image_and_back(opened):
     assert page.evaluate("location.hash") == "#overview"
 
 
+def test_a_folded_hash_is_opened_by_key_and_is_on_paper(opened):
+    page = opened(viewer().view(FULL, png(1)))
+    whole = page.locator(".top details")
+    folded = whole.bounding_box()["height"]
+    assert FULL.sha256 in whole.text_content() and whole.locator("summary").inner_text() == "efefefefefef…"
+    page.emulate_media(media="print")
+    assert whole.bounding_box()["height"] > folded and not whole.locator("summary").is_visible()
+    page.emulate_media(media="screen")
+    whole.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert whole.bounding_box()["height"] > folded
+
+
+def test_what_leads_to_images_is_no_image_itself(opened):
+    views = [replace(view, place=(0.2 * i, 0.5)) for i, view in enumerate(many(2))]
+    page = opened(*views, bank_map=map_view(atlas(3, 3), index="i"))
+    assert page.locator(".map svg.chart").get_attribute("role") == "group"
+    assert page.locator(".map svg.chart a").count() == 2
+    alone = opened(replace(views[0], place=(0.5, 0.5)), bank_map=map_view(atlas(3, 3), index="i"))
+    assert alone.locator(".map svg.chart").get_attribute("role") == "img"
+
+
 def test_without_scripts_all_is_there(chromium, tmp_path):
     write_html(tmp_path / "report.html", many(3))
     page = chromium.new_page(java_script_enabled=False)
@@ -111,7 +133,7 @@ def test_the_blind_verdict_is_opened_by_key(opened):
     page = opened(viewer().view(FULL, png(1)), blind=True)
     headline = page.locator(".headline")
     assert not headline.is_visible()
-    page.locator("summary").focus()
+    page.locator(".hidden > summary").focus()
     page.keyboard.press("Enter")
     assert headline.is_visible()
 

@@ -163,6 +163,38 @@ def test_ratios_go_both_ways():
     assert equal in viewer().view(new).sentences and "not in the index" in equal
 
 
+def test_a_rate_is_of_what_it_was_asked_of():
+    known, new = (viewer().view(replace(CALIBRATED, photographs=p)).sentences for p in ("known", "new"))
+    said = "about 50 would be called fake-like"
+    assert any(said in sentence for sentence in known) and not any(said in sentence for sentence in new)
+    assert any("about 50 would score high enough; called fake-like are those" in sentence for sentence in new)
+
+
+def test_what_the_encoder_is_stands_beside_its_name_and_not_among_warnings(tmp_path):
+    note = f"encoder {CALIBRATED.encoder}: a note"
+    shown = viewer().view(replace(CALIBRATED, warnings=(note, "another")))
+    assert shown.warnings == ("another",)
+    assert f"{CALIBRATED.encoder} (a note)" in [fact.value for fact in shown.reproduce]
+    alone = viewer().view(replace(CALIBRATED, warnings=(note,)))
+    assert t.WARNINGS not in Elements(page_of(tmp_path, alone)).text
+
+
+def test_paths_are_as_long_as_tells_them_apart(tmp_path):
+    uris = ["/data/a/1.png", "/data/b/1.png"]
+    fakes = tuple(reference(i, uri) for i, uri in enumerate(uris))
+    verdict = replace(
+        FULL, by_bank={"fake": fakes, "real": ()}, same_image=fakes, evidence=(), input="/q/a/photo.jpg"
+    )
+    elements = Elements(
+        page_of(tmp_path, viewer().view(verdict), viewer().view(replace(verdict, input="/q/b/photo.jpg")))
+    )
+    assert [a["title"] for a in elements.tags("dd") if a.get("title")] == uris * 2
+    assert [a["title"] for a in elements.tags("li") if a.get("title")] == uris * 2
+    assert "/data/a/1.png" not in elements.text and "a/1.png" in elements.text
+    links = [a["title"] for a in elements.tags("a") if a.get("title")]
+    assert links == ["/q/a/photo.jpg", "/q/b/photo.jpg"] and "b/photo.jpg" in elements.text
+
+
 def test_how_many_show_the_same_subject():
     known = viewer(categories={81: "shoe", 7: "shoe"}).view(FULL)
     assert known.subjects == "Of the 2 shown whose subject is recorded, 2 show the same: shoe."
@@ -192,7 +224,7 @@ def test_what_the_file_says_stands_apart():
 
 def test_blind_hides_the_verdict_until_it_is_opened(tmp_path):
     article = evidence_fragment(viewer().view(FULL), blind=True)
-    before, hidden = article.split("<details", 1)
+    before, hidden = article.split('<details class="hidden"', 1)
     for told in ("UNCERTAIN", "likelihood ratio", "calibration photographs", "uncertain"):
         assert told not in before and told in hidden, told
     assert t.REFERENCES in before and t.VOTES in before

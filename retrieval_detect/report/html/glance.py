@@ -11,7 +11,8 @@ from retrieval_detect.images.stored import stored_items
 from retrieval_detect.report import words
 from retrieval_detect.report.html.pictures import Pictures
 from retrieval_detect.report.html.records import GlanceView, ReferenceView
-from retrieval_detect.report.html.view import image_facts, nearest, sentences
+from retrieval_detect.report.html.view import image_facts, misleading, nearest, sentences
+from retrieval_detect.report.paths import shortened
 
 if TYPE_CHECKING:
     from retrieval_detect.verdicts import Verdict
@@ -25,7 +26,9 @@ def glance(verdict: Verdict) -> GlanceView:
         data = item.read()
         image = decode(data)
     pictures = Pictures(None, show=True, blur=False)
-    references = [ReferenceView(e, "", pictures.reference(e)) for e in nearest(verdict)]
+    shown = nearest(verdict)
+    files = shortened(e.uri for e in shown)
+    references = [ReferenceView(e, "", pictures.reference(e), files[e.uri]) for e in shown]
     return GlanceView(
         name=verdict.input,
         judged=verdict,
@@ -34,6 +37,7 @@ def glance(verdict: Verdict) -> GlanceView:
         headline=words.plain(words.fits(verdict)),
         strength=words.strength(verdict),
         sentences=tuple(sentences(verdict)),
+        warnings=misleading(verdict)[0],
         real=tuple(r for r in references if r.evidence.label == "real"),
         fake=tuple(r for r in references if r.evidence.label == "fake"),
     )

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A name and what is known under it."""
+    """A name and what is known under it; ``folded`` : long, and opened only by who wants it."""
 
     name: str
     value: str
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceView:
-    """One reference beside the image. ``subject`` : empty where it is not recorded."""
+    """One reference beside the image.
+
+    ``subject`` : empty where it is not recorded; ``file`` : its path, shortened.
+    """
 
     evidence: Evidence
     subject: str
     picture: Picture
+    file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,7 @@ class GlanceView:
     headline: str
     strength: str
     sentences: tuple[str, ...]
+    warnings: tuple[str, ...]
     real: tuple[ReferenceView, ...]
     fake: tuple[ReferenceView, ...]
 
@@ -133,13 +139,16 @@ class GlanceView:
 class EvidenceView:
     """Everything a page shows of one verdict. All text is plain, none is markup.
 
-    ``name`` : the image's, as it was given; ``judged`` : for what templates take from it as it is.
-    ``headline`` : what people read. ``real``, ``fake`` : the nearest references of each bank.
+    ``name`` : the image's, as it was given, and ``short`` in headings and lists; ``judged`` : for what
+    templates take from it as it is. ``copies`` : its own references, each in words and with its whole path.
+    ``headline`` : what people read; ``warnings`` : what may mislead. ``real``, ``fake`` : the nearest
+    references of each bank.
     ``alarm_rate`` : the share of photographs that may be called fake-like, 0…1, where the image was judged
     by one. ``place`` : on the map of the banks.
     """
 
     name: str
+    short: str
     judged: Verdict
     picture: Picture
     facts: tuple[Fact, ...]
@@ -148,9 +157,11 @@ class EvidenceView:
     headline: str
     strength: str
     sentences: tuple[str, ...]
+    warnings: tuple[str, ...]
     real: tuple[ReferenceView, ...]
     fake: tuple[ReferenceView, ...]
     subjects: str
+    copies: tuple[tuple[str, str], ...]
     votes: tuple[Bar, ...]
     attribution: tuple[Bar, ...]
     distribution: Distribution | None

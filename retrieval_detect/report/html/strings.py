@@ -85,10 +85,13 @@ NEW_SOURCES = "Photographs from elsewhere: {said}."
 NOT_COMPARABLE = "The real bank holds nothing comparable: {said}."
 AS_HIGH = "{as_high:,} of {photographs:,} calibration photographs, from {sources}, score this high."
 NOT_ABOUT_OTHERS = "None of this is the chance of a fake."
-FALSE_ALARMS = (
-    "The threshold allows {percent:.3g} % false alarms: of {of:,} photographs like those of the "
-    "calibration, about {n:,} would be called fake-like."
-)
+FALSE_ALARMS = {
+    "known": "Judged at {percent:.3g} % false alarms: of {of:,} photographs like those of the calibration, "
+    "about {n:,} would be called fake-like.",
+    "new": "Judged at {percent:.3g} % false alarms: of {of:,} photographs like those of the calibration, "
+    "about {n:,} would score high enough; called fake-like are those of them alone whose score is rare among "
+    "photographs from elsewhere, too.",
+}
 FALSE_DISCOVERIES = (
     "Judged as part of a batch: of the images called fake-like in it, about {percent:.3g} % or fewer are "
     "photographs, if its photographs are like those of the calibration."
@@ -166,6 +169,7 @@ VIEW_NAMES = {
 # ---------------------------------------------------------------- reproducing
 
 INDEX, GENERATION, FINGERPRINT, ENCODER, ENGINE = "index", "generation", "fingerprint", "encoder", "engine"
+ENCODER_ABOUT = "{name} ({about})"
 BANKS, METHOD, PROJECTION, VERSION, EXACT_SCORE = "banks", "method", "projection", "version", "exact score"
 BANKS_TEXT = "{n_real:,} real, {n_fake:,} fake, of {generators}"
 METHOD_TEXT = "{method}, {k:,} neighbours"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval_detect.ask.evidence import described
 from retrieval_detect.errors import ImageError
 from retrieval_detect.images.decode import decode
 from retrieval_detect.report import words
@@ -27,6 +28,7 @@ from retrieval_detect.report.html.records import (
     MapView,
     ReferenceView,
 )
+from retrieval_detect.report.paths import shortened
 from retrieval_detect.review.map import draw
 from retrieval_detect.store.manifest import tool_versions
 from retrieval_detect.types import LABELS
@@ -88,6 +90,7 @@ class Viewer:
         references = self._references(verdict)
         return EvidenceView(
             name=verdict.input,
+            short=shortened([verdict.input])[verdict.input],
             judged=verdict,
             picture=self._pictures.query(verdict, image),
             facts=tuple(image_facts(verdict, picture, image)),
@@ -96,9 +99,11 @@ class Viewer:
             headline=words.plain(words.fits(verdict)),
             strength=words.strength(verdict),
             sentences=tuple(sentences(verdict)),
+            warnings=misleading(verdict)[0],
             real=tuple(r for r in references if r.evidence.label == "real"),
             fake=tuple(r for r in references if r.evidence.label == "fake"),
             subjects=_subjects([r.subject for r in references]),
+            copies=tuple(_copies(verdict)),
             votes=_votes(verdict),
             attribution=tuple(_attribution(verdict)),
             distribution=_distribution(
@@ -128,8 +133,9 @@ class Viewer:
     def _references(self, verdict: Verdict) -> list[ReferenceView]:
         shown = nearest(verdict)
         rows = self._detector.snapshot.take([e.row_id for e in shown], ["category"])
+        files = shortened(e.uri for e in shown)
         return [
-            ReferenceView(e, row["category"], self._pictures.reference(e))
+            ReferenceView(e, row["category"], self._pictures.reference(e), files[e.uri])
             for e, row in zip(shown, rows, strict=True)
         ]
 
@@ -153,7 +159,7 @@ def image_facts(verdict: Verdict, picture: bytes | None, image: DecodedImage | N
         yield Fact(t.SIZE, t.PIXELS.format(width=image.width, height=image.height))
         yield Fact(t.FORMAT, image.format)
         yield Fact(t.BYTES, t.NUMBER_OF_BYTES.format(n=len(picture)))
-    yield Fact(t.SHA256, verdict.sha256)
+    yield Fact(t.SHA256, verdict.sha256, folded=True)
 
 
 def _provenance(found: Provenance | None) -> Iterator[Fact]:
@@ -174,6 +180,13 @@ def _provenance_note(found: Provenance | None) -> str:
 
 
 # ---------------------------------------------------------------- the verdict
+
+
+def misleading(verdict: Verdict) -> tuple[tuple[str, ...], str]:
+    """What may mislead, and what is known of the encoder, which stands beside its name instead."""
+    about = described(verdict.encoder, "")
+    notes = [warning.removeprefix(about) for warning in verdict.warnings if warning.startswith(about)]
+    return tuple(w for w in verdict.warnings if not w.startswith(about)), "; ".join(notes)
 
 
 def sentences(verdict: Verdict) -> Iterator[str]:
@@ -197,7 +210,8 @@ def sentences(verdict: Verdict) -> Iterator[str]:
     if verdict.fdr is None:
         rate = alpha["real"]
         of = _PEOPLE if rate >= 1 / _PEOPLE else 100 * _PEOPLE
-        yield t.FALSE_ALARMS.format(percent=100 * rate, of=of, n=round(rate * of))
+        said = t.FALSE_ALARMS[verdict.photographs]
+        yield said.format(percent=100 * rate, of=of, n=round(rate * of))
     else:
         yield t.FALSE_DISCOVERIES.format(percent=100 * verdict.fdr)
     if verdict.probability is None or verdict.prior is None:
@@ -273,6 +287,13 @@ def _subjects(categories: Sequence[str]) -> str:
     return t.SAME_SUBJECT.format(of=known.total(), n=n, subject=subject)
 
 
+def _copies(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """The image's own references, in words, and the whole path of each."""
+    files = shortened(copy.uri for copy in verdict.same_image)
+    for copy in verdict.same_image:
+        yield words.describe(copy, file=files[copy.uri]), copy.uri
+
+
 # ---------------------------------------------------------------- asking again
 
 
@@ -282,9 +303,12 @@ def _reproduce(verdict: Verdict, question: Question) -> Iterator[Fact]:
     generators = words.number(index.n_generators, "generator")
     yield Fact(t.INDEX, index.name)
     yield Fact(t.GENERATION, str(index.generation))
-    yield Fact(t.FINGERPRINT, index.fingerprint)
+    yield Fact(t.FINGERPRINT, index.fingerprint, folded=True)
     yield Fact(t.BANKS, t.BANKS_TEXT.format(n_real=index.n_real, n_fake=index.n_fake, generators=generators))
-    yield Fact(t.ENCODER, verdict.encoder)
+    about = misleading(verdict)[1]
+    yield Fact(
+        t.ENCODER, t.ENCODER_ABOUT.format(name=verdict.encoder, about=about) if about else verdict.encoder
+    )
     yield Fact(t.ENGINE, verdict.engine)
     yield Fact(t.METHOD, t.METHOD_TEXT.format(method=verdict.method, k=verdict.k))
     yield Fact(t.PROJECTION, question.projection or t.NOTHING)

@@ -6,14 +6,16 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from retrieval_detect.files import write_bytes
 from retrieval_detect.report import words
 from retrieval_detect.report.html import strings as t
+from retrieval_detect.report.paths import shortened
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -26,6 +28,15 @@ STYLE = _TEMPLATES.joinpath("style.css").read_text(encoding="utf-8")
 """The style sheet of reports and of the web page, as CSS."""
 SCRIPT = _TEMPLATES.joinpath("filter.js").read_text(encoding="utf-8")
 """The filters of an overview: the only script there is, the same in every report."""
+
+
+class ReportOptions(TypedDict, total=False):
+    """What ``report_page`` takes besides views."""
+
+    title: str | None
+    failures: Sequence[Failure]
+    bank_map: MapView | None
+    blind: bool
 
 
 def evidence_fragment(view: EvidenceView, *, bank_map: MapView | None = None, blind: bool = False) -> str:
@@ -44,31 +55,30 @@ def map_fragment(bank_map: MapView) -> str:
     return str(part.map(bank_map, [(t.THIS_IMAGE, bank_map.place, None)] if bank_map.place else []))
 
 
-def write_html(
-    path: Path,
+def report_page(
     views: Sequence[EvidenceView],
     *,
     title: str | None = None,
     failures: Sequence[Failure] = (),
     bank_map: MapView | None = None,
     blind: bool = False,
-) -> None:
-    """Write one self-contained page, all or nothing; of several images with an overview to filter.
+) -> str:
+    """One self-contained page as HTML; of several images with an overview to filter.
 
     ``failures`` : inputs that could not be judged, named in the overview; ``blind`` : the evidence comes
     before the verdicts, which must be opened.
     """
     several = len(views) != 1 or bool(failures)
     if several:
+        names = shortened(view.name for view in views)
+        views = [replace(view, short=names[view.name]) for view in views]
         usual = t.TITLE_MANY.format(n=len(views))
         pictures = [view.picture for view in views]
         pictures += [r.picture for view in views for r in (*view.real, *view.fake)]
         shared = {picture.key: picture for picture in pictures if picture.data and picture.key}
     else:  # a heading has no room for folders; they stand among the facts
-        name = views[0].name
-        usual, shared = t.TITLE_ONE.format(name=name.rstrip("/").rpartition("/")[2] or name), {}
-    _write(
-        path,
+        usual, shared = t.TITLE_ONE.format(name=views[0].short), {}
+    return _page(
         "report.html",
         title or usual,
         script=SCRIPT if several else "",
@@ -85,6 +95,11 @@ def write_html(
     )
 
 
+def write_html(path: Path, views: Sequence[EvidenceView], **options: Unpack[ReportOptions]) -> None:
+    """Write ``report_page`` to a file, all or nothing."""
+    write_bytes(path, report_page(views, **options).encode("utf-8", "replace"))
+
+
 def glance_page(view: GlanceView) -> str:
     """One self-contained page with the verdict and the nearest references, as text."""
     return _page("glance.html", t.TITLE_ONE.format(name=view.name), view=view)
@@ -92,11 +107,7 @@ def glance_page(view: GlanceView) -> str:
 
 def write_map(path: Path, bank_map: MapView) -> None:
     """Write one self-contained page with the map of the banks, all or nothing."""
-    _write(path, "map.html", bank_map.title, bank_map=bank_map)
-
-
-def _write(path: Path, template: str, title: str, **shown: Any) -> None:
-    write_bytes(path, _page(template, title, **shown).encode("utf-8", "replace"))
+    write_bytes(path, _page("map.html", bank_map.title, bank_map=bank_map).encode("utf-8", "replace"))
 
 
 def _page(template: str, title: str, *, script: str = "", **shown: Any) -> str:
