@@ -34,7 +34,7 @@ from retrieval_detect.store.indexes import is_index
 from retrieval_detect.store.manifest import GeneratorFacts, Manifest
 from retrieval_detect.store.select import size_on_disk
 from retrieval_detect.store.snapshot import Snapshot
-from retrieval_detect.teach.apart import MENDED_BY, Apart, apart_in
+from retrieval_detect.teach.apart import MENDED_BY, apart_in
 from retrieval_detect.teach.build import AddReport, Index
 from retrieval_detect.teach.measure import Regression, Reviewer
 from retrieval_detect.teach.plans import UpdatePlan, plan
@@ -242,7 +242,7 @@ def _finish(
     effects, counted = (
         run.effects(manifest) if report.changed else ({"threshold": None, "mistakes": None}, [])
     )
-    apart = _apart(run, planned) if report.changed else []
+    apart = apart_in(run.store().snapshot(), planned.generators_named) if report.changed else []
     record: dict[str, Any] = {
         "index": str(run.folder),
         "generation": manifest.generation,
@@ -278,12 +278,6 @@ def _finish(
     lines += _next_steps(run, report)
     run.output.record(record, text=lines, essential=["generation"])
     return SOME_FAILED if report.failures or report.purged else None
-
-
-def _apart(run: Run, planned: UpdatePlan) -> list[Apart]:
-    """Generators of the fakes that came, where no photograph shows what they show."""
-    came = {p.facts.generator for p in planned.new if p.facts.label == "fake"}
-    return apart_in(run.store().snapshot(), came) if came else []
 
 
 def _fitted(report: AddReport) -> Iterator[str]:

@@ -171,6 +171,22 @@ def _fitted(manifest: Manifest | None) -> dict[str, str]:
     return {f"{record.kind} {record.name}": record.digest for record in (manifest.fitted if manifest else ())}
 
 
+def contributors(snapshot: Snapshot) -> dict[int, list[str]]:
+    """Who gave the references that came with a generation, by its number, of those that can be gone back to.
+
+    Each is read as it was then: what came is named whether it is there still or not, unless it was purged.
+    """
+    manifests = list(kept_manifests(snapshot.folder, snapshot.manifest))
+    found = {}
+    for then, now in zip([None, *manifests], manifests, strict=False):
+        if now.operation.added and now.parent == (then.generation if then else None):
+            table = Snapshot(snapshot.folder, now).scan(["row_id", "contributor"])
+            came = pc.greater_equal(table["row_id"], then.next_row_id if then else 0)
+            names = table["contributor"].cast(pa.string()).filter(came).unique().to_pylist()
+            found[now.generation] = sorted(name for name in names if name)
+    return found
+
+
 def size_on_disk(folder: Path) -> int:
     """Bytes of all files of an index."""
     total = 0

@@ -158,6 +158,8 @@ class _Shown:
 
 def apart_in(snapshot: Snapshot, generators: Collection[str]) -> list[Apart]:
     """The same of some generators of an index, compared with all its photographs."""
+    if not generators:
+        return []
     layer = grouping_layer(snapshot.manifest.layers)
     uris = snapshot.scan(["uri"])["uri"].to_pylist()
     return generators_apart(stored_rows(snapshot, (layer,)), layer, only=generators, uris=uris)

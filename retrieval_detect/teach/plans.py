@@ -82,6 +82,11 @@ class UpdatePlan:
         """New references of one label."""
         return sum(planned.facts.label == label for planned in self.new)
 
+    @property
+    def generators_named(self) -> set[str]:
+        """Those that new fakes are of."""
+        return {planned.facts.generator for planned in self.new if planned.facts.label == "fake"}
+
     def summary(self) -> str:
         """One line for people."""
         kept = [f"{self.kept:,} kept from before", f"{len(self.new) - self.kept:,} to embed"]

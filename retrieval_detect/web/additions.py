@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from retrieval_detect.errors import LabelConflict, UsageError
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.items import attempted
-from retrieval_detect.report.additions import regression_lines
+from retrieval_detect.report.additions import apart_lines, regression_lines
 from retrieval_detect.report.findings import mistake_lines
 from retrieval_detect.review.mistakes import tally
+from retrieval_detect.teach.apart import MENDED_BY, apart_in
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.measure import Reviewer
 from retrieval_detect.teach.plans import UpdatePlan, plan
@@ -127,7 +128,11 @@ class Teacher:
         with _hint(_REFUSED):
             report = index.apply(planned, encoder=encoder, review=review)
         mistakes = tally(index.folder, report.manifest, device=self._device) if report.changed else None
+        apart = apart_in(index.snapshot(), planned.generators_named) if report.changed else []
         lines = regression_lines(review.report, budget=review.budget) if review.report else []
+        if apart:
+            mend = f"Some {MENDED_BY} such photographs, of any source, mend most of it."
+            lines += [*apart_lines(apart), mend]
         return {
             "generation": report.manifest.generation,
             "added": report.added,
@@ -135,6 +140,7 @@ class Teacher:
             "failures": [asdict(failure) for failure in report.failures],
             "measured": review.report.to_json() if review.report else None,
             "mistakes": mistakes and mistakes.to_json(),
+            "apart": [one.to_json() for one in apart],
             "report": [*lines, *mistake_lines(mistakes)],
         }
 

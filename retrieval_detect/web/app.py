@@ -16,10 +16,14 @@ from fastapi.routing import APIRouter
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
+from retrieval_detect.ask.calibrations import calibration_name
+from retrieval_detect.ask.fitted import CALIBRATION, read
+from retrieval_detect.ask.methods import methods_of
 from retrieval_detect.errors import UsageError
 from retrieval_detect.names import named, printable
-from retrieval_detect.report.html.write import STYLE, evidence_fragment, map_fragment
-from retrieval_detect.store.select import count_by, kept_history
+from retrieval_detect.report.html.write import STYLE, evidence_fragment, map_fragment, report_page
+from retrieval_detect.report.words import changes
+from retrieval_detect.store.select import contributors, count_by, kept_history
 from retrieval_detect.types import Facts, Failure, ImageItem, Label
 from retrieval_detect.verdicts import Photographs, Question
 from retrieval_detect.version import __version__
@@ -27,15 +31,18 @@ from retrieval_detect.web.additions import Teacher
 from retrieval_detect.web.errors import Refused, add_handlers, body
 from retrieval_detect.web.safety import Guard
 from retrieval_detect.web.service import Service
-from retrieval_detect.web.thumbnails import thumbnail
+from retrieval_detect.web.thumbnails import LARGEST_SIDE, SIDE, thumbnail
 from retrieval_detect.web.uploads import FIELD, LONGEST_NAME, uploads
 
 if TYPE_CHECKING:
+    from retrieval_detect.report.html.records import EvidenceView
     from retrieval_detect.report.html.view import Viewer
+    from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.verdicts import Verdict
     from retrieval_detect.web.generations import Serving
 
 _LARGEST_ID = 2**63 - 1
+_RATES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2)
 _PAGES = files("retrieval_detect.web").joinpath("pages")
 
 
@@ -53,7 +60,9 @@ class Asked(BaseModel):
     prior: float | None = Field(None, gt=0, lt=1)
     stability: int | None = Field(None, ge=1, le=32)
     influence: bool | None = None
-    evidence: Literal["html"] | None = Field(None, description="Adds the evidence of each image as HTML.")
+    evidence: Literal["html", "report"] | None = Field(
+        None, description="Adds the evidence: of each image as HTML, or of all as one page to hand on."
+    )
 
     def question(self, usual: Question) -> Question:
         """The usual question, with what was asked otherwise."""
@@ -234,28 +243,42 @@ async def query(
     """Judge one or many images by their nearest references.
 
     ``results`` holds, in the order of the images, what ``rd query --json`` prints: a verdict, or why there
-    is none. Where no image could be used the status is 422, and ``results`` says why.
+    is none; ``evidence`` or ``report`` the HTML that was asked for. Where no image could be used the status
+    is 422, and ``results`` says why.
     """
     question = asked.question(service.settings.question)
     serving, results = await service.ask(images, question)
-    shown: list[str | None] = []
-    for result, item in zip(results, images, strict=True) if asked.evidence else ():
-        draw = partial(_fragment, serving.viewer, item, question)
-        shown.append(None if isinstance(result, Failure) else await service.showing.run(draw, result))
-    answer = {"results": [result.to_dict() for result in results]}
+    answer: dict[str, Any] = {"results": [result.to_dict() for result in results]}
     failed = all(isinstance(result, Failure) for result in results)
-    return JSONResponse(answer | ({"evidence": shown} if asked.evidence else {}), 422 if failed else 200)
+    views: list[EvidenceView | None] = []
+    for result, item in zip(results, images, strict=True) if asked.evidence else ():
+        draw = partial(_view, serving.viewer, item, question)
+        views.append(None if isinstance(result, Failure) else await service.showing.run(draw, result))
+    if asked.evidence == "html":
+        answer["evidence"] = [view and evidence_fragment(view) for view in views]
+    elif asked.evidence == "report" and not failed:
+        failures = [result for result in results if isinstance(result, Failure)]
+        made = partial(report_page, [view for view in views if view], failures=failures)
+        answer["report"] = await service.showing.run(made)
+    return JSONResponse(answer, 422 if failed else 200)
 
 
-def _fragment(viewer: Viewer, item: ImageItem, question: Question, verdict: Verdict) -> str:
-    return evidence_fragment(viewer.view(verdict, item.read(), question=question))
+def _view(viewer: Viewer, item: ImageItem, question: Question, verdict: Verdict) -> EvidenceView:
+    return viewer.view(verdict, item.read(), question=question)
 
 
 @_v1.get("/v1/references/{row_id}/thumbnail", response_class=Response, responses=_wrong(404))
-async def reference(service: _Service, row_id: Annotated[int, Path(ge=0, le=_LARGEST_ID)]) -> Response:
-    """A small picture of a reference (WebP), where its file is still at hand or the index keeps one."""
+async def reference(
+    service: _Service,
+    row_id: Annotated[int, Path(ge=0, le=_LARGEST_ID)],
+    side: Annotated[int, Query(ge=16, le=LARGEST_SIDE)] = SIDE,
+) -> Response:
+    """A picture of a reference (WebP), at most ``side`` pixels long.
+
+    Of its file, where that is still at hand, else the small one that the index may keep.
+    """
     snapshot = service.generations.serving.detector.snapshot
-    found = await service.decoding.run(thumbnail, snapshot, row_id, service.decoders)
+    found = await service.decoding.run(partial(thumbnail, side=side), snapshot, row_id, service.decoders)
     if found is None:
         hint = "Its file has gone or changed, and the index keeps none (see --thumbnails)."
         raise Refused(404, "not-found", "there is no picture of this reference", hint=hint)
@@ -267,8 +290,12 @@ async def reference(service: _Service, row_id: Annotated[int, Path(ge=0, le=_LAR
 
 @_v1.get("/v1/banks", responses=_wrong())
 async def banks(service: _Service) -> dict[str, Any]:
-    """What is in the banks, and what can be gone back to."""
-    return await asyncio.to_thread(_banks, service.generations.serving)
+    """What is in the banks, how they can be asked, and what can be gone back to.
+
+    ``methods`` : of each its ``rates``, those of false alarms that its calibration is large enough for, none
+    where it has none. ``asked`` : what is asked where a question says nothing else.
+    """
+    return await asyncio.to_thread(_banks, service.generations.serving, service.settings.question)
 
 
 @_v1.get("/v1/banks/map", responses=_wrong())
@@ -278,19 +305,30 @@ async def bank_map(service: _Service) -> dict[str, str]:
     return {"html": await service.showing.run(lambda: map_fragment(viewer.bank_map()))}
 
 
-def _banks(serving: Serving) -> dict[str, Any]:
+def _banks(serving: Serving, usual: Question) -> dict[str, Any]:
     snapshot, index = serving.detector.snapshot, serving.detector.reference
+    gave = contributors(snapshot)
     history = [
         {name: row[name] for name in ("generation", "created_at", "operation", "added", "removed")}
+        | {"what": changes(row["changes"]), "contributors": gave.get(row["generation"], [])}
         for row in kept_history(snapshot)
     ]
     return {
         "index": {"name": index.name, "generation": index.generation, "fingerprint": index.fingerprint},
         "encoder": snapshot.manifest.encoder.name,
+        "encoder_note": snapshot.manifest.encoder.note,
         "references": {"real": index.n_real, "fake": index.n_fake},
         "counts": count_by(snapshot, None),
+        "methods": [{"name": name, "rates": _rates(snapshot, name)} for name in methods_of(snapshot)],
+        "asked": {name: getattr(usual, name) for name in ("method", "photographs", "fpr")},
         "history": history,
     }
+
+
+def _rates(snapshot: Snapshot, method: str) -> list[float]:
+    """The rates of false alarms that can be asked of a method."""
+    found = read(snapshot, CALIBRATION, calibration_name(method, snapshot.manifest.projection))
+    return [rate for rate in _RATES if found and not found.lacking(Question(method, fpr=rate))]
 
 
 @_v1.post("/v1/banks/references", openapi_extra=_FORM, responses=_wrong(400, 401, 408, 409, 413, 429))

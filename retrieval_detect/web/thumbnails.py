@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from retrieval_detect.store.snapshot import Snapshot
     from retrieval_detect.web.decoding import Decoders
 
-SIDE = 256
+SIDE, LARGEST_SIDE = 256, 1024
 
 
-def thumbnail(snapshot: Snapshot, row_id: int, decoders: Decoders) -> bytes | None:
-    """A reference as WebP, its longer side at most ``SIDE``; ``None`` where there is none to be had."""
+def thumbnail(snapshot: Snapshot, row_id: int, decoders: Decoders, *, side: int = SIDE) -> bytes | None:
+    """A reference as WebP, its longer side at most ``side``; ``None`` where there is none to be had."""
     found = _stored(snapshot, row_id)
     if found is None:
         return None
     (item,) = stored_items([found])
     try:
-        return small(decoders.decode(item.read()).rgb, side=SIDE)
+        return small(decoders.decode(item.read()).rgb, side=side)
     except ImageError:
         return stored_thumbnail(snapshot, found[1])
 

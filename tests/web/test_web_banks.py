@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from retrieval_detect.encoders.pipeline import embed
@@ -20,7 +21,7 @@ from retrieval_detect.images.thumbnails import thumbnail as small
 from retrieval_detect.teach import measure
 from retrieval_detect.teach.build import Index
 from retrieval_detect.teach.mistakes import keep_mistakes
-from tests.factories import png, write_pictures
+from tests.factories import picture, png, write_pictures
 from tests.serving import AUTHORIZED, add, calibrate, client, form, pictures, server
 
 FLUX = {"label": "fake", "generator": "flux"}
@@ -75,6 +76,62 @@ def test_what_an_addition_changes_is_told(folder, monkeypatch):
     assert -100 <= now["low"] <= now["points"] <= now["high"] <= 100
     assert now["after"] == now["before"] + now["gained"] - now["lost"]
     assert "photographs flagged" in told and "recalibrated" in told
+
+
+def test_generators_of_what_no_photograph_shows_are_named(folder):
+    with client(folder) as web:
+        asked = {"label": "fake", "generator": "shoemaker"}
+        planned = web.post(
+            "/v1/banks/references", params=asked, files=form(*alike(12)), headers=AUTHORIZED
+        ).json()
+        done = web.post(f"/v1/banks/references/{planned['plan']}", headers=AUTHORIZED).json()
+        (apart,) = done["apart"]
+        assert (apart["generator"], apart["images"]) == ("shoemaker", 12)
+        assert "12 images of shoemaker" in done["report"][0] and "photographs" in done["report"][1]
+        files = form(*pictures(12, since=700))
+        asked = {"label": "real", "source": "phone"}
+        planned = web.post("/v1/banks/references", params=asked, files=files, headers=AUTHORIZED).json()
+        assert web.post(f"/v1/banks/references/{planned['plan']}", headers=AUTHORIZED).json()["apart"] == []
+
+
+def alike(n):
+    """Generated images with much in common, and no photograph has it."""
+    common = np.asarray(picture(9999, fake=True), float)
+    made = []
+    for i in range(n):
+        buffer = io.BytesIO()
+        pixels = 0.6 * common + 0.4 * np.asarray(picture(3000 + i, fake=True), float)
+        Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+        made.append(buffer.getvalue())
+    return made
+
+
+def test_the_history_names_who_taught_what(folder):
+    with client(folder) as web:
+        for who, since in (("Ada", 700), ("Ben", 710)):
+            files = form(*pictures(2, since=since, fake=True))
+            asked = FLUX | {"contributor": who}
+            planned = web.post("/v1/banks/references", params=asked, files=files, headers=AUTHORIZED).json()
+            web.post(f"/v1/banks/references/{planned['plan']}", headers=AUTHORIZED)
+        web.post("/v1/banks/rollback", json={"generation": 4}, headers=AUTHORIZED)
+        history = {h["generation"]: h for h in web.get("/v1/banks").json()["history"]}
+    assert {n: h["contributors"] for n, h in history.items() if h["contributors"]} == {5: ["Ada"], 6: ["Ben"]}
+    assert history[6]["what"] == "+2 flux" and history[4]["contributors"] == []
+
+
+def test_how_the_banks_can_be_asked(folder):
+    with client(folder) as web:
+        assert {m["name"]: m["rates"] for m in web.get("/v1/banks").json()["methods"]}["density"] == []
+    add(Index.open(folder), folder.parent / "more", "real", "phone", range(4000, 4120))
+    add(Index.open(folder), folder.parent / "others", "fake", "flux", range(5000, 5120))
+    with client(calibrate(folder)) as web:
+        found = web.get("/v1/banks").json()
+        rates = {m["name"]: m["rates"] for m in found["methods"]}
+        assert rates["mean"] == [] and 0.2 in rates["density"] and 0.001 not in rates["density"]
+        assert found["asked"] == {"method": "density", "photographs": "new", "fpr": 0.05}
+        for rate in (0.001, *rates["density"]):  # what is offered can be asked, and nothing else
+            answer = web.post("/v1/query", params={"fpr": rate}, files=form(*pictures(1)))
+            assert answer.status_code == (200 if rate in rates["density"] else 400), answer.text
 
 
 def test_mistakes_are_counted_after_an_addition(folder):
@@ -180,6 +237,11 @@ def test_thumbnails_by_row_id(folder):
         found = web.get(f"/v1/references/{row['row_id']}/thumbnail")
         assert found.status_code == 200
         assert found.content[:4] == b"RIFF" and found.content[8:12] == b"WEBP"
+        small = web.get(f"/v1/references/{row['row_id']}/thumbnail", params={"side": 16})
+        assert Image.open(io.BytesIO(small.content)).size == (16, 16)
+        for side in (0, 4096):
+            path = f"/v1/references/{row['row_id']}/thumbnail"
+            assert web.get(path, params={"side": side}).status_code == 422
         with Path(row["uri"]).open("ab") as file:
             file.write(b"changed")
         assert web.get(f"/v1/references/{row['row_id']}/thumbnail").status_code == 404

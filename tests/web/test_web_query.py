@@ -176,3 +176,17 @@ def test_an_encoder_that_fails_costs_the_images_of_that_pass(built):
         assert web.post("/v1/query", files=form(*pictures(1))).status_code == 500
         encoder.broken = False
         assert web.post("/v1/query", files=form(*pictures(1))).status_code == 200
+
+
+def test_a_report_of_all_images_of_a_request(web):
+    files = form(*pictures(2), b"no image", names=["a.png", "b.png", "<c>.png"])
+    answer = web.post("/v1/query", params={"evidence": "report"}, files=files)
+    page = answer.json()["report"]
+    assert (
+        page.startswith("<!doctype html>") and page.count("<article") == 2 and "evidence" not in answer.json()
+    )
+    assert "&lt;c&gt;.png: " in page and "default-src" in page
+    (one,) = [web.post("/v1/query", params={"evidence": "report"}, files=form(*pictures(1))).json()["report"]]
+    assert one.count("<article") == 1 and "<script" not in one
+    none = web.post("/v1/query", params={"evidence": "report"}, files=form(b"no image"))
+    assert none.status_code == 422 and "report" not in none.json()
