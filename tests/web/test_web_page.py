@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
 
+from retrieval_detect.report.paths import shortened
 from retrieval_detect.teach import measure
 from retrieval_detect.teach.build import Index
 from tests.pixels import require_bars, require_legend
@@ -45,8 +47,8 @@ def browser():
 def open_page(browser, served):
     contexts = []
 
-    def open_one(url=served, **options):
-        context = browser.new_context(viewport={"width": 1120, "height": 760}, **options)
+    def open_one(url=served, size=(1120, 760), **options):
+        context = browser.new_context(viewport=dict(zip(("width", "height"), size, strict=True)), **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
@@ -142,13 +144,183 @@ def test_by_keyboard_alone(open_page):
     finished(page, 2)
     for _ in range(12):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.matches('#list li:nth-child(2) button')"):
+        if page.evaluate("document.activeElement.matches('#list li button')"):
             break
-    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowUp")  # to the first, or there is none above
+    page.keyboard.press("ArrowDown")
     assert page.locator("#list li:nth-child(2) button").get_attribute("aria-current") == "true"
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
     assert "2 images" in page.locator("#announce").inner_text()
+
+
+def focused(page, selector):
+    return page.evaluate("selector => document.activeElement.matches(selector)", selector)
+
+
+def test_the_list_is_one_stop_of_tab(open_page):
+    page = open_page()
+    page.set_input_files("#files", [*given(*pictures(3)), file("broken.png", b"this is no image")])
+    finished(page, 4)
+    page.focus("#list button[tabindex='0']")
+    page.keyboard.press("Tab")
+    assert not focused(page, "#list button")
+    page.select_option("#filter", "failed")  # what had the stop is hidden
+    page.focus("#list button[tabindex='0']")
+    assert "broken.png" in page.locator(":focus").inner_text()
+
+
+def test_an_image_and_a_reference_side_by_side(open_page):
+    page = open_page()
+    drop(page, "asked.png", pictures(1)[0])
+    compare = page.locator("#evidence .compare")
+    compare.first.wait_for()
+    assert compare.count() == page.locator("#evidence .reference").count()
+    compare.nth(1).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#compare[open]")
+    n = compare.count()
+    assert (
+        page.locator("#compare-words").inner_text().startswith(f"Reference 2 of {n}: real bank, similarity")
+    )
+    shown = (
+        "id => { const i = document.getElementById(id); return i.complete && i.naturalWidth > 0 && i.alt; }"
+    )
+    for id_ in ("compare-image", "compare-reference"):
+        page.wait_for_function(shown, arg=id_)
+    boxes = [page.locator(f"#compare-{one}").bounding_box() for one in ("image", "reference")]
+    assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["width"] == boxes[1]["width"] > 300
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert (
+        page.locator("#compare-words").inner_text().startswith(f"Reference {n} of {n}: fake bank, similarity")
+    )
+    page.keyboard.press("Escape")
+    assert page.locator("#compare[open]").count() == 0
+    assert compare.nth(1).evaluate("button => button === document.activeElement")
+    assert page.complaints == []
+
+
+def test_what_images_are_compared_with_stands_on_the_first_screen(open_page):
+    page = open_page()
+    page.wait_for_selector("#bank-real:has-text('20 photographs')")
+    assert page.locator("#bank-real").inner_text() == "20 photographs of 2 sources: camera, phone"
+    assert page.locator("#bank-fake").inner_text() == "20 generated images of 2 generators: flux, gan"
+    assert "A bank is all references of one label" in page.locator("#compared").inner_text()
+    box = page.locator("#compared").bounding_box()
+    assert box["y"] + box["height"] <= 760
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    folder = small_index(tmp_path_factory.mktemp("calibrated"))
+    add(Index.open(folder), folder.parent / "more", "real", "phone", range(4000, 4120))
+    add(Index.open(folder), folder.parent / "others", "fake", "flux", range(5000, 5120))
+    with server(calibrate(folder), poll_s=0.2) as url:
+        yield url
+
+
+def test_another_way_of_judging(open_page, calibrated):
+    page = open_page(calibrated)
+    page.wait_for_selector("#asked:has-text('density')")
+    page.set_input_files("#files", given(*pictures(2, fake=True)))
+    finished(page, 2)
+    page.wait_for_selector("#evidence article")
+    assert (
+        "at 5 % false alarms, photographs of any source, by density" in page.locator("#asking").inner_text()
+    )
+    page.click("#asking summary")
+    page.get_by_label("If it is a photograph, it may be").select_option("known")
+    page.get_by_label("Photographs wrongly called fake-like").select_option("0.1")
+    assert "2 answers were given by another" in page.locator("#changed").inner_text()
+    assert page.locator("#list .before").all_inner_texts() == ["judged otherwise"] * 2
+    said = page.locator("#evidence > .panel").inner_text()
+    assert "This answer was given at 5 % false alarms, photographs of any source, by density" in said
+    with page.expect_request("**/v1/query?*") as asked:
+        page.locator("#changed button").click()
+    assert "photographs=known&fpr=0.1&evidence=html" in asked.value.url
+    page.wait_for_function("() => !document.querySelector('.before')")
+    page.wait_for_selector("#evidence :text('Judged at 10 % false alarms')")
+    page.get_by_label("Method").select_option("mean")
+    assert (
+        page.locator("#fpr").is_disabled() and "by mean, uncalibrated" in page.locator("#asking").inner_text()
+    )
+    page.get_by_label("Method").select_option("density")
+    assert page.locator(".before, #changed:visible").count() == 0  # asked as it was answered
+
+
+def test_reports_are_saved(open_page):
+    page = open_page()
+    page.set_input_files("#files", given(*pictures(2), names=["a.png", "b.png"]))
+    finished(page, 2)
+    page.locator("#list button").nth(1).click()
+    for button, name, n in (
+        ("#evidence .tools button", "evidence-b.png.html", 1),
+        ("#save-report", "evidence.html", 2),
+    ):
+        with page.expect_download() as saved:
+            page.locator(button).first.click()
+        assert saved.value.suggested_filename == name
+        text = saved.value.path().read_text(encoding="utf-8")
+        assert text.startswith("<!doctype html>") and text.count("<article") == n
+
+
+def test_on_paper_there_is_the_evidence_alone(open_page):
+    page = open_page()
+    page.set_input_files("#files", given(*pictures(2)))
+    finished(page, 2)
+    page.evaluate("window.print = () => { window.printed = true; }")
+    page.get_by_role("button", name="Print").click()
+    assert page.evaluate("window.printed")
+    page.emulate_media(media="print")
+    assert page.locator("#evidence .headline").is_visible()
+    for hidden in (".masthead", "#drop", "#list", "#asking", ".tools"):
+        assert not page.locator(hidden).first.is_visible(), hidden
+
+
+def test_images_of_one_name_are_told_apart(open_page, tmp_path):
+    page = open_page()
+    for i, where in enumerate(("shoot/a", "shoot/b")):
+        (tmp_path / where).mkdir(parents=True)
+        (tmp_path / where / "1.png").write_bytes(pictures(2)[i])
+    (tmp_path / "shoot" / "b" / "2.png").write_bytes(pictures(3)[2])
+    page.set_input_files("#folder", tmp_path / "shoot")
+    finished(page, 3)
+    assert sorted(page.locator("#list .name").all_inner_texts()) == ["2.png", "a/1.png", "b/1.png"]
+    titles = page.locator("#list button").evaluate_all("all => all.map(one => one.title)")
+    assert sorted(titles) == ["shoot/a/1.png", "shoot/b/1.png", "shoot/b/2.png"]
+    with page.expect_download() as saved:
+        page.click("#save")
+    assert sorted(v["input"] for v in json.loads(saved.value.path().read_text())) == sorted(titles)
+
+
+def test_paths_are_shortened_as_in_reports(open_page):
+    page = open_page()
+    paths = ["/d/a/1.jpg", "/d/b/1.jpg", "/d/b/2.jpg", "1.jpg", "b/1.jpg"]
+    found = page.evaluate("async paths => [...(await import('/static/dom.js')).shortened(paths)]", paths)
+    assert dict(found) == shortened(paths)
+
+
+def test_on_a_phone(open_page):
+    page = open_page(size=(390, 844))
+    page.wait_for_selector("#bank-real:has-text('photographs')")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.set_input_files("#files", given(*pictures(8)))
+    finished(page, 8)
+    page.wait_for_selector("#evidence .headline")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    for part in (".masthead h1", "#list button", "#evidence img.query", "#evidence .headline"):
+        box = page.locator(part).first.bounding_box()
+        assert box["x"] >= 0 and box["y"] + box["height"] <= 844, (part, box)
+    page.locator("#evidence .compare").first.click()
+    right = page.locator("#compare-reference").bounding_box()
+    assert right["x"] + right["width"] <= 390
+    page.keyboard.press("Escape")
+    page.click("#tab-banks")
+    page.wait_for_selector("#history-rows button")
+    box = page.locator("#history-rows button").first.bounding_box()
+    assert box["x"] + box["width"] <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_in_the_dark(open_page):
@@ -187,6 +359,7 @@ def test_teaching_shows_a_table_first(open_page):
     assert require_legend(page) == 2
     page.set_input_files("#teach-files", given(*pictures(3, since=700, fake=True)))
     page.fill("#teach-name", "newgen")
+    page.fill("#teach-by", "Ada <b>")
     page.click("#teach button.primary")
     page.wait_for_selector("#teach-result.wrong")
     assert "token" in page.locator("#teach-result").inner_text()
@@ -206,6 +379,10 @@ def test_teaching_shows_a_table_first(open_page):
     page.click("#confirm")
     page.wait_for_function("() => document.querySelectorAll('#counts-rows tr').length === 5")
     assert "newgen" in page.locator("#counts-rows").inner_text()
+    assert page.locator("#history-rows tr").first.locator("td").all_inner_texts()[2:] == [
+        "serve; +3 newgen",
+        "Ada <b>",
+    ]
     page.locator("#history-rows button", has_text="Back to 4").click()
     page.wait_for_selector("#back[open]")
     assert "generation 4" in page.locator("#back").inner_text()

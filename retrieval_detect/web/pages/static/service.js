@@ -35,14 +35,32 @@ const form = (files) => {
   return made;
 };
 
-export async function ask(file, name, givenUp) {
+// The body of an answer about images; `evidence` : "html" for each, "report" for a page of all.
+async function asked(files, parameters, evidence, givenUp) {
+  const path = `v1/query?${new URLSearchParams({ ...parameters, evidence })}`;
   for (let attempt = 0; ; attempt += 1) {
-    const options = { method: "POST", body: form([file]) };
-    const { status, body, retryAfter } = await call("v1/query?evidence=html", options);
-    if (body.results) return [body.results[0], body.evidence ? body.evidence[0] : null];
+    const { status, body, retryAfter } = await call(path, { method: "POST", body: form(files) });
+    if (body.results) return body;
     if (status !== 429 || attempt >= PATIENCE || givenUp()) throw new Refused(status, body);
     await new Promise((done) => setTimeout(done, 1000 * retryAfter));
   }
+}
+
+export async function ask(file, parameters, givenUp) {
+  const { results, evidence } = await asked([file], parameters, "html", givenUp);
+  return [results[0], evidence ? evidence[0] : null];
+}
+
+export async function report(files, parameters) {
+  const body = await asked(files, parameters, "report", () => false);
+  if (!body.report) throw new Refused(422, body.results[0]);
+  return body.report;
+}
+
+export async function thumbnail(row, side) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const answer = await fetch(`v1/references/${row}/thumbnail?side=${side}`, { headers });
+  return answer.ok ? answer.blob() : null;
 }
 
 export const tokenIsRight = () => wanted("v1/token");
