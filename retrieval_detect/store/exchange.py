@@ -29,9 +29,14 @@ _ROWS_AT_ONCE = 4096
 _FACTS = ("uri", "content_id", "phash", "width", "height", "format")
 
 
+def _vectors(d: int) -> pa.DataType:
+    """What other programs open as vectors: DuckDB, Lance, pandas and Polars do."""
+    return pa.list_(pa.field("item", pa.float16(), nullable=False), d)
+
+
 def embeddings_schema(spec: EncoderSpec, layers: Sequence[str]) -> pa.Schema:
     """Columns of an embeddings file; the encoder's record is in the metadata under ``encoder``."""
-    vectors = [pa.field(layer, pa.binary(2 * spec.layers[layer]), nullable=False) for layer in layers]
+    vectors = [pa.field(layer, _vectors(spec.layers[layer]), nullable=False) for layer in layers]
     norms = [pa.field(norm_column(layer), pa.float32(), nullable=False) for layer in layers]
     found = {"uri": pa.string()} | {name: kind for name, kind in FOUND.items() if name != "view"}
     facts = [pa.field(name, kind, nullable=False) for name, kind in found.items()]
@@ -48,7 +53,10 @@ def write_embeddings(
 
     def write(file: BinaryIO) -> None:
         nonlocal count
-        with pq.ParquetWriter(file, schema, compression="none") as writer:
+        # Values of vectors hardly ever repeat: to look for those that do takes longer than to write them.
+        texts = [name for name in schema.names if name not in layers]
+        plain = {"compression": "none", "use_dictionary": texts, "write_statistics": texts}
+        with pq.ParquetWriter(file, schema, **plain) as writer:
             iterator = iter(rows)
             while batch := list(islice(iterator, _ROWS_AT_ONCE)):
                 writer.write_table(_table(batch, schema, layers))
@@ -62,9 +70,15 @@ def _table(batch: Sequence[Embedded], schema: pa.Schema, layers: Sequence[str]) 
     columns: dict[str, object] = {"uri": [row.item.uri for row in batch], **found_facts(batch)}
     for layer in layers:
         unit, norms = normalise(np.stack([row.vectors[layer] for row in batch]))
-        columns[layer] = [vector.astype("<f2").tobytes() for vector in unit]
+        columns[layer] = pa.FixedSizeListArray.from_arrays(
+            unit.astype(np.float16).ravel(), type=schema.field(layer).type
+        )
         columns[norm_column(layer)] = norms
-    return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+    arrays = [
+        columns[field.name] if field.name in layers else pa.array(columns[field.name], field.type)
+        for field in schema
+    ]
+    return pa.table(arrays, schema=schema)
 
 
 # ---------------------------------------------------------------- reading
@@ -133,7 +147,7 @@ class EmbeddingsFile:
             if field.name not in self._schema.names:
                 raise UsageError(f"{self.path} lacks column {field.name}", hint=again)
             found = self._schema.field(field.name).type
-            if found != field.type:
+            if found != field.type and not (field.name in layers and _holds(found, spec.layers[field.name])):
                 raise VectorError(
                     f"{self.path}: column {field.name} is {found}, not {field.type}", hint=again
                 )
@@ -184,8 +198,20 @@ def _read(batch: pa.RecordBatch, layers: Sequence[str]) -> EmbeddedRows:
     return EmbeddedRows(uris, batch["content_id"], phash, width, height, formats, vectors, wrong)
 
 
-def _codes(column: pa.FixedSizeBinaryArray) -> Float16:
-    """A column of vectors, float16 (n, d), without an object a row."""
+def _holds(kind: pa.DataType, d: int) -> bool:
+    """Whether a column holds float16 vectors: as other programs write them, or as bytes, as rd once did."""
+    as_bytes: bool = kind == pa.binary(2 * d)
+    lists = pa.types.is_fixed_size_list(kind)
+    return as_bytes or (lists and kind.list_size == d and pa.types.is_float16(kind.value_type))
+
+
+def _codes(column: pa.FixedSizeListArray | pa.FixedSizeBinaryArray) -> Float16:
+    """A column of vectors, float16 (n, d), without an object a row; NaN where a value is missing."""
+    if pa.types.is_fixed_size_list(column.type):
+        d = column.type.list_size
+        values = column.values.slice(column.offset * d, len(column) * d)
+        found: Float16 = values.to_numpy(zero_copy_only=False).astype(np.float16, copy=False)
+        return found.reshape(-1, d)
     width = column.type.byte_width
     raw = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * width :][: len(column) * width]
     return raw.view("<f2").reshape(len(column), -1)

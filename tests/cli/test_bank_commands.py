@@ -46,12 +46,12 @@ def done(run_rd, *args):
 def test_a_new_generator_is_learnt(index, pictures, run_rd, embedded):
     write_pictures(pictures / "later", range(80, 81), fake=True)
     (pictures / "later" / "0080.png").write_bytes(png(80, fake=True, side=96))
-    before = json.loads(run_rd("query", "later/0080.png", "--json").stdout)
+    (before,) = json.loads(run_rd("query", "later/0080.png", "--json").stdout)
     embedded.clear()
     record = done(run_rd, *NEW, *facts(family="diffusion", released_at="2026-10-01", batch="b7"))
     assert (record["added"], record["generation"], record["generators"]["newgen"]) == (4, 2, 4)
     assert sum(embedded) == 4
-    after = json.loads(run_rd("query", "later/0080.png", "--json").stdout)
+    (after,) = json.loads(run_rd("query", "later/0080.png", "--json").stdout)
     assert "newgen" not in {a["generator"] for a in before["attribution"]}
     assert "newgen" in {a["generator"] for a in after["attribution"]}
     assert after["index"] == before["index"] | {"generation": 2, "n_fake": 15, "n_generators": 3}

@@ -26,7 +26,7 @@ def test_kept_listed_and_forgotten(index, run_rd):
     assert f"ask/0200.png kept: {name[:12]} is real (I took it); rd says " in kept.stdout
     assert "  of 1 mistake kept (before: 0), " in kept.stdout and "rd bank rollback 1" in kept.stdout
     (row,) = json.loads(run_rd("bank", "list", "--by", "mistake", "--json").stdout)
-    asked = json.loads(run_rd("query", "ask/0200.png", "--json").stdout)
+    (asked,) = json.loads(run_rd("query", "ask/0200.png", "--json").stdout)
     assert row["content_id"] == name and row["because"] == "I took it" and row["label"] == "real"
     assert (row["score"], row["right"]) == (pytest.approx(asked["score"], abs=1e-4), asked["score"] <= 0)
     assert "mistakes     1 kept" in run_rd("index", "info").stdout

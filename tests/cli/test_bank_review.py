@@ -44,7 +44,7 @@ def test_the_calibration_may_be_left_as_it_is(calibrated, run_rd):
     assert result.exit_code == 0, result.stderr
     assert "of 6" in result.stdout and "fitted anew: calibration" not in result.stdout
     assert "\ncalibration  density (stale)\n" in run_rd("index", "info").stdout
-    query = json.loads(run_rd("query", "photos/camera/0001.png", "--json", "--fpr", "0.2").stdout)
+    (query,) = json.loads(run_rd("query", "photos/camera/0001.png", "--json", "--fpr", "0.2").stdout)
     assert any("other references" in warning for warning in query["warnings"])
 
 
@@ -54,7 +54,7 @@ def test_the_change_is_shown_and_the_calibration_fitted_anew(calibrated, run_rd)
     told = result.stdout
     assert "newgen" in told and "of 6" in told and "photographs flagged" in told
     assert "fitted anew: calibration density" in told
-    query = json.loads(run_rd("query", "photos/camera/0001.png", "--json", "--fpr", "0.2").stdout)
+    (query,) = json.loads(run_rd("query", "photos/camera/0001.png", "--json", "--fpr", "0.2").stdout)
     assert query["p_values"] is not None
     assert not any("other references" in warning for warning in query["warnings"])
 
@@ -76,4 +76,5 @@ def test_removing_says_that_the_calibration_is_stale(calibrated, run_rd):
     result = run_rd("bank", "remove", "--among", "generator=sdxl", "--yes")
     assert "calibration density" in result.stdout and "rd fit calibration" in result.stdout
     assert run_rd("bank", "rollback", "2").exit_code == 0
-    assert json.loads(run_rd("query", "photos/camera/0001.png", "--json", "--fpr", "0.2").stdout)["p_values"]
+    (query,) = json.loads(run_rd("query", "photos/camera/0001.png", "--json", "--fpr", "0.2").stdout)
+    assert query["p_values"]

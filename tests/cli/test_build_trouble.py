@@ -237,7 +237,8 @@ def test_a_disk_that_fills_at_any_time_loses_nothing(index, run_rd, monkeypatch,
 
 
 def verdict(run_rd, *args):
-    return json.loads(run_rd("query", "ask/0200.png", "--json", *args).stdout)
+    (answer,) = json.loads(run_rd("query", "ask/0200.png", "--json", *args).stdout)
+    return answer
 
 
 def test_a_full_disk_keeps_what_was_embedded(index, run_rd, monkeypatch, embedded):
@@ -349,4 +350,4 @@ def test_a_real_process(pictures):
         check=False,
         env=environment(),
     )
-    assert json.loads(asked.stdout)["input"] == "-"
+    assert [answer["input"] for answer in json.loads(asked.stdout)] == ["-"]

@@ -15,7 +15,7 @@ from retrieval_detect.search._faiss import faiss
 def verdict(run_rd):
     result = run_rd("query", "ask/0200.png", "--json")
     assert result.exit_code == 0, result.stderr
-    return {key: value for key, value in json.loads(result.stdout).items() if key != "elapsed_s"}
+    return {key: value for key, value in json.loads(result.stdout)[0].items() if key != "elapsed_s"}
 
 
 def damage_shard(index):

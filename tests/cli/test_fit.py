@@ -318,7 +318,7 @@ def rare(calibrated, bare_folder):
 
 
 def asked(run_rd, name, *args):
-    (verdict,) = json.loads(run_rd("query", name, "--format", "json", *args).stdout.join("[]"))
+    (verdict,) = json.loads(run_rd("query", name, "--format", "json", *args).stdout)
     VALID.validate(verdict)
     return verdict
 

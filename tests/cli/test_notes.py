@@ -72,7 +72,8 @@ def test_a_note_is_told_in_words_json_and_report(index, run_rd, bare_folder, not
     assert result.exit_code == 0, result.stderr
     assert f"  note     {NOTES[note]}\n" in result.stdout
     assert NOTES[note] in (bare_folder / "out.html").read_text()
-    assert NOTES[note] in json.loads(run_rd("query", "odd", "--json").stdout)["warnings"]
+    (answer,) = json.loads(run_rd("query", "odd", "--json").stdout)
+    assert NOTES[note] in answer["warnings"]
 
 
 def test_pages_of_a_document_are_no_animation(index, run_rd, bare_folder):

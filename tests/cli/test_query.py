@@ -35,7 +35,7 @@ def ask(run_rd, *args, exit_code=0):
 
 
 def verdict(run_rd, *args):
-    answer = json.loads(ask(run_rd, *args, "--json").stdout)
+    (answer,) = json.loads(ask(run_rd, *args, "--json").stdout)
     VALID.validate(answer)
     return answer
 
@@ -86,7 +86,7 @@ def test_many_images_for_people(index, run_rd):
     assert "8 images: 8 unknown; " in result.stderr and "Scores are uncalibrated" in result.stderr
 
 
-def test_json_of_one_image_is_an_object(index, run_rd):
+def test_what_an_answer_says(index, run_rd):
     answer = verdict(run_rd, "ask/0200.png")
     assert answer["input"] == "ask/0200.png" and answer["index"]["generation"] == 1
     assert (answer["schema"], answer["verdict"], answer["reason"]) == (2, "unknown", "uncalibrated")
@@ -94,8 +94,8 @@ def test_json_of_one_image_is_an_object(index, run_rd):
     assert answer["photographs"] == "new" and answer["score"] != 0 and len(answer["evidence"]) == 10
 
 
-@pytest.mark.parametrize("how", ["ask", "ask/*.png", "list"])
-def test_json_of_a_folder_a_glob_or_a_list_is_an_array_even_of_one(index, pictures, run_rd, how):
+@pytest.mark.parametrize("how", ["ask/0200.png", "ask", "ask/*.png", "list"])
+def test_json_is_an_array_however_an_image_is_named(index, pictures, run_rd, how):
     for name in ("0201.png", "0202.png"):
         (pictures / "ask" / name).unlink()
     (pictures / "list").write_text("ask/0200.png\n")
@@ -292,7 +292,10 @@ def test_uncalibrated_never_exits_10(index, pictures, run_rd):
 
 def test_one_bad_image_is_an_error(index, pictures, run_rd):
     (pictures / "bad.png").write_bytes(png(1)[:150])
-    assert "bad.png: the file is cut short" in complaint(run_rd("query", "bad.png", "--json"), 1)
+    assert "bad.png: the file is cut short" in complaint(run_rd("query", "bad.png"), 1)
+    result = run_rd("query", "bad.png", "--json")
+    (said,) = json.loads(result.stdout)
+    assert (said["input"], said["error"], result.exit_code) == ("bad.png", "truncated", 1)
 
 
 def test_all_bad_images(index, pictures, run_rd):

@@ -69,8 +69,8 @@ def test_the_exit_code_goes_by_the_answer_with_them(calibrated, run_rd):
     args = ("query", "ask/4000.png", "--photographs", "known", "--exit-code", "--json")
     without = run_rd(*args)
     found = run_rd(*args, "--beside", "lent")
-    record = json.loads(found.stdout)
-    assert record["verdict"] == json.loads(without.stdout)["verdict"]
+    (record,), (alone,) = json.loads(found.stdout), json.loads(without.stdout)
+    assert record["verdict"] == alone["verdict"]
     codes = {"fake-like": 10, "uncertain": 11, "unknown": 11, "real-like": 0}
     assert found.exit_code == codes[record["beside"]["verdict"]]
 

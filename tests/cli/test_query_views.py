@@ -104,14 +104,14 @@ def test_both_are_valid_json(regions):
 def test_stability_of_one_image(index, run_rd):
     text = answer(run_rd, "ask/0200.png", "--stability").stdout
     assert "of 16 re-encodings agree" in text
-    data = json.loads(answer(run_rd, "--stability", "5", "ask/0200.png", "--json").stdout)
+    (data,) = json.loads(answer(run_rd, "--stability", "5", "ask/0200.png", "--json").stdout)
     VALID.validate(data)
     assert data["stability"]["of"] == 5 == len(data["stability"]["views"]) and data["regions"] is None
 
 
 def test_stability_may_stand_before_an_image(index, run_rd):
-    before = json.loads(answer(run_rd, "--stability", "ask/0200.png", "--json").stdout)
-    after = json.loads(answer(run_rd, "ask/0200.png", "--stability=16", "--json").stdout)
+    (before,) = json.loads(answer(run_rd, "--stability", "ask/0200.png", "--json").stdout)
+    (after,) = json.loads(answer(run_rd, "ask/0200.png", "--stability=16", "--json").stdout)
     assert before["stability"] == after["stability"] and before["stability"]["of"] == 16
 
 
@@ -137,7 +137,7 @@ def test_regions_from_the_terminal_to_the_picture(cropped, run_rd):
     fitted = run_rd("fit", "calibration", "--regions")
     assert fitted.exit_code == 0 and "generation 2" in fitted.stdout, fitted.stderr
     asked = ("ask/0200.png", "--regions", "--set", "pool=top", "--out", "map.png", "--json")
-    data = json.loads(answer(run_rd, *asked).stdout)
+    (data,) = json.loads(answer(run_rd, *asked).stdout)
     VALID.validate(data)
     found = data["regions"]
     assert found["pool"] == "top" and found["photographs"] > 5 and 0 < found["p_max"] <= 1

@@ -85,10 +85,10 @@ def test_what_rests_on_names_is_fitted_anew(old, run_rd):
 
 
 def test_a_renamed_reference_answers_by_its_new_name(index, pictures, run_rd):
-    before = json.loads(run_rd("query", "ask/0200.png", "--json").stdout)
+    (before,) = json.loads(run_rd("query", "ask/0200.png", "--json").stdout)
     assert done(run_rd, "bank", "rename", "generator", "flux", "sdxl")["references"] == 5
     assert done(run_rd, "bank", "rename", "source", "phone", " the  phone")["references"] == 4
-    after = json.loads(run_rd("query", "ask/0200.png", "--json").stdout)
+    (after,) = json.loads(run_rd("query", "ask/0200.png", "--json").stdout)
     assert {e["uri"] for e in after["evidence"]} == {e["uri"] for e in before["evidence"]}
     assert {a["generator"] for a in after["attribution"]} == {"sdxl"}
     assert read_current(index).counts("real") == {"camera": 8, "the phone": 4}

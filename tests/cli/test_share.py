@@ -13,7 +13,7 @@ def test_an_index_goes_out_and_comes_back_under_another_name(index, run_rd):
     back = run_rd("index", "import", "banks.tar", "--name", "theirs")
     assert back.exit_code == 0 and "12 real and 11 fake references" in back.stdout, back.stderr
     ours, theirs = (
-        json.loads(run_rd("query", "ask/0200.png", "--index", name, "--json").stdout)
+        json.loads(run_rd("query", "ask/0200.png", "--index", name, "--json").stdout)[0]
         for name in ("default", "theirs")
     )
     assert theirs["score"] == ours["score"] and theirs["verdict"] == ours["verdict"]

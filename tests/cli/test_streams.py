@@ -72,6 +72,14 @@ def test_a_reader_that_has_gone(index, line):
     assert shell(line, "2>&1 | true; exit ${PIPESTATUS[0]}") == (141, "", "")
 
 
+@pytest.mark.parametrize("shape", ["human", "json", "jsonl", "csv"])
+def test_a_reader_that_has_seen_enough(index, shape):
+    """The first answer alone, of more than a pipe holds."""
+    line = f"query {' '.join(['photos', 'generated', 'ask'] * 4)} --evidence 10 --format {shape}"
+    code, out, err = shell(line, "| head -n1; exit ${PIPESTATUS[0]}")
+    assert (code in (0, 141), out.count("\n"), "Error" in err, "Traceback" in err) == (True, 1, False, False)
+
+
 @FULL
 def test_an_output_that_cannot_be_written(index):
     for line in ("bank list", "--help"):

@@ -236,7 +236,7 @@ def test_heads_with_a_text_tower(clip, clip_index, run_rd, bare_folder, kind):
     shown = train(run_rd, kind, "--name", "mine", "--set", "epochs=1", *args).stdout
     assert f"Head mine ({kind})" in shown and ("Use it" in shown) == (kind != "quality")
     asked = run_rd("query", str(clip / "photos" / "camera" / "0000.png"), "--method", "mine", "--json")
-    told = json.loads(asked.stdout)
+    (told,) = json.loads(asked.stdout)
     assert told["method"] == "mine" and ("verdict" in told) == (kind != "quality")
     said = one_error(run_rd("train", "ensemble", "--members", "density,mine"), 2)
     assert f"a {kind} head cannot be trained again" in said

@@ -59,7 +59,7 @@ def test_choosing_and_going_back(large, run_rd):
     text = run_rd("index", "info").stdout
     assert "search       approximate (hnsw); found of the nearest: real bank 100.0% of 10" in text
     assert "only exact search was compared" in run_rd("index", "verify").stdout
-    verdict = json.loads(run_rd("query", "new/0080.png", "--json").stdout)
+    (verdict,) = json.loads(run_rd("query", "new/0080.png", "--json").stdout)
     assert any(w.startswith("approximate search (hnsw)") for w in verdict["warnings"])
     back = run_rd("index", "tune", "--exact")
     assert "Banks are searched so from generation 3 on. Undo: rd bank rollback 2" in back.stdout

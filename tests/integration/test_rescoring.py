@@ -209,12 +209,11 @@ def test_bad_rows_fail_alone(store, tmp_path):
     path = written(tmp_path / "q.parquet", asked, store)
     table = pq.read_table(path)
     vectors = table["proj"].to_pylist()
-    vectors[1] = np.full(WIDTHS["proj"], np.nan, "<f2").tobytes()
-    vectors[4] = bytes(2 * WIDTHS["proj"])
+    vectors[1] = [np.nan] * WIDTHS["proj"]
+    vectors[4] = [0.0] * WIDTHS["proj"]
     column = table.schema.get_field_index("proj")
-    pq.write_table(
-        table.set_column(column, table.schema.field(column), pa.array(vectors, pa.binary(48))), path
-    )
+    field = table.schema.field(column)
+    pq.write_table(table.set_column(column, field, pa.array(vectors, field.type)), path)
     found = rescored(store, path, Question())
     assert [row["error"] is None for row in found] == [True, False, True, True, False, True]
     assert found[1]["error"] == "bad-vector: a vector is zero or not finite"

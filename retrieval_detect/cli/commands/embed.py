@@ -46,8 +46,9 @@ from retrieval_detect.types import Embedded, Failure
 def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: bool) -> int | None:
     """Write embeddings of images to a Parquet file.
 
-    One row an image: uri, content id, size, and for each layer the unit vector as float16 bytes
-    (little-endian) with its norm before normalisation. The encoder is written into the file.
+    One row an image: uri, content id, size, and for each layer the unit vector, a list of float16, which
+    DuckDB, Lance, pandas and Polars open as a vector, with its norm before normalisation. The encoder is
+    written into the file.
     """
     wanted = parse_layers(layers)
     require_folder_of(out)

@@ -245,20 +245,20 @@ def _highest(
 def _show(
     output: Output, results: Iterator[Verdict | Failure], *, single: bool, brief: bool, evidence: int | None
 ) -> tuple[Counter[str], int]:
-    """Print verdicts as they come; returns how many of each, and how many inputs failed.
+    """Print verdicts as they come, one image or many alike; returns how many of each, and how many failed.
 
+    ``single`` : one image was named, so that its failure is that of the run.
     ``evidence`` : how many references are shown; ``None`` = all that a page shows before its verdict.
     """
     counts: Counter[str] = Counter()
     failed = 0
-    show = output.record if single else output.stream
     for result in results:
         if isinstance(result, Failure):
+            if output.format in ("json", "jsonl", "csv"):
+                output.stream(_record(result, output.format))
             if single:
                 raise ImageError(f"{result.uri}: {result.message}", reason=result.reason, uri=result.uri)
             failed += 1
-            if output.format in ("json", "jsonl", "csv"):
-                show(_record(result, output.format))
             output.warning(f"{result.uri}: {result.message}")
             continue
         counts[result.beside.verdict if result.beside else result.verdict] += 1
@@ -267,7 +267,7 @@ def _show(
             continue
         lines = [one_line(result)] if brief else full(result)
         more = evidence_lines(result, evidence) if evidence or brief else [_MORE]
-        show(_record(result, output.format), text=[*lines, *more], essential=_ESSENTIAL)
+        output.stream(_record(result, output.format), text=[*lines, *more], essential=_ESSENTIAL)
     return counts, failed
 
 
@@ -300,17 +300,17 @@ def _rate(run: Run, detector: Detector, items: Iterator[ImageItem], *, single: b
 
     method, output = run.settings.method, run.output
     _refuse_what_is_of_verdicts(method)
-    show, failed = output.record if single else output.stream, 0
+    failed = 0
     for rating in rate(detector, items, method, **run.batches):
         row: dict[str, Any] = dict.fromkeys(_QUALITY_COLUMNS)
         if isinstance(rating, Failure):
+            if output.format == "csv":
+                output.stream(row | {"input": rating.uri, "error": f"{rating.reason}: {rating.message}"})
+            elif output.format in ("json", "jsonl"):
+                output.stream(rating.to_dict())
             if single:
                 raise ImageError(f"{rating.uri}: {rating.message}", reason=rating.reason, uri=rating.uri)
             failed += 1
-            if output.format == "csv":
-                show(row | {"input": rating.uri, "error": f"{rating.reason}: {rating.message}"})
-            elif output.format in ("json", "jsonl"):
-                show(rating.to_dict())
             run.warn([rating])
             continue
         record = rating.to_json()
@@ -319,7 +319,7 @@ def _rate(run: Run, detector: Detector, items: Iterator[ImageItem], *, single: b
             told = {key: record[key] for key in ("input", "quality", "sha256")}
             record = row | told | index | {"warnings": "; ".join(rating.warnings)}
         text = f"quality {rating.quality:8.3f}  {rating.input}"
-        show(record, text=[text], essential=("quality", "input"))
+        output.stream(record, text=[text], essential=("quality", "input"))
     output.note(NO_VERDICT)
     return SOME_FAILED if failed else None
 
