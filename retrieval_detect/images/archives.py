@@ -1,4 +1,4 @@
-"""Members of a tar archive (WebDataset) as images; nothing is ever extracted to disk.
+"""Members of a tar archive (WebDataset) as images; none is ever extracted to disk.
 
 Archives break: a header is damaged, a download ended early, bytes are missing. Each such place becomes one
 item that says so when it is read, and the next header with a true checksum is looked for: what can still be
@@ -11,14 +11,15 @@ import os
 import posixpath
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from retrieval_detect.images.items import failed_item, inner_item, is_image_name, read_file, suffix_of
-from retrieval_detect.images.passed import left_out
-from retrieval_detect.names import printable
+from retrieval_detect.images.items import failed_item, is_image_name, read_file
+from retrieval_detect.images.kept import FileKey
+from retrieval_detect.images.members import failed_member, member_item, nameless, parts_of, passed_as
+from retrieval_detect.images.unpacked import UNPACKED, read_unpacked
 from retrieval_detect.types import ImageItem
 
 _MAGIC, _MAGIC_AT = b"ustar", 257
@@ -40,21 +41,31 @@ _NO_FILES = (tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE
 
 
 def tar_items(path: Path, folder: str, passed: Counter[str]) -> Iterator[ImageItem]:
-    """The images of an uncompressed tar archive, in its order; ``folder`` goes before their names.
+    """The images of a tar archive, in its order; ``folder`` goes before their names.
 
     Links are the images they lead to; those that lead further on come last. ``passed`` receives what is no
     image, as in ``sources.scan``.
     """
-    items = _Items(path, folder, passed)
+    items = _Items(path, folder, passed, partial(read_file, path))
     try:
         with path.open("rb") as stream:
-            for member in _members(stream):
-                item = failed_item(str(path), member) if isinstance(member, str) else items.of(member)
-                if item is not None:
-                    yield item
+            yield from items.in_stream(stream)
     except OSError as error:
         yield failed_item(str(path), f"the archive cannot be read: {error.strerror or error}")
-    yield from map(items.linked, items.leading_on)
+
+
+def packed_tar_items(path: Path, folder: str, passed: Counter[str]) -> Iterator[ImageItem]:
+    """The same of one packed by gzip: unpacked into a file without a name, for as long as it is read."""
+    try:
+        packed = FileKey.of(path)
+        unpacked = UNPACKED.of(packed)
+    except OSError as error:
+        yield failed_item(str(path), f"the archive cannot be unpacked: {error.strerror or error}")
+        return
+    with unpacked.path.open("rb") as stream:
+        yield from _Items(path, folder, passed, partial(read_unpacked, packed)).in_stream(stream)
+    if unpacked.wrong:
+        yield failed_item(str(path), unpacked.wrong)
 
 
 # ---------------------------------------------------------------- members as items
@@ -63,12 +74,23 @@ def tar_items(path: Path, folder: str, passed: Counter[str]) -> Iterator[ImageIt
 class _Items:
     """Makes items of members, and remembers where the data of each lies, for the links to it."""
 
-    def __init__(self, path: Path, folder: str, passed: Counter[str]) -> None:
+    def __init__(
+        self, path: Path, folder: str, passed: Counter[str], read: Callable[[int, int], bytes]
+    ) -> None:
         self._path = path
+        self._read = read
         self._folder = folder
         self._passed = passed
         self._places: dict[str, tuple[int, int]] = {}
-        self.leading_on: list[tarfile.TarInfo] = []
+        self._leading_on: list[tarfile.TarInfo] = []
+
+    def in_stream(self, stream: BinaryIO) -> Iterator[ImageItem]:
+        """Those of an archive that lies in a stream."""
+        for member in _members(stream):
+            item = failed_item(str(self._path), member) if isinstance(member, str) else self.of(member)
+            if item is not None:
+                yield item
+        yield from map(self.linked, self._leading_on)
 
     def of(self, member: tarfile.TarInfo) -> ImageItem | None:
         """What a member is: an image, why it cannot be read, or nothing to look at (yet)."""
@@ -77,18 +99,16 @@ class _Items:
         whole = member.isreg() and not member.issparse()
         if whole:
             self._places[_key(member.name)] = member.offset_data, member.size
-        parts = _parts(member.name)
+        parts = parts_of(member.name)
         if not parts:
-            return self._failed(
-                member, f"a member of the archive is called '{member.name}', which is no name"
-            )
-        if kind := _passed_as(parts):
+            return nameless(self._path, member.name)
+        if kind := passed_as(parts):
             self._passed[kind] += 1
             return None
         if member.islnk() or member.issym():
             leads_back = _target(member) in self._places
             if not leads_back:
-                self.leading_on.append(member)
+                self._leading_on.append(member)
             return self.linked(member) if leads_back else None
         if whole:
             return self._reading(member, (member.offset_data, member.size))
@@ -104,24 +124,10 @@ class _Items:
         return self._reading(member, place)
 
     def _reading(self, member: tarfile.TarInfo, place: tuple[int, int]) -> ImageItem:
-        name = "/".join(_parts(member.name))
-        return inner_item(self._path, name, self._folder, partial(read_file, self._path, *place))
+        return member_item(self._path, member.name, self._folder, partial(self._read, *place))
 
     def _failed(self, member: tarfile.TarInfo, message: str) -> ImageItem:
-        name = "/".join(_parts(member.name)) or member.name
-        return failed_item(f"{self._path}::{name}", printable(message))
-
-
-def _parts(name: str) -> list[str]:
-    return [part for part in name.split("/") if part not in ("", ".", "..")]
-
-
-def _passed_as(parts: list[str]) -> str:
-    """As what a member is passed over: by a name on its way, or by its suffix; empty if it is an image."""
-    *folders, name = parts
-    by_name = [f"{kind}/" for folder in folders if (kind := left_out(folder))] + [left_out(name)]
-    suffix = "" if is_image_name(name) else suffix_of(name) or "no suffix"
-    return next(filter(None, [*by_name, suffix]), "")
+        return failed_member(self._path, member.name, message)
 
 
 def _key(name: str) -> str:

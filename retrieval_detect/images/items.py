@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePath
-from typing import BinaryIO, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from retrieval_detect.errors import ImageError
 from retrieval_detect.names import printable
@@ -75,14 +75,15 @@ def read_file(path: Path, offset: int = 0, size_bytes: int | None = None) -> byt
         raise ImageError(f"no file can have this name: {error}", reason=UNREADABLE) from error
     with stream:
         stream.seek(offset)
-        return _exactly(stream, os.fstat(stream.fileno()).st_size if size_bytes is None else size_bytes)
+        return exactly(stream.read, os.fstat(stream.fileno()).st_size if size_bytes is None else size_bytes)
 
 
-def _exactly(stream: BinaryIO, size_bytes: int) -> bytes:
+def exactly(read: Callable[[int], bytes], size_bytes: int) -> bytes:
+    """So many bytes of what ``read`` gives; an ``ImageError`` where they are too many, or fewer are there."""
     if size_bytes > MAX_FILE_BYTES:
         message = f"the file is too large: {size_bytes:,} bytes, the limit is {MAX_FILE_BYTES:,}"
         raise ImageError(message, reason="too-many-bytes")
-    data = stream.read(size_bytes)
+    data = read(size_bytes)
     if len(data) < size_bytes:
         raise ImageError("the file is cut short: it ends before its stated size", reason="truncated")
     return data

@@ -1,4 +1,4 @@
-"""Where images come from: files, folders, patterns, lists, tar archives, Parquet tables.
+"""Where images come from: files, folders, patterns, lists, tar and ZIP archives, Parquet and Arrow tables.
 
 ``scan`` looks at every given path at once, so that a wrong one is known before the first image is
 worked on; folders and archives are then listed as the items are taken, and no pixel is read.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.images.archives import tar_items
+from retrieval_detect.images.archives import packed_tar_items, tar_items
 from retrieval_detect.images.folders import ANY_DEPTH, walk
 from retrieval_detect.images.items import (
     IMAGE_SUFFIXES,
@@ -27,15 +27,26 @@ from retrieval_detect.images.items import (
 )
 from retrieval_detect.images.passed import counted, sentence
 from retrieval_detect.images.tables import table_items
+from retrieval_detect.images.zips import zip_items
 from retrieval_detect.names import printable
 from retrieval_detect.texts import decoded
 from retrieval_detect.types import ImageItem
 
 __all__ = ["IMAGE_SUFFIXES", "from_bytes", "is_image_name", "read_list", "scan"]
 
-_CONTAINERS = {".tar": tar_items, ".parquet": table_items}
-_COMPRESSED = frozenset({".7z", ".bz2", ".gz", ".rar", ".tbz2", ".tgz", ".txz", ".xz", ".zip", ".zst"})
-_WHAT_TO_GIVE = "Give image files, folders of them, .tar archives or .parquet tables."
+_CONTAINERS = {
+    ".tar": tar_items,
+    ".tar.gz": packed_tar_items,
+    ".tgz": packed_tar_items,
+    ".zip": zip_items,
+    ".parquet": table_items,
+    ".arrow": table_items,
+    ".feather": table_items,
+}
+_COMPRESSED = frozenset({".7z", ".bz2", ".gz", ".rar", ".tbz2", ".txz", ".xz", ".zst"})
+_WHAT_TO_GIVE = (
+    "Give image files, folders of them, .tar, .tar.gz or .zip archives, .parquet or .arrow tables."
+)
 
 
 def scan(
@@ -43,11 +54,11 @@ def scan(
 ) -> Iterator[ImageItem]:
     """Every image that ``specs`` name, in a fixed order.
 
-    A spec is a file, a folder, a pattern with ``*``, ``?``, ``[…]`` or ``**``, a ``.tar`` archive, a
-    ``.parquet`` table, or the ``uri`` of an item in one of these. In folders only names with an image
-    suffix count (``is_image_name``), hidden ones and those of ``passed.left_out`` never; a folder's own
-    files come first, then its sub-folders, each by name; a folder reached twice through links is taken
-    once.
+    A spec is a file, a folder, a pattern with ``*``, ``?``, ``[…]`` or ``**``, an archive
+    (``.tar``, ``.tar.gz``, ``.zip``), a table (``.parquet``, ``.arrow``, ``.feather``), or the ``uri`` of an
+    item in one of these. In folders only names with an image suffix count (``is_image_name``), hidden ones
+    and those of ``passed.left_out`` never; a folder's own files come first, then its sub-folders, each by
+    name; a folder reached twice through links is taken once.
 
     ``recursive`` : whether sub-folders, and folders that a pattern matches, are listed as well.
     ``skipped`` : receives, as the items are taken, how many files of each suffix were passed over, and
@@ -91,14 +102,20 @@ def _prepare(spec: str, recursive: bool, skipped: Counter[str]) -> Path | Iterat
         return _not_empty(items, f"folder {_quoted(spec)} holds no image", skipped)
     if not stat.S_ISREG(mode):
         raise UsageError(f"{_quoted(spec)} is neither a file nor a folder", hint=_WHAT_TO_GIVE)
-    if suffix_of(spec) in _COMPRESSED:
-        hint = "Unpack it, or repack it as a plain .tar."
+    list_items = _lister(path.name)
+    if list_items is None and suffix_of(spec) in _COMPRESSED:
+        hint = "Unpack it, or repack it as .tar, .tar.gz or .zip."
         raise UsageError(f"{_quoted(spec)} is a compressed archive", hint=hint)
-    if list_items := _CONTAINERS.get(suffix_of(path.name)):
+    if list_items:
         # Looked into and closed again: of a thousand archives not one stays open until it is its turn.
         inside = Counter[str]()
         _not_empty(list_items(path, "", inside), f"{_quoted(spec)} holds no image", inside)
     return path
+
+
+def _lister(name: str) -> Callable[[Path, str, Counter[str]], Iterator[ImageItem]] | None:
+    """What lists the images of an archive or a table; ``None`` for the name of any other file."""
+    return next((found for suffix, found in _CONTAINERS.items() if name.lower().endswith(suffix)), None)
 
 
 def _mode_of(spec: str) -> int | None:
@@ -116,7 +133,7 @@ def _mode_of(spec: str) -> int | None:
 def _not_on_disk(spec: str, recursive: bool, skipped: Counter[str]) -> Iterator[ImageItem]:
     """What is no path itself: one image of an archive or table, or a pattern."""
     container, separator, inside = spec.partition("::")
-    if separator and suffix_of(container) in _CONTAINERS and Path(container).is_file():
+    if separator and _lister(container) and Path(container).is_file():
         uri = printable(f"{Path(container)}::{inside}")
         items = _items_in(Path(container), "", Counter())
         found = next((item for item in items if item.uri == uri), None)
@@ -154,7 +171,7 @@ def _items_below(root: Path, pattern: tuple[str, ...], skipped: Counter[str]) ->
             raise UsageError(f"folder {_quoted(str(path))} cannot be listed: {_why(error)}") from error
         if error is not None:
             yield failed_item(str(path), f"the folder cannot be listed: {_why(error)}")
-        elif is_image_name(path.name) or suffix in _CONTAINERS:
+        elif is_image_name(path.name) or _lister(path.name):
             yield from _items_in(path, relative, skipped)
         else:
             skipped[suffix or "no suffix"] += 1
@@ -162,7 +179,7 @@ def _items_below(root: Path, pattern: tuple[str, ...], skipped: Counter[str]) ->
 
 def _items_in(path: Path, relative: str, skipped: Counter[str]) -> Iterator[ImageItem]:
     """A file itself, or the images an archive or table holds: to those it is no folder of its own."""
-    list_items = _CONTAINERS.get(suffix_of(path.name))
+    list_items = _lister(path.name)
     if list_items is None:
         yield file_item(path, relative)
         return

@@ -1,52 +1,58 @@
-"""Rows of a Parquet table with a column of images."""
+"""Rows of a table with a column of images: Parquet, or Arrow as a file (Feather) or a stream."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from retrieval_detect.errors import ImageError
-from retrieval_detect.images.items import failed_item, inner_item
+from retrieval_detect.images.items import failed_item, inner_item, suffix_of
+from retrieval_detect.images.kept import Kept
 from retrieval_detect.types import ImageItem
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 """Column names tried first, in this order and in any case; then any column of struct<bytes, …>."""
 
-_ROW_GROUPS_KEPT = 2
 _MOST_NAMED = 8
 
 
 def table_items(path: Path, folder: str, _passed: Counter[str]) -> Iterator[ImageItem]:
-    """One item a row of a Parquet table with an image column; ``folder`` goes before ``row:N``."""
-    import pyarrow.parquet as pq
-
+    """One item a row of a table with an image column; ``folder`` goes before ``row:N``."""
     try:
-        with pq.ParquetFile(path) as table:
-            schema, metadata = table.schema_arrow, table.metadata
-            rows_of = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        table = open_table(path)
     except Exception as error:  # noqa: BLE001 - a damaged footer can be anything
         yield failed_item(str(path), f"the table cannot be read: {error}")
         return
-    if sum(rows_of) != metadata.num_rows or min(rows_of, default=0) < 0:
-        yield failed_item(str(path), "the table cannot be read: its footer contradicts itself")
-        return
-    column = _image_column(schema)
+    column = image_column(table.schema)
     if column is None:
-        yield failed_item(str(path), _no_column(schema))
+        yield failed_item(str(path), _no_column(table.schema))
         return
-    groups, row = _RowGroups(path, column), 0
-    for group, rows in enumerate(rows_of):
+    groups, row = Kept(partial(table.column, column)), 0
+    for group, rows in enumerate(table.rows_of):
         for position in range(rows):
-            yield inner_item(path, f"row:{row}", folder, partial(groups.read, group, position))
+            yield inner_item(path, f"row:{row}", folder, partial(_read, groups, group, position))
             row += 1
+    if table.damage:
+        yield failed_item(str(path), table.damage)
 
 
-def _image_column(schema: Any) -> str | None:
-    """The Parquet column that holds the files' bytes: ``image`` or, in a struct, ``image.bytes``."""
+def _read(groups: Kept[int, tuple[Sequence[Any], str]], group: int, position: int) -> bytes:
+    """The bytes of one row. The last groups stay in memory, since rows are asked for in order."""
+    rows, damage = groups.of(group)
+    if position >= len(rows):
+        raise ImageError(damage, reason="unreadable")
+    value = rows[position].as_py()
+    if value is None:
+        raise ImageError("the row holds no image bytes", reason="unreadable")
+    return bytes(value)
+
+
+def image_column(schema: Any) -> str | None:
+    """The column that holds the files' bytes: ``image`` or, in a struct, ``image.bytes``; or ``None``."""
     import pyarrow as pa
 
     plain = {field.name.lower(): field.name for field in schema if _holds_bytes(field.type)}
@@ -81,32 +87,31 @@ def _no_column(schema: Any) -> str:
     )
 
 
-class _RowGroups:
-    """Reads rows of one column. The last row groups stay in memory, since rows are asked for in order."""
+# ---------------------------------------------------------------- kinds of tables
 
-    def __init__(self, path: Path, column: str) -> None:
+
+def open_table(path: Path) -> ParquetTable | ArrowTable:
+    """A table by its suffix; no image is read. Raises whatever damaged files raise."""
+    return ParquetTable(path) if suffix_of(path.name) == ".parquet" else ArrowTable(path)
+
+
+class ParquetTable:
+    """``rows_of`` : how many rows each row group has. No handle is kept."""
+
+    damage = ""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
         self._path = path
-        self._column = column
-        self._lock = Lock()
-        self._kept: dict[int, tuple[Any, str]] = {}
+        with pq.ParquetFile(path) as table:
+            self.schema, metadata = table.schema_arrow, table.metadata
+            self.rows_of = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+        if sum(self.rows_of) != metadata.num_rows or min(self.rows_of, default=0) < 0:
+            raise ValueError("its footer contradicts itself")
 
-    def read(self, group: int, position: int) -> bytes:
-        """The bytes of one row."""
-        with self._lock:
-            if group not in self._kept:
-                if len(self._kept) == _ROW_GROUPS_KEPT:
-                    del self._kept[next(iter(self._kept))]
-                self._kept[group] = self._load(group)
-            rows, damage = self._kept[group]
-            if position >= len(rows):
-                raise ImageError(damage, reason="unreadable")
-            value = rows[position].as_py()
-        if value is None:
-            raise ImageError("the row holds no image bytes", reason="unreadable")
-        return bytes(value)
-
-    def _load(self, group: int) -> tuple[Any, str]:
-        """The rows of a group up to where it is damaged, and what is wrong there."""
+    def column(self, column: str, group: int) -> tuple[Sequence[Any], str]:
+        """A column of a group up to where it is damaged, and what is wrong there."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -114,11 +119,64 @@ class _RowGroups:
         try:
             with pq.ParquetFile(self._path, page_checksum_verification=True) as table:
                 try:
-                    column = table.read_row_group(group, columns=[self._column]).flatten().column(0)
-                    return column, "the table ends before this row"
+                    whole = table.read_row_group(group, columns=[column]).flatten().column(0)
+                    return whole, "the table ends before this row"
                 except (pa.ArrowException, OSError):  # then row by row, as far as it goes
-                    for batch in table.iter_batches(1, row_groups=[group], columns=[self._column]):
+                    for batch in table.iter_batches(1, row_groups=[group], columns=[column]):
                         rows += pa.Table.from_batches([batch]).flatten().column(0)
         except (pa.ArrowException, OSError) as error:
             return rows, f"the table is damaged at this row or before it: {error}"
         return rows, "the table ends before this row"
+
+
+class ArrowTable:
+    """``rows_of`` : how many rows each record batch has. ``damage`` : why there are no more of them.
+
+    The file is mapped, so that a batch that is not packed takes no memory. Those of a stream are found one
+    after the other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self._path = path
+        self.schema = self._opened().schema
+        self.rows_of: list[int] = []
+        self.damage = ""
+        self._next = 0
+        self._batches: Iterator[Any] = iter(())
+        try:
+            self.rows_of += (batch.num_rows for batch in self._from(0))
+        except (pa.ArrowException, OSError) as error:
+            self.damage = f"the table is damaged behind row {sum(self.rows_of) - 1:,}: {error}"
+
+    def column(self, column: str, group: int) -> tuple[Sequence[Any], str]:
+        """A column of a batch; empty if it is damaged, with what is wrong. For one thread at a time."""
+        import pyarrow as pa
+
+        batches = self._batches if 0 < group == self._next else self._from(group)
+        last = group + 1 == len(self.rows_of)  # then nothing stays open
+        self._next, self._batches = group + 1, iter(()) if last else batches
+        top = column if column in self.schema.names else column.removesuffix(".bytes")
+        try:
+            batch = pa.Table.from_batches([next(batches)]).select([top])
+            batch.validate(full=True)  # or its offsets may lead anywhere in memory
+            return batch.flatten().column(column), "the table ends before this row"
+        except (pa.ArrowException, OSError) as error:
+            return [], f"the table is damaged at this row or before it: {error}"
+
+    def _opened(self) -> Any:
+        import pyarrow as pa
+
+        source = pa.memory_map(str(self._path))
+        try:
+            return pa.ipc.open_file(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            return pa.ipc.open_stream(source)
+
+    def _from(self, batch: int) -> Iterator[Any]:
+        table = self._opened()
+        if hasattr(table, "get_batch"):
+            return map(table.get_batch, range(batch, table.num_record_batches))
+        return islice(table, batch, None)

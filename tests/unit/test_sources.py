@@ -221,7 +221,7 @@ def test_wrong_paths_are_named_at_the_call(here):
             scan(specs)
 
 
-@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.zip", "a.tar.zst"])
+@pytest.mark.parametrize("name", ["a.gz", "a.tar.xz", "a.7z", "a.tar.zst"])
 def test_compressed_archives_are_refused(here, name):
     fill(here, name)
     with pytest.raises(UsageError, match="compressed archive") as caught:
