@@ -71,8 +71,8 @@ def command(
 ) -> int | None:
     """Embed and store references of both labels.
 
-    PATH is a folder, a file, a quoted glob, a tar archive (WebDataset) or a Parquet file with an
-    image column. Running the same command again goes on where it stopped, or adds what is new.
+    PATH is a folder, a file, a quoted glob, an archive (tar, tar.gz, ZIP) or a table with an image column
+    (Parquet, Arrow). Running the same command again goes on where it stopped, or adds what is new.
     A RECIPE (index/recipes/*.toml) says the same in a file.
     """
     from retrieval_detect.cli.adding import recipe_of, teach

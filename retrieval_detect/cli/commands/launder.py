@@ -62,7 +62,7 @@ def command(
 
     Laundering is what happens to pictures on their way through the net; unified images have one size and
     one compression, so that neither tells photographs from fakes. PATH is a file, a folder, a quoted glob,
-    a tar archive or a Parquet file with images. Copies lie as their images do; equal seeds give equal
+    an archive or a table of images. Copies lie as their images do; equal seeds give equal
     bytes, and nothing is ever overwritten.
     """
     from retrieval_detect.images.chains import parse_chain

@@ -148,7 +148,7 @@ def command(
 ) -> int | None:
     """Judge images by their nearest references.
 
-    IMAGE is a file, a folder, a quoted glob, a tar archive or a Parquet file with images; - reads
+    IMAGE is a file, a folder, a quoted glob, an archive or a table of images; - reads
     one image from stdin. The answer says which bank is nearer, with the references that say so; it
     is evidence to weigh, not a finding that an image is fake or authentic. With --method of a quality
     head it is the quality that the head predicts, and nothing else.
