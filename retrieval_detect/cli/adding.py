@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from retrieval_detect.cli.recipes import (
 )
 from retrieval_detect.errors import UsageError
 from retrieval_detect.images.codes import NOTES
+from retrieval_detect.images.lists import labelled as labelled_items
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
 from retrieval_detect.names import named, printable
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from retrieval_detect.cli.output import Output
     from retrieval_detect.cli.params import Run
     from retrieval_detect.encoders.base import Encoder
+    from retrieval_detect.images.lists import Columns
 
 _SHOWN_FAILURES = 10
 
@@ -55,34 +57,39 @@ def recipe_of(
     *,
     real: Sequence[str],
     fake: Sequence[str],
+    labelled: Sequence[tuple[str, Columns]],
     layers: str | None,
     views: str | None,
     root: str,
     facts: dict[str, str],
     category_folders: bool,
 ) -> Recipe:
-    """The recipe that was named, or the one that --real, --fake and what they show amount to."""
-    if name is not None and (real or fake or facts or category_folders):
+    """The recipe that was named, or the one that --real, --fake, --labelled and what they show amount to."""
+    if name is not None and (real or fake or labelled or facts or category_folders):
         if (real or fake) and Path(name).exists() and Path(name).suffix != ".toml":
             hint = one_value_each(*["--real"] * bool(real), *["--fake"] * bool(fake))
             raise UsageError(f"{printable(name)!r} stands behind no option that says what it is", hint=hint)
         raise UsageError(
             "a recipe already says what the references are",
-            hint="Leave out --real, --fake, --fact and --category-folders.",
+            hint="Leave out --real, --fake, --labelled, --fact and --category-folders.",
         )
     if name is not None:
         recipe = read_recipe(find_recipe(name), root=Path(root))
-    elif real or fake:
+    elif real or fake or labelled:
         sets = [
             ReferenceSet(tuple(paths), named(Facts(label, **facts)), category_folders=category_folders)
             for label, paths in zip(LABELS, (real, fake), strict=True)
             if paths
         ]
+        sets += [
+            ReferenceSet((path,), named(Facts("real", **facts)), columns=columns)
+            for path, columns in labelled
+        ]
         recipe = Recipe(tuple(sets))
     else:
         raise UsageError(
             "there is nothing to build from",
-            hint="Give --real DIR and --fake DIR, or a recipe: rd build-index --help",
+            hint="Give --real DIR and --fake DIR, --labelled LIST, or a recipe: rd build-index --help",
         )
     if layers:
         recipe = replace(recipe, layers=parse_layers(layers))
@@ -168,8 +175,12 @@ def _embed(run: Run, index: Index, planned: UpdatePlan, encoder: Encoder, review
 
 
 def _inputs(reference_set: ReferenceSet, *, thumbnails: bool) -> Iterator[tuple[ImageItem, Facts]]:
-    column = "generator" if reference_set.facts.label == "fake" else "source"
     kept = thumbnail if thumbnails else None
+    if reference_set.columns is not None:
+        for item, said in _listed(reference_set, reference_set.columns):
+            yield replace(item, thumbnail=kept), said
+        return
+    column = "generator" if reference_set.facts.label == "fake" else "source"
     for item in scan([str(Path(path).absolute()) for path in reference_set.paths]):
         facts, folders = reference_set.facts, item.relative.split("/")[:-1]
         if not getattr(facts, column) and folders:
@@ -177,6 +188,15 @@ def _inputs(reference_set: ReferenceSet, *, thumbnails: bool) -> Iterator[tuple[
         if reference_set.category_folders and folders:
             facts = replace(facts, category=folders[0])
         yield replace(item, thumbnail=kept), facts
+
+
+def _listed(reference_set: ReferenceSet, columns: Columns) -> Iterator[tuple[ImageItem, Facts]]:
+    """Images of lists; what is known of all is said of those that say nothing else."""
+    known = asdict(reference_set.facts)
+    for path in reference_set.paths:
+        for item, facts in labelled_items(Path(path).absolute(), columns):
+            lacking = {name: known[name] for name, value in asdict(facts).items() if not value}
+            yield item, replace(facts, **lacking)
 
 
 def _generators(recipe: Recipe, planned: UpdatePlan) -> dict[str, GeneratorFacts]:

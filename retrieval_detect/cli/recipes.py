@@ -12,6 +12,7 @@ from typing import Any
 
 from retrieval_detect.cli.settings import unknown_key
 from retrieval_detect.errors import BadName, ConfigError
+from retrieval_detect.images.lists import Columns
 from retrieval_detect.names import checked, named
 from retrieval_detect.texts import read_toml
 from retrieval_detect.types import LABELS, VIEW_KINDS, Facts
@@ -27,8 +28,9 @@ class ReferenceSet:
 
     With ``category_folders`` the folders below these (the first, where the name is given) say what images
     show.
-    ``paths`` are whatever ``images.sources.scan`` takes. ``family`` and ``released_at``
-    (YYYY-MM-DD) describe the generator.
+    With ``columns`` the paths are lists that say it row by row (``images.lists``); ``facts`` are what else is
+    known of all, but for their label. Else ``paths`` are whatever ``images.sources.scan`` takes.
+    ``family`` and ``released_at`` (YYYY-MM-DD) describe the generator.
     """
 
     paths: tuple[str, ...]
@@ -36,6 +38,7 @@ class ReferenceSet:
     family: str = ""
     released_at: str = ""
     category_folders: bool = False
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         if self.category_folders and self.facts.category:
@@ -155,10 +158,12 @@ def read_recipe(path: Path, *, root: Path = Path()) -> Recipe:
 def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: this must be a table")
-    known = _FACTS | _GENERATOR_FACTS | {"paths", "category_folders"}
+    known = _FACTS | _GENERATOR_FACTS | {"paths", "category_folders", "columns"}
     for key in table:
         if key not in known:
             raise unknown_key(key, known, where=where)
+    if "columns" in table:
+        return _listed_set(table, root, where)
     if table.get("label") not in LABELS:
         raise ConfigError(f"{where}: label must be real or fake, not {table.get('label')!r}")
     paths = _texts(table.get("paths"), "paths", where)
@@ -176,6 +181,21 @@ def _reference_set(table: Any, root: Path, where: str) -> ReferenceSet:
     if by_folder and facts.category:
         raise ConfigError(f"{where}: give category, or category_folders, not both")
     return ReferenceSet(tuple(str(root / path) for path in paths), facts, family, released, by_folder)
+
+
+def _listed_set(table: Mapping[str, Any], root: Path, where: str) -> ReferenceSet:
+    """References of lists that say themselves what each is."""
+    known, columns = {f.name for f in fields(Columns)}, table["columns"]
+    if not isinstance(columns, dict):
+        raise ConfigError(f"{where}: columns must be a table: columns = {{ label = 'label' }}")
+    for key in columns:
+        if key not in known:
+            raise unknown_key(key, known, where=f"{where}, columns")
+    if beside := sorted(table.keys() - {"paths", "columns"}):
+        raise ConfigError(f"{where}: {beside[0]} is said by the list itself, row by row")
+    paths = tuple(str(root / path) for path in _texts(table.get("paths"), "paths", where))
+    said = {key: _text(columns, key, where) for key in columns}
+    return ReferenceSet(paths, Facts("real"), columns=Columns(**said))
 
 
 def _text(table: Mapping[str, Any], key: str, where: str) -> str:

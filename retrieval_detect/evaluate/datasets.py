@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.images.items import file_item
+from retrieval_detect.images.items import suffix_of
+from retrieval_detect.images.lists import SUFFIXES, Columns, list_rows, listed, require_columns
 from retrieval_detect.images.passed import left_out
 from retrieval_detect.images.sources import is_image_name, scan
 from retrieval_detect.names import spelling
-from retrieval_detect.texts import read_csv
 from retrieval_detect.types import LABELS
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ NAMES = ("auto", *LAYOUTS, "ai-genbench", "agiqa")
 
 
 def load(data: Path, layout: str = "auto") -> Dataset:
-    """The images of ``data``: a folder, or a manifest in CSV or Parquet. No image is read.
+    """The images of ``data``: a folder, or a manifest (``images.lists``). No image is read.
 
     ``layout`` : of ``NAMES``; ``auto`` takes a file for a manifest, and a folder for ``real/`` and ``fake/``.
     Raises ``UsageError`` for what is neither.
@@ -165,8 +165,8 @@ def load(data: Path, layout: str = "auto") -> Dataset:
 
 
 _WHAT_TO_GIVE = (
-    "Give a folder with real/SOURCE/… and fake/GENERATOR/…, or a .csv or .parquet with columns path and "
-    f"label, or name the layout: --layout {'|'.join(LAYOUTS)}"
+    "Give a folder with real/SOURCE/… and fake/GENERATOR/…, or a list (.csv, .jsonl, .parquet) with columns "
+    f"path and label, or name the layout: --layout {'|'.join(LAYOUTS)}"
 )
 
 
@@ -253,75 +253,43 @@ def _complete(
 
 # ---------------------------------------------------------------- manifests
 
-_Row: TypeAlias = "dict[str, str]"
-
 
 def _manifest_in(data: Path) -> Path:
     if data.is_file():
         return data
-    found = sorted(
-        p for p in data.iterdir() if p.suffix.lower() in (".csv", ".parquet") and not left_out(p.name)
-    )
+    found = sorted(p for p in data.iterdir() if suffix_of(p.name) in SUFFIXES and not left_out(p.name))
     if len(found) != 1:
         raise UsageError(
-            f"'{data}' holds {len(found)} .csv or .parquet files", hint="Name the manifest itself."
+            f"'{data}' holds {len(found)} lists ({', '.join(SUFFIXES)})", hint="Name the manifest itself."
         )
     return found[0]
 
 
-def _rows(path: Path) -> list[_Row]:
-    if path.suffix.lower() == ".csv":
-        return read_csv(path).rows
-    if path.suffix.lower() != ".parquet":
-        raise UsageError(f"'{path}' is neither a folder nor a manifest", hint=_WHAT_TO_GIVE)
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{path} cannot be read as Parquet") from error
-    return [{k: "" if v is None else str(v) for k, v in row.items()} for row in table.to_pylist()]
-
-
 def _manifest(path: Path) -> Dataset:
-    rows = _rows(path)
-    if not rows:
-        raise UsageError(f"{path} lists no image", hint="One a line, below the header: path, label.")
-    if missing := [name for name in ("path", "label") if name not in rows[0]]:
-        raise UsageError(
-            f"{path} has no column {missing[0]!r}",
-            hint="Columns: path, label (real or fake), and if known generator, source, family, released_at.",
-        )
-    samples = [_listed(path, number, row) for number, row in enumerate(rows, start=2)]
+    if suffix_of(path.name) not in SUFFIXES:
+        raise UsageError(f"'{path}' is neither a folder nor a manifest", hint=_WHAT_TO_GIVE)
+    rows, columns = listed(path), Columns()
+    require_columns(path, rows[0][2], columns)
+    samples = [_listed(item, where, row) for item, where, row in rows]
     return _complete(path.stem, samples, _columns_of(samples))
 
 
-def _listed(path: Path, number: int, row: _Row) -> Sample:
-    label = row["label"].strip().lower()
-    if label not in LABELS:
-        raise UsageError(f"{path}, row {number}: label is {row['label']!r}, not real or fake")
+def _listed(item: ImageItem, where: str, row: dict[str, str]) -> Sample:
+    label = Columns().label_of(row, where)
     released = row.get("released_at", "").strip()[:10]
     if released:
-        _check_date(path, number, released)
+        _check_date(where, released)
     fake = label == "fake"
     name = spelling(row.get("generator" if fake else "source", ""))
-    return Sample(
-        file_item(path.parent / row["path"], row["path"]),
-        "fake" if fake else "real",
-        name,
-        (name or "fake") if fake else EVERY,
-        spelling(row.get("family", "")) if fake else "",
-        released if fake else "",
-    )
+    family = spelling(row.get("family", "")) if fake else ""
+    return Sample(item, label, name, (name or "fake") if fake else EVERY, family, released if fake else "")
 
 
-def _check_date(path: Path, number: int, text: str) -> None:
+def _check_date(where: str, text: str) -> None:
     try:
         date.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{path}, row {number}: released_at is {text!r}, not YYYY-MM-DD") from None
+        raise UsageError(f"{where}: released_at is {text!r}, not YYYY-MM-DD") from None
 
 
 def _by_window(dataset: Dataset) -> Dataset:
@@ -357,7 +325,7 @@ _PATHS = ("name", "path", "image", "filename")
 def _opinions(data: Path) -> Dataset:
     """AGIQA-3K and its like: a CSV of file names with mean opinion scores, images beside or below it."""
     path = _manifest_in(data)
-    rows = _rows(path)
+    rows = list_rows(path)
     names = [name for name in _PATHS if rows and name in rows[0]]
     scores = [name for name in _OPINIONS if rows and name in rows[0]]
     if not (names and scores):

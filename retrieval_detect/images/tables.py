@@ -31,13 +31,20 @@ def table_items(path: Path, folder: str, _passed: Counter[str]) -> Iterator[Imag
     if column is None:
         yield failed_item(str(path), _no_column(table.schema))
         return
+    yield from image_items(path, folder, table, column)
+    if table.damage:
+        yield failed_item(str(path), table.damage)
+
+
+def image_items(
+    path: Path, folder: str, table: ParquetTable | ArrowTable, column: str
+) -> Iterator[ImageItem]:
+    """One item a row, by its image column."""
     groups, row = Kept(partial(table.column, column)), 0
     for group, rows in enumerate(table.rows_of):
         for position in range(rows):
             yield inner_item(path, f"row:{row}", folder, partial(_read, groups, group, position))
             row += 1
-    if table.damage:
-        yield failed_item(str(path), table.damage)
 
 
 def _read(groups: Kept[int, tuple[Sequence[Any], str]], group: int, position: int) -> bytes:
@@ -90,6 +97,13 @@ def _no_column(schema: Any) -> str:
 # ---------------------------------------------------------------- kinds of tables
 
 
+def _plain(schema: Any) -> list[str]:
+    """Columns whose values are texts, numbers or times."""
+    from pyarrow import types
+
+    return [f.name for f in schema if not (_holds_bytes(f.type) or types.is_nested(f.type))]
+
+
 def open_table(path: Path) -> ParquetTable | ArrowTable:
     """A table by its suffix; no image is read. Raises whatever damaged files raise."""
     return ParquetTable(path) if suffix_of(path.name) == ".parquet" else ArrowTable(path)
@@ -109,6 +123,14 @@ class ParquetTable:
             self.rows_of = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         if sum(self.rows_of) != metadata.num_rows or min(self.rows_of, default=0) < 0:
             raise ValueError("its footer contradicts itself")
+
+    def texts(self) -> list[dict[str, Any]]:
+        """The values of all rows but for images; raises whatever damaged files raise."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self._path, page_checksum_verification=True) as table:
+            found: list[dict[str, Any]] = table.read(columns=_plain(self.schema)).to_pylist()
+        return found
 
     def column(self, column: str, group: int) -> tuple[Sequence[Any], str]:
         """A column of a group up to where it is damaged, and what is wrong there."""
@@ -149,6 +171,15 @@ class ArrowTable:
             self.rows_of += (batch.num_rows for batch in self._from(0))
         except (pa.ArrowException, OSError) as error:
             self.damage = f"the table is damaged behind row {sum(self.rows_of) - 1:,}: {error}"
+
+    def texts(self) -> list[dict[str, Any]]:
+        """The values of all rows but for images; raises whatever damaged files raise."""
+        found: list[dict[str, Any]] = []
+        for batch in self._from(0):
+            plain = batch.select(_plain(self.schema))
+            plain.validate(full=True)
+            found += plain.to_pylist()
+        return found
 
     def column(self, column: str, group: int) -> tuple[Sequence[Any], str]:
         """A column of a batch; empty if it is damaged, with what is wrong. For one thread at a time."""

@@ -33,6 +33,43 @@ def test_two_folders_become_an_index(pictures, run_rd):
     assert read_current(pictures / "index" / "default").live_rows("real") == 12
 
 
+def labelled_list(pictures):
+    """A list of the pictures, in which every second fake was made by a generator of another name."""
+    rows = ["file,kind,model"]
+    rows += [f"{path.relative_to(pictures)},0," for path in sorted(pictures.glob("photos/*/*.png"))]
+    fakes = sorted(pictures.glob("generated/*/*.png"))
+    rows += [f"{path.relative_to(pictures)},1,g{n % 2}" for n, path in enumerate(fakes)]
+    (pictures / "list.csv").write_text("\n".join(rows))
+    return "list.csv,label=kind,real=0,fake=1,generator=model"
+
+
+def test_a_list_says_what_its_images_are(pictures, run_rd):
+    args = ("--labelled", labelled_list(pictures), "--fact", "licence=CC0", *TINY)
+    record = json.loads(run_rd("build-index", *args, "--json").stdout)
+    assert record["references"] == {"real": 12, "fake": 11} and record["generators"] == {"g0": 6, "g1": 5}
+    rows = Snapshot.open(pictures / "index" / "default").scan(["uri", "licence"]).to_pylist()
+    assert {row["licence"] for row in rows} == {"CC0"}
+    assert all(row["uri"].startswith(str(pictures)) for row in rows)
+    recipe = (
+        "[[references]]",
+        'paths = ["list.csv"]',
+        "[references.columns]",
+        'label = "kind"',
+        'fake = "1"',
+    )
+    (pictures / "r.toml").write_text("\n".join([*recipe, 'real = "0"', 'generator = "model"']))
+    again = run_rd("build-index", "r.toml", "--index", "again", *TINY, "--json")
+    assert json.loads(again.stdout)["generators"] == record["generators"]
+
+
+def test_a_list_that_does_not_say_it_builds_nothing(pictures, run_rd):
+    given = labelled_list(pictures).replace(",real=0", "")
+    assert "row 2: kind is '0', not real or 1" in one_error(
+        run_rd("build-index", "--labelled", given, *TINY), 2
+    )
+    assert list((pictures / "index").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -17,6 +17,7 @@ from retrieval_detect.cli.params import (
     thumbnails_option,
     views_option,
 )
+from retrieval_detect.cli.parts import Parts
 
 
 @click.command(
@@ -27,16 +28,25 @@ from retrieval_detect.cli.params import (
         rd build-index --real photos/ --fake generated/ --encoder efficientnet-lite0 --index trial
         rd build-index --real photos/ --fake generated/ --views jpeg,crops
         rd build-index --real lsun/cat/ --fake progan/cat/ --fact category=cat
+        rd build-index --labelled images.csv
         rd build-index default
     """,
     headings={
-        "What they are": "--real --fake --fact --category-folders --root",
+        "What they are": "--real --fake --labelled --fact --category-folders --root",
         "What is kept of them": "--layers --views --thumbnails --plain --no-calibration --dry-run",
     },
 )
 @click.argument("recipe", required=False)
 @click.option("--real", multiple=True, metavar="PATH", help="Photographs; sub-folders name their sources.")
 @click.option("--fake", multiple=True, metavar="PATH", help="Generated images; sub-folders name generators.")
+@click.option(
+    "--labelled",
+    multiple=True,
+    type=Parts(click.STRING, dict.fromkeys(("label", "real", "fake", "generator", "source"), click.STRING)),
+    metavar="LIST[,label=COLUMN]",
+    help="A CSV, JSONL, Parquet or Arrow file whose rows say it themselves, in columns label (real or fake), "
+    "generator and source. Where they are called otherwise: LIST,label=is_ai,real=0,fake=1,generator=model.",
+)
 @click.option(
     "--layers", metavar="LIST", help="Vectors to keep an image: proj, pre, blockNN (default: the encoder's)."
 )
@@ -62,6 +72,7 @@ def command(
     recipe: str | None,
     real: tuple[str, ...],
     fake: tuple[str, ...],
+    labelled: tuple[dict[str, str], ...],
     layers: str | None,
     views: str | None,
     root: str,
@@ -76,11 +87,13 @@ def command(
     A RECIPE (index/recipes/*.toml) says the same in a file.
     """
     from retrieval_detect.cli.adding import recipe_of, teach
+    from retrieval_detect.images.lists import Columns
 
     wanted = recipe_of(
         recipe,
         real=real,
         fake=fake,
+        labelled=[(said.pop("", ""), Columns(**said)) for said in labelled],
         layers=layers,
         views=views,
         root=root,

@@ -123,8 +123,8 @@ def command(
 ) -> int | None:
     """Measure an index on images whose labels are known.
 
-    DATA is a folder with real/SOURCE/… and fake/GENERATOR/…, a .csv or .parquet with columns path and
-    label, or a published set by --layout. Images are embedded once and kept. The index is only read.
+    DATA is a folder with real/SOURCE/… and fake/GENERATOR/…, a list (.csv, .jsonl, .parquet) with columns
+    path and label, or a published set by --layout. Images are embedded once and kept. The index is only read.
     """
     from retrieval_detect.evaluate.cache import user_folder
     from retrieval_detect.evaluate.protocols import PROTOCOLS as PLANS
