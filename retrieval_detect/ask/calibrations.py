@@ -51,5 +51,5 @@ def too_few(snapshot: Snapshot, alpha: float = ALPHA) -> str:
         return ""
     return (
         f"{real:,} photographs and {fake:,} fakes are set aside, a rate of {100 * alpha:.3g} % takes "
-        f"{needed:,} of each; a fifth of each source and generator with 25 images or more is: rd bank add"
+        f"{needed:,} of each (see rd doctor)"
     )

@@ -1,4 +1,4 @@
-"""The tour of ``rd demo``: a toy index of pictures from PyPI, taught one generator family more.
+"""The tour of ``rd demo``: a toy index of pictures from PyPI, and two lessons that turn its answers.
 
 Both classes are brought to one form first, so that the codec does not give the label away. What is
 left, subject above all, still does: the numbers prove nothing.
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval_detect.ask.detector import Detector
+from retrieval_detect.encoders.base import default_layers
 from retrieval_detect.encoders.pipeline import embed
 from retrieval_detect.encoders.registry import CLIP_ENCODER, OFFLINE_ENCODER, load_encoder
 from retrieval_detect.encoders.remembered import RememberedEncoder
 from retrieval_detect.errors import RdError, WeightsUnavailable
 from retrieval_detect.images.sources import scan
 from retrieval_detect.teach.build import Index
-from retrieval_detect.teach.plans import plan
-from retrieval_detect.types import Facts, quiet
+from retrieval_detect.types import FactFields, quiet
 from retrieval_detect.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from retrieval_detect.encoders.base import Encoder
 
 SIDE = 256
+PAINTED, EVENING = "painted", "evening"
+"""What is taught: the generator, for which a filter stands in, and a source of photographs."""
 _QUALITY = 90
-_HELD_ONE_IN = 3
-_TAUGHT = 5
+_BRUSH = 5
+"""Side of the squares in which the filter takes the commonest value, in pixels."""
+_TAUGHT, _ASKED = 5, 3
 
 _PHOTOGRAPHS = ("interior_photos", "images")
 _FAKES = ("comfyui_workflow_templates_media_image", "templates")
@@ -41,47 +44,55 @@ _FAKES = ("comfyui_workflow_templates_media_image", "templates")
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Which picture plays which part; paths of prepared files."""
+    """Which picture plays which part; paths of prepared files.
 
-    real: Sequence[Path]
-    real_queries: Sequence[Path]
+    ``photographs`` and ``fakes``, by family, are what the index begins with; ``asked``, of each label, were
+    held back. Of each lesson, ``PAINTED`` and ``EVENING``, some are taught and others asked about.
+    """
+
+    photographs: Sequence[Path]
     fakes: Mapping[str, Sequence[Path]]
-    fake_queries: Sequence[Path]
-    newcomer: str
-    taught: Sequence[Path]
-    newcomer_queries: Sequence[Path]
+    asked: Mapping[str, Sequence[Path]]
+    taught: Mapping[str, Sequence[Path]]
+    lessons: Mapping[str, Sequence[Path]]
 
     @property
     def all(self) -> list[Path]:
         """Each once."""
-        references = [*self.real, *(path for paths in self.fakes.values() for path in paths), *self.taught]
-        return [*references, *self.real_queries, *self.fake_queries, *self.newcomer_queries]
+        parts = (self.fakes, self.asked, self.taught, self.lessons)
+        return [*self.photographs, *(path for part in parts for paths in part.values() for path in paths)]
 
 
 def prepare(folder: Path) -> Pictures:
     """Write all pictures below ``folder`` as centre squares of 256 pixels, WebP at quality 90.
 
+    In ``real`` and ``fake`` lie references, in ``ask`` what was held back, and a folder for each lesson.
     Raises ``RdError`` if the packages that ship them are not installed.
     """
-    listed = tomllib.loads(
-        files("retrieval_detect").joinpath("_demo", "images.toml").read_text(encoding="utf-8")
-    )
-    newcomer: str = listed["held_back_family"]
+    text = files("retrieval_detect").joinpath("_demo", "images.toml").read_text(encoding="utf-8")
+    listed = tomllib.loads(text)
     photographs, templates = _folder(*_PHOTOGRAPHS), _folder(*_FAKES)
-    real = _written(photographs, listed["real"]["files"], folder / "real" / "interiors")
-    fakes = {
-        family: _written(templates, names, folder / "fake" / family)
-        for family, names in listed["fakes"].items()
-    }
-    new = fakes.pop(newcomer)
+    kept, held, evening = (listed[part]["files"] for part in ("real", "held", EVENING))
+    several = {family: of for family, of in listed["fakes"].items() if len(of) > 1}
+    ask = folder / "ask"
     return Pictures(
-        real=[path for n, path in enumerate(real) if n % _HELD_ONE_IN],
-        real_queries=real[::_HELD_ONE_IN],
-        fakes={family: paths[:-1] if len(paths) > 1 else paths for family, paths in fakes.items()},
-        fake_queries=[paths[-1] for paths in fakes.values() if len(paths) > 1],
-        newcomer=newcomer,
-        taught=[path for n, path in enumerate(new) if n % _HELD_ONE_IN][:_TAUGHT],
-        newcomer_queries=new[::_HELD_ONE_IN],
+        photographs=_written(photographs, kept, folder / "real" / "interiors"),
+        fakes={
+            family: _written(templates, of[:-1] if family in several else of, folder / "fake" / family)
+            for family, of in listed["fakes"].items()
+        },
+        asked={
+            "real": _written(photographs, held, ask / "photographs"),
+            "fake": _written(templates, [of[-1] for of in several.values()], ask / "fakes"),
+        },
+        taught={
+            PAINTED: _written(photographs, kept[:_TAUGHT], folder / PAINTED / "teach", painted=True),
+            EVENING: _written(photographs, evening[1:], folder / EVENING / "teach"),
+        },
+        lessons={
+            PAINTED: _written(photographs, held[:_ASKED], folder / PAINTED / "ask", painted=True),
+            EVENING: _written(photographs, evening[:1], folder / EVENING / "ask"),
+        },
     )
 
 
@@ -95,22 +106,27 @@ def _folder(package: str, folder: str) -> Traversable:
         ) from error
 
 
-def _written(source: Traversable, names: Sequence[str], folder: Path) -> list[Path]:
+def _written(source: Traversable, names: Sequence[str], folder: Path, *, painted: bool = False) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in names:
         path = folder / f"{Path(name).stem}.webp"
-        path.write_bytes(one_form(source.joinpath(name).read_bytes()))
+        path.write_bytes(one_form(source.joinpath(name).read_bytes(), painted=painted))
         paths.append(path)
     return paths
 
 
-def one_form(data: bytes) -> bytes:
-    """Any picture as centre square, 256 × 256, WebP q90, without colour profile or metadata."""
-    from PIL import Image, ImageOps
+def one_form(data: bytes, *, painted: bool = False) -> bytes:
+    """Any picture as centre square, 256 × 256, WebP q90, without colour profile or metadata.
+
+    ``painted`` : as if painted, by a filter that stands in for a generator.
+    """
+    from PIL import Image, ImageFilter, ImageOps
 
     with Image.open(io.BytesIO(data)) as image:
         square = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BICUBIC)
+    if painted:
+        square = square.filter(ImageFilter.ModeFilter(_BRUSH))
     buffer = io.BytesIO()
     square.save(buffer, "WEBP", quality=_QUALITY)
     return buffer.getvalue()
@@ -130,31 +146,38 @@ class Tour:
     has seen is remembered there, so that a second tour takes seconds.
     """
 
+    index: Index
+
     def __init__(self, folder: Path) -> None:
         self.pictures = prepare(folder / "images")
+        self._folder = folder
         self._encoder: Encoder = RememberedEncoder(_encoder())
-        self.index = Index.create(folder / "toy", encoder=self._encoder)
+        self.spec = self._encoder.spec
 
     def look(self, progress: Callable[[int], None] = quiet) -> None:
         """Embed every picture, which is what takes time; ``progress`` counts them."""
-        for _ in embed(scan(self.pictures.all), self._encoder, layers=self.index.snapshot().manifest.layers):
+        for _ in embed(scan(self.pictures.all), self._encoder, layers=default_layers(self.spec)):
             progress(1)
 
     def build(self) -> None:
-        """Store the references, all but the newcomer's."""
-        references = [(self.pictures.real, Facts("real", source="interiors"))]
-        references += [(paths, Facts("fake", generator=name)) for name, paths in self.pictures.fakes.items()]
-        self._add(references)
+        """An index of the references."""
+        images = self._folder / "images"
+        real, fake = images / "real", images / "fake"
+        self.index = Index.build(self._folder / "toy", real=real, fake=fake, encoder=self._encoder)
 
-    def teach(self) -> None:
-        """Add some references of the family that was left out."""
-        self._add([(self.pictures.taught, Facts("fake", generator=self.pictures.newcomer))])
+    def teach(self, lesson: str) -> None:
+        """Add the references of a lesson."""
+        facts = FactFields(label="fake", generator=lesson)
+        if lesson == EVENING:
+            facts = FactFields(label="real", source=lesson)
+        self.index.add(list(self.pictures.taught[lesson]), encoder=self._encoder, device="cpu", **facts)
+
+    def take_back(self, generator: str) -> None:
+        """Remove the references of a generator."""
+        rows = self.index.snapshot().scan(["row_id", "generator"]).to_pylist()
+        self.index.remove([row["row_id"] for row in rows if row["generator"] == generator], device="cpu")
 
     def ask(self, paths: Sequence[Path]) -> list[Verdict]:
         """Judge pictures by the index as it is now."""
         detector = Detector.load(self.index.folder, encoder=self._encoder, device="cpu")
-        return [verdict for verdict in detector.query_many(paths) if isinstance(verdict, Verdict)]
-
-    def _add(self, references: Sequence[tuple[Sequence[Path], Facts]]) -> None:
-        inputs = ((item, facts) for paths, facts in references for item in scan(paths))
-        self.index.apply(plan(inputs, self.index.snapshot()), encoder=self._encoder)
+        return [verdict for verdict in detector.query_many(list(paths)) if isinstance(verdict, Verdict)]

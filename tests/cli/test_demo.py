@@ -14,7 +14,7 @@ from PIL import Image
 pytest.importorskip("interior_photos", reason="the sample pictures are in the extra [demo]")
 pytest.importorskip("comfyui_workflow_templates_media_image", reason="the sample pictures are in [demo]")
 
-from retrieval_detect.cli.tour import SIDE, one_form, prepare
+from retrieval_detect.cli.tour import EVENING, PAINTED, SIDE, one_form, prepare
 from tests.clip import needs_clip, share_weights
 
 
@@ -32,11 +32,12 @@ def pictures(tmp_path_factory):
 
 
 def test_every_picture_has_one_part_to_play(pictures):
-    references = [*pictures.real, *(path for paths in pictures.fakes.values() for path in paths)]
-    queries = [*pictures.real_queries, *pictures.fake_queries, *pictures.newcomer_queries]
-    assert not {*references, *pictures.taught} & {*queries}
-    assert len({*references, *pictures.taught, *queries}) == 48 + 33
-    assert pictures.newcomer not in pictures.fakes
+    assert len({*pictures.all}) == len(pictures.all) == 48 + 33 + 5 + 3
+    for lesson in (PAINTED, EVENING):
+        assert pictures.taught[lesson] and pictures.lessons[lesson]
+    held = {path.name for path in pictures.asked["real"]}
+    assert {path.name for path in pictures.lessons[PAINTED]} < held
+    assert not held & {path.name for path in (*pictures.photographs, *pictures.taught[PAINTED])}
 
 
 def test_the_list_names_each_picture_once_and_all_are_there():
@@ -48,7 +49,7 @@ def test_the_list_names_each_picture_once_and_all_are_there():
 
 
 def test_all_pictures_have_one_form(pictures):
-    for path in (*pictures.real, *pictures.taught, *pictures.fake_queries):
+    for path in pictures.all:
         with Image.open(path) as image:
             assert (image.size, image.mode, image.format) == ((SIDE, SIDE), "RGB", "WEBP")
             assert "icc_profile" not in image.info and "exif" not in image.info
@@ -70,11 +71,13 @@ def test_the_tour(run_rd, no_network, bare_folder):
     assert result.exit_code == 0, result.stderr
     told = " ".join(result.stdout.split())
     assert "the numbers prove nothing" in told and "no CLIP" in told
-    assert "1 Build" in told and "2 Ask" in told and "3 Teach" in told
-    assert "4 Audit rd audit Usable with care: toy" in told
-    assert "rd build-index --real photos/ --fake fakes/" in told and "rd query suspect.jpg" in told
+    assert "1 Build" in told and "2 Ask" in told and "4 Teach photographs" in told
+    assert "unlearns it: the scores are those of before, to the bit." in told
+    assert "5 Audit rd audit Usable with care: toy" in told
+    last = [line.strip() for line in result.stdout.splitlines() if line.startswith("   rd ")][-3:]
+    assert [line.split()[1] for line in last] == ["build-index", "audit", "query"]
     assert max(map(len, result.stdout.splitlines())) <= 100
-    again = run_rd("query", "kept/images/fake/flux", "--index", "kept/toy", "--json")
+    again = run_rd("query", "kept/images/painted/ask", "--index", "kept/toy", "--json")
     assert {verdict["index"]["n_generators"] for verdict in json.loads(again.stdout)} == {28}
     refused = run_rd("demo", "--keep", "kept")
     assert refused.exit_code == 2 and "not empty" in refused.stderr
@@ -84,8 +87,9 @@ def test_the_tour(run_rd, no_network, bare_folder):
 def test_the_tour_as_data(run_rd, no_network):
     record = json.loads(run_rd("demo", "--json").stdout)
     assert record["toy"] is True and record["encoder"] == "efficientnet-lite0"
-    assert record["newcomers"]["before"].keys() == record["newcomers"]["after"].keys()
-    assert record["newcomers"]["before"] != record["newcomers"]["after"]
+    painted, evening = record["painted"], record["evening"]
+    assert painted["before"] == painted["unlearnt"] != painted["after"]
+    assert evening["before"].keys() == evening["after"].keys() and evening["before"] != evening["after"]
 
 
 @pytest.mark.slow
@@ -110,3 +114,7 @@ def test_the_tour_sees_with_clip_where_its_weights_are_and_remembers_what_it_saw
     monkeypatch.setattr(TorchEncoder, "encode", refuse)
     again = json.loads(run_rd("demo", "--json").stdout)
     assert again["encoder"] == "clip-vit-b16"
+    assert all(score < 0 for score in again["painted"]["before"].values())
+    assert all(score > 0 for score in again["painted"]["after"].values())
+    (before, after) = (list(again["evening"][when].values()) for when in ("before", "after"))
+    assert before[0] > 0 > after[0]

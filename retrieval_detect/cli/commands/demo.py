@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrieval_detect.cli.output import Line, Output, Part
     from retrieval_detect.cli.tour import Tour
     from retrieval_detect.types import EncoderSpec
-    from retrieval_detect.verdicts import Evidence, Verdict
+    from retrieval_detect.verdicts import Verdict
 
 
 @click.command("demo", cls=Command, examples="rd demo\nrd demo --keep demo/")
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 def command(run: Run, keep: Path | None) -> None:
     """Take the whole tour on sample images.
 
-    Builds a toy index, judges pictures that were held back, teaches it a generator family that it
-    did not know, and judges again. Takes a minute or two the first time, then seconds, and no network.
+    Builds a toy index, judges pictures that were held back, teaches it a generator that it did not know
+    and a kind of photograph that it had none of, and judges again. Takes a minute or two the first
+    time, then seconds, and no network.
     """
     from retrieval_detect.errors import UsageError
 
@@ -47,27 +48,25 @@ def _tour(output: Output, folder: Path, *, kept: Path | None) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     tour = Tour(folder)
-    spec = tour.index.snapshot().manifest.encoder
-    output.lines(_introduction(spec))
+    output.lines(_introduction(tour.spec))
     with progress(len(tour.pictures.all), "Embedding", output) as meter:
         tour.look(meter.advance)
     started = time.monotonic()
     tour.build()
     _built(output, tour, time.monotonic() - started)
-    photographs, fakes = tour.ask(tour.pictures.real_queries), tour.ask(tour.pictures.fake_queries)
+    photographs, fakes = (tour.ask(tour.pictures.asked[label]) for label in ("real", "fake"))
     _held_back(output, photographs, fakes)
-    before = tour.ask(tour.pictures.newcomer_queries)
-    started = time.monotonic()
-    tour.teach()
-    taught_s = time.monotonic() - started
-    after = tour.ask(tour.pictures.newcomer_queries)
-    _taught(output, tour, before, after, taught_s)
-    photographs_after = tour.ask(tour.pictures.real_queries)
-    _unharmed(output, photographs, photographs_after)
-    found = _audited(output, tour)
-    output.lines(_closing(spec, kept))
-    record = _record(tour, (photographs, photographs_after), fakes, (before, after))
-    output.record(record | {"audit": found}, text=[])
+    record = {
+        "toy": True,
+        "encoder": tour.spec.name,
+        "photographs": _scores(photographs),
+        "fakes": _scores(fakes),
+        "painted": _generator(output, tour, photographs),
+        "evening": _photographs(output, tour),
+        "audit": _audited(output, tour),
+    }
+    output.lines(_closing(tour.spec, kept))
+    output.record(record, text=[])
 
 
 def _introduction(spec: EncoderSpec) -> list[Line]:
@@ -75,105 +74,115 @@ def _introduction(spec: EncoderSpec) -> list[Line]:
     return [
         [("rd tells photographs from generated images by the references nearest to them.", "strong")],
         "",
-        "This is a toy: photographs, mostly of interiors, against mixed generated art, seen by",
+        "This is a toy: photographs of bright rooms against mixed generated art, seen by",
         f"{spec.note if spec.is_clip else classifier}.",
-        "What the pictures show differs between the two banks, so the numbers prove nothing; they",
-        "show how rd works. Scores are uncalibrated; above zero is closer to the fake bank.",
+        "What they show differs between the two banks, and those of both lessons were picked because",
+        "they turn: the numbers prove nothing, they show how rd works. Scores are uncalibrated; above",
+        "zero is closer to the fake bank.",
     ]
 
 
 def _built(output: Output, tour: Tour, elapsed_s: float) -> None:
     pictures = tour.pictures
-    n_fakes, n_families = sum(map(len, pictures.fakes.values())), len(pictures.fakes)
+    n_fakes = sum(map(len, pictures.fakes.values()))
     output.lines(
         [
             "",
             [("1  Build", "strong"), f"   rd build-index --real real/ --fake fake/   ({elapsed_s:.1f} s)"],
-            f"   {len(pictures.real)} photographs and {n_fakes} fakes of {n_families} generator families,",
-            f"   all as WebP squares of 256 pixels. Left out for now: {pictures.newcomer}.",
+            f"   {len(pictures.photographs)} photographs and {n_fakes} fakes of {len(pictures.fakes)} "
+            "generator families, all as WebP squares of",
+            "   256 pixels.",
         ]
     )
 
 
 def _held_back(output: Output, photographs: Sequence[Verdict], fakes: Sequence[Verdict]) -> None:
-    output.lines(["", [("2  Ask", "strong"), "     rd query held-back/"]])
+    output.lines(["", [("2  Ask", "strong"), "     rd query ask/"]])
     for verdict in (*photographs[:3], *fakes[:3]):
-        output.lines([_line(verdict)])
+        counts = f"{verdict.votes.fake:>2} of {verdict.votes.of} nearest are fake"
+        output.lines(
+            [[f"   {_short(verdict.input):<34}  {verdict.score:+.2f}  ", *_bank(verdict), f"  {counts}"]]
+        )
     right_real, right_fakes = sum(v.score <= 0 for v in photographs), sum(v.score > 0 for v in fakes)
     output.lines(
         [
             f"   {right_real} of {len(photographs)} held-back photographs are closer to the real bank,",
-            f"   {right_fakes} of {len(fakes)} held-back fakes of known families to the fake bank.",
+            f"   {right_fakes} of {len(fakes)} held-back fakes to the fake bank.",
         ]
     )
 
 
-def _line(verdict: Verdict) -> Line:
-    counts = f"{verdict.votes.fake:>2} of {verdict.votes.of} nearest are fake"
-    return [f"   {_short(verdict.input):<34}  {verdict.score:+.2f}  ", *_bank(verdict), f"  {counts}"]
+# ---------------------------------------------------------------- two lessons
 
 
-def _taught(
-    output: Output, tour: Tour, before: Sequence[Verdict], after: Sequence[Verdict], elapsed_s: float
-) -> None:
-    family = tour.pictures.newcomer
+def _generator(output: Output, tour: Tour, photographs: Sequence[Verdict]) -> dict[str, Any]:
+    """A generator that is new, learnt from five of its images and unlearnt again."""
+    from retrieval_detect.cli.tour import PAINTED
+
+    asked, n = tour.pictures.lessons[PAINTED], len(tour.pictures.taught[PAINTED])
+    before = tour.ask(asked)
+    started = time.monotonic()
+    tour.teach(PAINTED)
+    elapsed_s = time.monotonic() - started
+    after, still = tour.ask(asked), tour.ask(tour.pictures.asked["real"])
+    tour.take_back(PAINTED)
+    back = tour.ask(asked)
+    as_before = [v.score for v in back] == [v.score for v in before]
+    flagged = [sum(v.score > 0 for v in verdicts) for verdicts in (photographs, still)]
     output.lines(
         [
             "",
             [
-                ("3  Teach", "strong"),
-                f"   rd bank add {family}/ --label fake --generator {family}   ({elapsed_s:.1f} s)",
+                ("3  Teach a generator", "strong"),
+                f"   rd bank add painted/teach --label fake --generator painted   ({elapsed_s:.1f} s)",
             ],
-            f"   {len(tour.pictures.taught)} references of {family} are added; nothing is trained.",
-            f"   {len(after)} other {family} pictures, before and after:",
+            "   A filter that paints held-back photographs over stands in for a new generator.",
+            f"   {n} references of it are added, and no network is trained:",
+            *map(_turned, before, after),
+            f"   Held-back photographs closer to the fake bank: {flagged[0]} of {len(still)} before, "
+            f"{flagged[1]} after.",
+            "   rd bank remove --among generator=painted unlearns it: the scores are "
+            f"{'those of before, to the bit' if as_before else 'about those of before'}.",
         ]
     )
-    for old, new in zip(before, after, strict=True):
-        output.lines(
-            [
-                f"   {_short(new.input)}",
-                [
-                    f"     score        {old.score:+.3f} → {new.score:+.3f}   closer to the ",
-                    *_bank(old),
-                    " → ",
-                    *_bank(new),
-                ],
-                f"     nearest fake  {_nearest_fake(old)}",
-                *(
-                    [f"             now   {_nearest_fake(new)}"]
-                    if _nearest_fake(old) != _nearest_fake(new)
-                    else []
-                ),
-            ]
-        )
+    return {"before": _scores(before), "after": _scores(after), "unlearnt": _scores(back)}
+
+
+def _photographs(output: Output, tour: Tour) -> dict[str, Any]:
+    """A kind of photograph that the bank had none of."""
+    from retrieval_detect.cli.tour import EVENING
+
+    asked, n = tour.pictures.lessons[EVENING], len(tour.pictures.taught[EVENING])
+    before = tour.ask(asked)
+    started = time.monotonic()
+    tour.teach(EVENING)
+    elapsed_s = time.monotonic() - started
+    after = tour.ask(asked)
     output.lines(
         [
-            "   A score moves as far as the new references resemble the picture, and the",
-            "   evidence says which do. A reference helps pictures that are like it.",
+            "",
+            [
+                ("4  Teach photographs", "strong"),
+                f"   rd bank add evening/teach --label real --source evening   ({elapsed_s:.1f} s)",
+            ],
+            "   The photographs so far show bright rooms, and a café in the evening is like none of them.",
+            f"   With {n} authentic photographs of its kind beside them:",
+            *map(_turned, before, after),
+            "   In a calibrated index rd query --beside DIR does so for one question alone.",
         ]
     )
+    return {"before": _scores(before), "after": _scores(after)}
+
+
+def _turned(old: Verdict, new: Verdict) -> Line:
+    """One picture before and after a lesson."""
+    arrow = f"  →  {new.score:+.2f}  "
+    return [f"   {_short(old.input):<34}  {old.score:+.2f}  ", *_bank(old), arrow, *_bank(new)]
 
 
 def _bank(verdict: Verdict) -> list[Part]:
     name = "fake" if verdict.score > 0 else "real"
     return [(f"{name.upper()} bank", name)]
-
-
-def _nearest_fake(verdict: Verdict) -> str:
-    best: Evidence | None = next((e for e in verdict.evidence if e.label == "fake"), None)
-    if best is None:
-        return f"none among the {verdict.votes.of} nearest (best {verdict.nearest['fake']:.3f})"
-    return f"{best.similarity:.3f}  {best.generator}  {_short(best.uri)}"
-
-
-def _unharmed(output: Output, before: Sequence[Verdict], after: Sequence[Verdict]) -> None:
-    flagged, still = (sum(v.score > 0 for v in verdicts) for verdicts in (before, after))
-    output.lines(
-        [
-            f"   Photographs closer to the fake bank: {flagged} of {len(before)} before, {still} after.",
-            "   rd bank rollback takes the lesson back; rd bank remove unlearns any one reference.",
-        ]
-    )
 
 
 def _audited(output: Output, tour: Tour) -> dict[str, Any]:
@@ -184,7 +193,12 @@ def _audited(output: Output, tour: Tour) -> dict[str, Any]:
 
     found = audit(look_through(of_index(tour.index.snapshot())))
     output.lines(
-        ["", [("4  Audit", "strong"), "   rd audit"], *(f"   {line}".rstrip() for line in audit_lines(found))]
+        [
+            "",
+            [("5  Audit", "strong"), "   rd audit"],
+            f"   {next(iter(audit_lines(found)))}",
+            "   Files, colours and subjects tell these labels apart, too; rd audit says how far.",
+        ]
     )
     return audit_json(found)
 
@@ -193,12 +207,13 @@ def _closing(spec: EncoderSpec, kept: Path | None) -> list[Line]:
     encoder = f" --encoder {spec.name}" if spec.is_clip else ""
     lines: list[Line] = [
         "",
-        [("For a real one", "strong"), ", with your photographs and fakes and a CLIP encoder:"],
-        f"   rd build-index --real photos/ --fake fakes/{encoder}",
-        "   rd query suspect.jpg",
+        [("Now with your own", "strong"), ", sub-folders naming sources and generators, in this order:"],
+        f"   rd build-index --real photos/ --fake generated/{encoder}",
+        "   rd audit",
+        "   rd query suspect.jpg --report page.html",
     ]
     if kept:
-        lines += ["", f"   Kept in {kept}: rd query {kept}/images/fake/flux --index {kept}/toy"]
+        lines += ["", f"   Kept in {kept}: rd query {kept}/images/painted/ask --index {kept}/toy"]
     return lines
 
 
@@ -207,20 +222,5 @@ def _short(uri: str) -> str:
     return f"{path.parent.name}/{path.stem}"[:34]
 
 
-def _record(
-    tour: Tour,
-    photographs: tuple[Sequence[Verdict], Sequence[Verdict]],
-    fakes: Sequence[Verdict],
-    newcomers: tuple[Sequence[Verdict], Sequence[Verdict]],
-) -> dict[str, Any]:
-    def scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
-        return {_short(v.input): round(v.score, 6) for v in verdicts}
-
-    return {
-        "toy": True,
-        "encoder": tour.index.snapshot().manifest.encoder.name,
-        "held_back_family": tour.pictures.newcomer,
-        "photographs": {"before": scores(photographs[0]), "after": scores(photographs[1])},
-        "fakes": scores(fakes),
-        "newcomers": {"before": scores(newcomers[0]), "after": scores(newcomers[1])},
-    }
+def _scores(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    return {_short(v.input): round(v.score, 6) for v in verdicts}
