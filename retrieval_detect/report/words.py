@@ -101,8 +101,8 @@ NEXT: Mapping[Reason, str] = {
     "fake-like-if-known-source": "If it is of one of these sources, say --photographs known; else lay "
     "authentic photographs of its kind beside it: --beside DIR.",
     "untypical": "Nothing like it is among the references: add some of its kind, rd bank add.",
-    "nothing-comparable": "No score says anything here. Add authentic photographs of its kind: "
-    "rd bank add DIR --label real --source NAME.",
+    "nothing-comparable": "No score says anything here. Add authentic photographs of its kind, "
+    "rd bank add DIR --label real --source NAME, or lay enough of them beside it: --beside DIR.",
     "fits-neither": "It may be of a generator, or of a kind of photograph, that no bank holds: rd bank add.",
     "uncalibrated": "The score says which bank is nearer, and not how often a photograph scores so.",
     "rare-beside": "Look at the references that say so: it is evidence to weigh, and no finding.",
