@@ -164,6 +164,8 @@ class Detector:
         pixels, uint8 (height, width, 3) in RGB or (height, width). ``asked`` : see ``Question``. Raises
         ``ImageError`` if the image cannot be used.
         """
+        if isinstance(image, list | tuple):
+            raise UsageError("query takes one image", hint="query_many takes a list of them.")
         (result,) = self.stream([item_of(image)], **asked)
         if isinstance(result, Failure):
             raise ImageError(f"{result.uri}: {result.message}", reason=result.reason, uri=result.uri)

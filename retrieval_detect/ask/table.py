@@ -48,7 +48,7 @@ class Verdicts(Sequence[Verdict | Failure]):
     def __repr__(self) -> str:
         kinds = Counter("failed" if isinstance(r, Failure) else r.verdict for r in self)
         counts = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
-        return f"<{len(self):,} images{': ' if counts else ''}{counts}>"
+        return f"<{len(self):,} image{'s' * (len(self) != 1)}{': ' * bool(counts)}{counts}>"
 
     def to_arrow(self) -> pa.Table:
         """A table of ``SCHEMA``, a row an image, failures among them: row i is of image i."""

@@ -60,11 +60,12 @@ def item_of(image: Given, *, name: str = "-") -> ImageItem:
     if isinstance(image, ImageItem):
         return image
     if isinstance(image, str | os.PathLike):
-        path = Path(image)
+        path, why = Path(image), ""
         if path.is_dir():
             why = "it is a folder; query_many takes the images that it holds"
-            return _failed(str(path), ImageError(why, reason=UNREADABLE))
-        return file_item(path, path.name)
+        elif "://" in os.fspath(image):
+            why = "it is an address, and rd fetches nothing; download it, or give the bytes"
+        return _failed(os.fspath(image), refusal(UNREADABLE, why)) if why else file_item(path, path.name)
     own = getattr(image, "filename", "") or getattr(image, "name", "")
     uri = own if isinstance(own, str) and own else name
     try:

@@ -54,8 +54,9 @@ class Snapshot:
 
     def __repr__(self) -> str:
         manifest = self.manifest
-        counts = ", ".join(f"{manifest.live_rows(label):,} {label}" for label in LABELS)
-        about = f"{counts}, {len(manifest.names('fake'))} generators, encoder {manifest.encoder.name}"
+        real, fake = (f"{manifest.live_rows(label):,} {label}" for label in LABELS)
+        generators = ", ".join(manifest.names("fake")[:3]) + ", …" * (len(manifest.names("fake")) > 3)
+        about = f"{real}, {fake} ({generators}), encoder {manifest.encoder.name}"
         return f"<index {self.folder.name!r}, generation {manifest.generation}: {about}>"
 
     @classmethod

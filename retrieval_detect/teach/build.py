@@ -211,6 +211,8 @@ class Index:
         known = Facts(**facts)
         if known.label not in LABELS:
             raise UsageError(f"there is no label {known.label!r}", hint="Labels are real and fake.")
+        if known.label == "real" and known.generator:
+            raise UsageError("a photograph has no generator", hint="Say where it came from: source.")
         return plan(known_references(images, known), self.snapshot(), views=views)
 
     def apply(

@@ -394,7 +394,7 @@ def test_an_index_is_built_from_two_folders(two_folders, caplog):
         index = Index.build("mine", real="photos", fake=Path("generated"), encoder="tiny")
     assert "1 of 241 images could not be used: " in caplog.text and "broken.png" in caplog.text
     assert index.snapshot().manifest.counts("real") == {"camera": 60, "phone": 60}
-    assert "120 real, 120 fake, 1 generators, encoder tiny" in repr(index)
+    assert "120 real, 120 fake (sdxl), encoder tiny" in repr(index)
     verdict = Detector.load("mine").query(two_folders / "photos" / "camera" / "0001.png")
     assert verdict.calibration is not None and verdict.same_image
     assert all(Path(e.uri).is_absolute() for e in verdict.evidence)
@@ -415,6 +415,8 @@ def test_what_is_added_is_followed_as_on_the_command_line(two_folders):
     assert index.add([pixels, None], label="real", source="array").added == 1
     with pytest.raises(UsageError, match="there is no label 'generated'"):
         index.add("new", label="generated")
+    with pytest.raises(UsageError, match="a photograph has no generator"):
+        index.add("new", label="real", generator="sdxl")
     with pytest.raises(EncoderMismatch):
         index.add([png(901)], label="real", encoder=Other())
 

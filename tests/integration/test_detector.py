@@ -422,7 +422,7 @@ def test_a_name_that_no_index_has_lists_those_there_are(index, tmp_path, monkeyp
 
 
 def test_what_is_printed_says_which_index(index, detector):
-    said = "<index 'idx', generation 4: 16 real, 16 fake, 2 generators, encoder tiny>"
+    said = "<index 'idx', generation 4: 16 real, 16 fake (flux, sdxl), encoder tiny>"
     assert repr(detector) == f"Detector({said})" and repr(index.snapshot()) == said
 
 
@@ -451,3 +451,5 @@ def test_images_of_every_kind_in_one_call(detector, tmp_path):
     assert len(detector.query_many(tmp_path / "real")) == 16
     with pytest.raises(UsageError, match="one bytes was given where several images are meant"):
         detector.query_many(png(200))
+    with pytest.raises(UsageError, match="query takes one image"):
+        detector.query([png(200)])

@@ -46,7 +46,7 @@ def test_every_cell_runs_and_shows_what_it_says(folders, capsys):
     names: dict[str, object] = {}
     shown = [run(source, names) for source in CODE]
     index, verdict, evidence, rows, sheet, _ = shown
-    assert "120 real, 120 fake, 1 generators, encoder efficientnet-lite0" in repr(index)
+    assert "120 real, 120 fake (sdxl), encoder efficientnet-lite0" in repr(index)
     assert verdict._repr_html_().startswith("<iframe sandbox") and verdict.calibration is not None
     assert len(evidence) == 3 and set(rows[0]) < set(SCHEMA.names)
     table = pq.read_table("verdicts.parquet")

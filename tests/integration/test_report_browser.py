@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from retrieval_detect.files import sha256_bytes
 from retrieval_detect.report.html.map import map_view
 from retrieval_detect.report.html.write import write_html
+from retrieval_detect.report.notebook import in_frame
 from tests.factories import png
 from tests.html_views import FULL, HOSTILE, viewer
 from tests.pixels import require_bars, require_dots, require_legend
@@ -42,9 +44,12 @@ def opened(chromium, tmp_path):
     """Writes views as a report and opens it; whatever the page complains of or asks for is a failure."""
     pages, trouble = [], []
 
-    def open_(*views, **options):
+    def open_(*views, html=None, **options):
         settings = {name: options.pop(name) for name in SETTINGS if name in options}
-        write_html(tmp_path / "report.html", views, **options)
+        if html is None:
+            write_html(tmp_path / "report.html", views, **options)
+        else:
+            (tmp_path / "report.html").write_text(html, encoding="utf-8")
         page = chromium.new_page(**settings)
         page.on("console", lambda message: trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
@@ -71,6 +76,18 @@ def test_a_report_of_one_loads_nothing_and_runs_nothing(opened):
     assert page.locator("h1").inner_text() == f"Evidence about {HOSTILE.rpartition('/')[2]}"
     assert page.locator("article img.query").evaluate("image => image.naturalWidth") == 64
     assert page.evaluate("document.scripts.length") == 0
+
+
+def test_a_notebook_shows_all_in_a_frame_in_which_nothing_runs(opened, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(1))
+    asked = replace(FULL, input=str(tmp_path / "a.png"), sha256=sha256_bytes(png(1)))
+    hostile = replace(FULL, input=HOSTILE)
+    page = opened(html="<meta charset=utf-8>" + in_frame(asked) + in_frame(hostile))
+    shown, other = (page.frame_locator(f"iframe >> nth={n}") for n in (0, 1))
+    assert shown.locator("img.query").evaluate("image => image.naturalWidth") == 64
+    assert "UNCERTAIN" in shown.locator(".headline").inner_text()
+    assert HOSTILE in other.locator(".facts").first.inner_text()
+    assert page.locator("body").evaluate("body => getComputedStyle(body).maxWidth") == "none"
 
 
 def test_filters_leave_what_was_asked_for(opened):

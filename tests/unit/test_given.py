@@ -86,6 +86,7 @@ def closed(path):
         (lambda _: Image.open(io.BytesIO(png(1)[:200])), "the image cannot be decoded"),
         (lambda _: 3, "this is not an image in a format rd reads: one int was given"),
         (lambda _: ["a.png"], "one list was given"),
+        (lambda _: "https://example.org/a.jpg", "it is an address, and rd fetches nothing"),
         (lambda here: here, "it is a folder; query_many takes the images that it holds"),
         (lambda _: io.StringIO("text"), r'it was opened as text: open\(path, "rb"\)'),
         (lambda here: closed(here / "a.txt"), "the file cannot be read: .*closed file"),

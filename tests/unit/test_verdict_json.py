@@ -230,8 +230,12 @@ def test_a_table_has_a_row_an_image_failures_among_them():
 def test_a_batch_is_a_sequence():
     batch = Verdicts(iter([VERDICT, FAILED, CALIBRATED]))
     assert len(batch) == 3 and batch[1] is FAILED and batch[-1] is CALIBRATED
+    assert repr(batch[:0]) == "<0 images>"
     assert isinstance(batch[1:], Verdicts) and [*batch[1:]] == [FAILED, CALIBRATED]
-    assert repr(batch) == "<3 images: 1 unknown, 1 failed, 1 fake-like>" and repr(batch[:0]) == "<0 images>"
+    assert (
+        repr(batch) == "<3 images: 1 unknown, 1 failed, 1 fake-like>"
+        and repr(batch[:1]) == "<1 image: 1 unknown>"
+    )
 
 
 def test_a_data_frame_takes_pandas():
