@@ -247,8 +247,22 @@ class Detector:
         layers = self.snapshot.manifest.layers
         found = list(embed(items, RememberedEncoder(self.encoder), layers=layers, **sizes))
         noted(beside.facts_of(found, supplier, date))
+        return self.with_embedded_beside(found, question, supplier=supplier, date=date)
+
+    def with_embedded_beside(
+        self,
+        pictures: Iterable[Embedded | Failure],
+        question: Question,
+        *,
+        supplier: str | None = None,
+        date: str | None = None,
+    ) -> Detector:
+        """``with_beside`` of photographs that are embedded already; nothing of them is kept.
+
+        ``question`` : ``checked``, what will be asked.
+        """
         other = copy(self)
-        other._beside = Beside(self.methods, question, found, supplier=supplier, date=date)
+        other._beside = Beside(self.methods, question, pictures, supplier=supplier, date=date)
         return other
 
     def _judged_all(

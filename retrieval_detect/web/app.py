@@ -30,9 +30,9 @@ from retrieval_detect.version import __version__
 from retrieval_detect.web.additions import Teacher
 from retrieval_detect.web.errors import Refused, add_handlers, body
 from retrieval_detect.web.safety import Guard
-from retrieval_detect.web.service import Service
+from retrieval_detect.web.service import Laid, Service
 from retrieval_detect.web.thumbnails import LARGEST_SIDE, SIDE, thumbnail
-from retrieval_detect.web.uploads import FIELD, LONGEST_NAME, uploads
+from retrieval_detect.web.uploads import BESIDE, FIELD, LONGEST_NAME, uploads
 
 if TYPE_CHECKING:
     from retrieval_detect.report.html.records import EvidenceView
@@ -60,13 +60,27 @@ class Asked(BaseModel):
     prior: float | None = Field(None, gt=0, lt=1)
     stability: int | None = Field(None, ge=1, le=32)
     influence: bool | None = None
+    supplier: str | None = Field(None, max_length=LONGEST_NAME, description="Who gave what is laid beside.")
+    date: str | None = Field(None, max_length=LONGEST_NAME, description="When it was given.")
     evidence: Literal["html", "report"] | None = Field(
         None, description="Adds the evidence: of each image as HTML, or of all as one page to hand on."
     )
 
     def question(self, usual: Question) -> Question:
         """The usual question, with what was asked otherwise."""
-        return replace(usual, **self.model_dump(exclude_none=True, exclude={"evidence"}))
+        others = {"evidence", "supplier", "date"}
+        return replace(usual, **self.model_dump(exclude_none=True, exclude=others))
+
+    def laid(self, given: dict[str, list[ImageItem]]) -> Laid | None:
+        """What is laid beside the image, if anything is; raises ``UsageError`` where that says nothing."""
+        if given[BESIDE] and len(given[FIELD]) > 1:
+            hint = "Ask about each by itself: which pictures are of its kind is a question of its own."
+            raise UsageError("photographs are laid beside one image at a time", hint=hint)
+        if given[BESIDE]:
+            return Laid(given[BESIDE], self.supplier, self.date)
+        if self.supplier or self.date:
+            raise UsageError("no photographs are laid beside", hint=f"Send them: curl -F {BESIDE}=@photo.jpg")
+        return None
 
 
 class Described(BaseModel):
@@ -145,40 +159,30 @@ async def _known(request: Request) -> None:
             raise Refused(422, "invalid", f"the parameter {shown!r} is given twice", hint="Give it once.")
 
 
-async def _asked_about(request: Request, service: _Service) -> list[ImageItem]:
+async def _asked_about(request: Request, service: _Service) -> dict[str, list[ImageItem]]:
     service.require_room()  # before megabytes are received that would be turned away
-    return await uploads(request, service.decoders, service.settings)
+    return await uploads(request, service.decoders, service.settings, fields=(FIELD, BESIDE))
 
 
 async def _to_learn(request: Request, service: _Service, teacher: _Teacher) -> list[ImageItem]:
     teacher.require_room()
-    return await uploads(request, service.decoders, service.settings)
+    return (await uploads(request, service.decoders, service.settings))[FIELD]
 
 
 _router = APIRouter()
 _v1 = APIRouter(dependencies=[Depends(_known)])
-_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": [FIELD],
-                    "additionalProperties": False,
-                    "properties": {
-                        FIELD: {
-                            "type": "array",
-                            "minItems": 1,
-                            "items": {"type": "string", "format": "binary"},
-                        }
-                    },
-                }
-            }
-        },
+_FILES = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+
+
+def _form(*fields: str) -> dict[str, Any]:
+    """The form that ``uploads`` reads, as OpenAPI describes it."""
+    schema = {
+        "type": "object",
+        "required": [FIELD],
+        "additionalProperties": False,
+        "properties": dict.fromkeys(fields, _FILES),
     }
-}
-"""The form that ``uploads`` reads, as OpenAPI describes it."""
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 class Wrong(BaseModel):
@@ -234,20 +238,21 @@ async def metrics(service: _Service) -> Response:
 # ---------------------------------------------------------------- asking
 
 
-@_v1.post("/v1/query", openapi_extra=_FORM, responses=_wrong(400, 408, 413, 429))
+@_v1.post("/v1/query", openapi_extra=_form(FIELD, BESIDE), responses=_wrong(400, 408, 413, 429))
 async def query(
     service: _Service,
-    images: Annotated[list[ImageItem], Depends(_asked_about)],
+    given: Annotated[dict[str, list[ImageItem]], Depends(_asked_about)],
     asked: Annotated[Asked, Query()],
 ) -> JSONResponse:
     """Judge one or many images by their nearest references.
 
     ``results`` holds, in the order of the images, what ``rd query --json`` prints: a verdict, or why there
     is none; ``evidence`` or ``report`` the HTML that was asked for. Where no image could be used the status
-    is 422, and ``results`` says why.
+    is 422, and ``results`` says why. Files called ``beside`` are photographs known to be authentic, laid
+    beside one image for this question alone; nothing of them is kept, either.
     """
-    question = asked.question(service.settings.question)
-    serving, results = await service.ask(images, question)
+    question, images = asked.question(service.settings.question), given[FIELD]
+    serving, results = await service.ask(images, question, asked.laid(given))
     answer: dict[str, Any] = {"results": [result.to_dict() for result in results]}
     failed = all(isinstance(result, Failure) for result in results)
     views: list[EvidenceView | None] = []
@@ -331,7 +336,7 @@ def _rates(snapshot: Snapshot, method: str) -> list[float]:
     return [rate for rate in _RATES if found and not found.lacking(Question(method, fpr=rate))]
 
 
-@_v1.post("/v1/banks/references", openapi_extra=_FORM, responses=_wrong(400, 401, 408, 409, 413, 429))
+@_v1.post("/v1/banks/references", openapi_extra=_form(FIELD), responses=_wrong(400, 401, 408, 409, 413, 429))
 async def plan_references(
     teacher: _Teacher,
     images: Annotated[list[ImageItem], Depends(_to_learn)],

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from retrieval_detect.encoders.pipeline import CPU_BATCH, GPU_BATCH, Prepared, Work, prepare, with_vectors
 from retrieval_detect.errors import EncoderError
-from retrieval_detect.types import Embedded, Failure
+from retrieval_detect.types import ORIGINAL_VIEW, Embedded, Failure
 from retrieval_detect.web.errors import Busy, Stopping, whereabouts
 from retrieval_detect.web.lanes import Lane
 from retrieval_detect.web.settings import cores
@@ -46,6 +47,15 @@ class _Waiting:
     prepared: Sequence[Prepared | Failure]
     started: float
     verdict: Future[Verdict | Failure] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Photographs to lay beside an image, for one question; ``supplier`` and ``date`` : of whom, and when."""
+
+    pictures: Sequence[ImageItem]
+    supplier: str | None = None
+    date: str | None = None
 
 
 class Service:
@@ -101,21 +111,36 @@ class Service:
     # ------------------------------------------------------------ asking
 
     async def ask(
-        self, items: Sequence[ImageItem], question: Question
+        self, items: Sequence[ImageItem], question: Question, laid: Laid | None = None
     ) -> tuple[Serving, list[Verdict | Failure]]:
         """Verdicts in the order of ``items``, and who gave them; raises ``Busy`` or ``UsageError``."""
-        self.require_room(len(items))
-        self._wait_for(len(items))
+        waiting = len(items) + (len(laid.pictures) if laid else 0)
+        self.require_room(waiting)
+        self._wait_for(waiting)
         serving = self.generations.serving
+        detector = serving.detector
         try:
-            question = await self._judging.run(serving.detector.checked, question)
+            question = await self._judging.run(detector.checked, question)
+            detector = await self._with(laid, detector, question) if laid else detector
         except BaseException:
-            self._wait_for(-len(items))
+            self._wait_for(-waiting)
             raise
-        asked = [asyncio.ensure_future(self._ask(item, question, serving.detector)) for item in items]
+        self._wait_for(len(items) - waiting)
+        asked = [asyncio.ensure_future(self._ask(item, question, detector)) for item in items]
         for one in asked:
             one.add_done_callback(lambda _: self._wait_for(-1))
         return serving, list(await asyncio.gather(*asked))
+
+    async def _with(self, laid: Laid, detector: Detector, question: Question) -> Detector:
+        """A detector that judges with photographs beside, and goes with the question."""
+        layers = detector.snapshot.manifest.layers
+        work = Work(detector.encoder, layers, lambda *_: (ORIGINAL_VIEW,), self.settings.limits)
+        prepared = [self.decoding.run(prepare, picture, work) for picture in laid.pictures]
+        started = time.perf_counter()
+        waiting = [_Waiting(detector, question, one, started) for one in await asyncio.gather(*prepared)]
+        embedded = [first for first, *_ in await self._encoding.run(self._vectors, detector, waiting)]
+        with_them = partial(detector.with_embedded_beside, supplier=laid.supplier, date=laid.date)
+        return await self._judging.run(with_them, embedded, question)
 
     def require_room(self, n: int = 1) -> None:
         """Raise ``Busy`` where the queue has no place for ``n`` more images."""

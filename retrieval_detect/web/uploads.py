@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from functools import partial
@@ -21,15 +22,16 @@ if TYPE_CHECKING:
     from retrieval_detect.web.decoding import Decoders
     from retrieval_detect.web.settings import ServeSettings
 
-FIELD = "images"
+FIELD, BESIDE = "images", "beside"
 LONGEST_NAME = 200
 _HOW = f"Send each as {FIELD} of multipart/form-data: curl -F {FIELD}=@photo.jpg"
 
 
 @dataclass(slots=True)
 class _Upload:
-    """One file of a form. ``size`` : of all that was sent, kept or not."""
+    """One file of a form, in the field ``under``. ``size`` : of all that was sent, kept or not."""
 
+    under: str
     name: str
     size: int = 0
     _kept: list[bytes] = field(default_factory=list)
@@ -52,8 +54,10 @@ class _Upload:
         return self._kept[0]
 
 
-async def uploads(request: Request, decoders: Decoders, settings: ServeSettings) -> list[ImageItem]:
-    """The files of a request, to be decoded in processes of their own.
+async def uploads(
+    request: Request, decoders: Decoders, settings: ServeSettings, *, fields: Sequence[str] = (FIELD,)
+) -> dict[str, list[ImageItem]]:
+    """The files of a request by field, to be decoded in processes of their own; at least one of ``FIELD``.
 
     Raises ``Refused`` or ``UsageError`` where it is no whole form of images. Until the end of the form has
     come nobody knows what is still missing, so that nothing is begun.
@@ -62,7 +66,7 @@ async def uploads(request: Request, decoders: Decoders, settings: ServeSettings)
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise Refused(422, "no-image", "there is no form with an image in this request", hint=_HOW)
-    form = _Form(settings)
+    form = _Form(settings, fields)
     try:
         parser = MultipartParser(boundary, form.callbacks())
         async for chunk in request.stream():
@@ -72,16 +76,20 @@ async def uploads(request: Request, decoders: Decoders, settings: ServeSettings)
     if not form.ended:
         message = "the form breaks off: its closing boundary is missing"
         raise Refused(400, "form", message, hint="Nothing was done. Send it again, whole.")
-    if not form.files:
+    found: dict[str, list[ImageItem]] = {name: [] for name in fields}
+    for upload in form.files:
+        read = partial(upload.read, settings.file_bytes)
+        found[upload.under].append(decoders.item(upload.name, read))
+    if not found[FIELD]:
         raise Refused(422, "no-image", "there is no image in this form", hint=_HOW)
-    return [decoders.item(upload.name, partial(upload.read, settings.file_bytes)) for upload in form.files]
+    return found
 
 
 class _Form:
     """What the parser calls, in the order of the bytes; ``ended`` once the closing boundary has come."""
 
-    def __init__(self, settings: ServeSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ServeSettings, fields: Sequence[str]) -> None:
+        self._settings, self._fields = settings, fields
         self._header = [b"", b""]
         self._disposition = b""
         self.files: list[_Upload] = []
@@ -108,7 +116,7 @@ class _Form:
         self._header = [b"", b""]
 
     def headers_finished(self) -> None:
-        self.files.append(_Upload(_file_name(self._disposition)))
+        self.files.append(_Upload(*_named(self._disposition, self._fields)))
         most = self._settings.most_files
         if len(self.files) > most:
             raise UsageError(f"more than {most} images at once", hint=f"Send {most} at a time.")
@@ -120,14 +128,14 @@ class _Form:
         self.ended = True
 
 
-def _file_name(disposition: bytes) -> str:
-    """The last part of a file's name, short and printable; ``filename*`` (RFC 5987) is read, too.
+def _named(disposition: bytes, fields: Sequence[str]) -> tuple[str, str]:
+    """The field, and the last part of the file's name, short and printable.
 
-    Raises ``Refused`` for a part of the form that is no image file.
+    ``filename*`` (RFC 5987) is read, too. Raises ``Refused`` for a part of the form that is no image file.
     """
     _, options = parse_options_header(disposition)
     field_name = _text(options.get(b"name", b""))
-    if field_name != FIELD:
+    if field_name not in fields:
         shown = printable(field_name)[:LONGEST_NAME]
         message = f"a part of the form is called {shown!r}, which says nothing here"
         raise Refused(422, "form", message, hint=_HOW)
@@ -138,9 +146,12 @@ def _file_name(disposition: bytes) -> str:
         part["Content-Disposition"] = disposition.decode("latin-1")
         given = part.get_filename()
     if given is None:
-        raise Refused(422, "form", f"a part called {FIELD} has no file name, so it is no file", hint=_HOW)
+        raise Refused(
+            422, "form", f"a part called {field_name} has no file name, so it is no file", hint=_HOW
+        )
     last = given.replace("\\", "/").rpartition("/")[2]
-    return "".join(c if c.isprintable() else "�" for c in printable(last))[:LONGEST_NAME] or "image"
+    name = "".join(c if c.isprintable() else "�" for c in printable(last))[:LONGEST_NAME]
+    return field_name, name or "image"
 
 
 def _text(name: bytes) -> str:

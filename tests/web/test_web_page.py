@@ -249,13 +249,40 @@ def test_another_way_of_judging(open_page, calibrated):
     assert page.locator(".before, #changed:visible").count() == 0  # asked as it was answered
 
 
+def test_photographs_laid_beside(open_page, calibrated):
+    page = open_page(calibrated)
+    page.set_input_files("#files", given(*pictures(1, fake=True), names=["asked.png"]))
+    page.get_by_role("button", name="Lay photographs beside").click()
+    page.wait_for_selector("#lay[open]")
+    page.get_by_role("button", name="Leave it").click()
+    assert page.locator("#lay[open]").count() == 0
+    page.get_by_role("button", name="Lay photographs beside").click()
+    page.get_by_role("button", name="Ask with them").click()
+    assert page.locator("#lay[open]").count() == 1  # no photographs are chosen
+    page.set_input_files("#lay-files", given(*pictures(3, since=6000)))
+    page.fill("#lay-supplier", "agency <b>")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#evidence .laid")
+    said = page.locator("#evidence .laid").inner_text()
+    assert "3 photographs of " in said and "Supplied by agency <b>" in said and "without them" in said
+    assert "with photographs beside" in page.locator("#list .said").inner_text()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save report").click()
+    assert "Supplied by agency &lt;b&gt;" in saved.value.path().read_text(encoding="utf-8")
+    page.get_by_role("button", name="Lay photographs beside").click()
+    page.set_input_files("#lay-files", given(b"no image"))
+    page.get_by_role("button", name="Ask with them").click()
+    page.wait_for_selector(".tools :text('none can be used')")
+    assert page.locator("#evidence .laid").count() == 1  # the answer before stays
+
+
 def test_reports_are_saved(open_page):
     page = open_page()
     page.set_input_files("#files", given(*pictures(2), names=["a.png", "b.png"]))
     finished(page, 2)
     page.locator("#list button").nth(1).click()
     for button, name, n in (
-        ("#evidence .tools button", "evidence-b.png.html", 1),
+        ("#evidence .tools button:has-text('report')", "evidence-b.png.html", 1),
         ("#save-report", "evidence.html", 2),
     ):
         with page.expect_download() as saved:

@@ -11,7 +11,9 @@ from jsonschema import Draft202012Validator
 
 from retrieval_detect.encoders.tiny import TinyEncoder
 from retrieval_detect.report.json import verdict_schema
-from tests.serving import client, form, loader, pictures
+from retrieval_detect.teach.build import Index
+from tests.factories import png
+from tests.serving import AUTHORIZED, add, calibrate, client, form, loader, pictures
 
 
 def said(verdict):
@@ -190,3 +192,66 @@ def test_a_report_of_all_images_of_a_request(web):
     assert one.count("<article") == 1 and "<script" not in one
     none = web.post("/v1/query", params={"evidence": "report"}, files=form(b"no image"))
     assert none.status_code == 422 and "report" not in none.json()
+
+
+def laid(given, beside):
+    return [*form(*given), *(("beside", (f"lent-{i}.png", data)) for i, data in enumerate(beside))]
+
+
+def files_below(*folders):
+    found = [path for folder in folders for path in folder.rglob("*")]
+    return {path: path.stat().st_mtime_ns for path in found if path.is_file()}
+
+
+def test_photographs_are_laid_beside_one_image_and_forgotten(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RD_CACHE", str(tmp_path / "cache"))
+    add(Index.open(folder), folder.parent / "more", "real", "phone", range(4000, 4120))
+    add(Index.open(folder), folder.parent / "others", "fake", "flux", range(5000, 5120))
+    (image,) = pictures(1, since=900, fake=True)
+    lent = [*pictures(3, since=6000), pictures(1, since=6000)[0], b"no image", png(110, fake=True)]
+    with client(calibrate(folder)) as web:
+        asked = {"photographs": "known", "supplier": "agency", "date": "2026-11-30"}
+        alone = web.post("/v1/query", params={"photographs": "known"}, files=form(image)).json()["results"][0]
+        before = files_below(folder, tmp_path / "cache")
+        answer = web.post("/v1/query", params=asked, files=laid([image], lent))
+        assert answer.status_code == 200, answer.text
+        assert files_below(folder, tmp_path / "cache") == before
+        (verdict,) = answer.json()["results"]
+        Draft202012Validator(verdict_schema()).validate(verdict)
+        found = verdict.pop("beside")
+        assert said(verdict) | {"beside": None} == said(alone)
+        assert (found["supplier"], found["date"]) == ("agency", "2026-11-30")
+        assert [p["input"] for p in found["pictures"]] == ["lent-0.png", "lent-1.png", "lent-2.png"]
+        why = {one["input"]: one["why"] for one in found["refused"]}
+        assert (
+            "same file" in why["lent-3.png"]
+            and "image" in why["lent-4.png"]
+            and "as a fake" in why["lent-5.png"]
+        )
+        assert found["digest"] == expected_digest(folder, image, lent[:3])
+        again = web.post("/v1/query", params={"photographs": "known"}, files=form(image)).json()["results"][0]
+        assert said(again) == said(alone)  # the question after it knows nothing of them
+        assert web.app_service._waiting == 0
+
+
+def expected_digest(folder, image, lent):
+    detector = loader(folder)(None)
+    return detector.with_beside(lent, photographs="known").query(image, photographs="known").beside.digest
+
+
+def test_what_cannot_be_laid_beside_is_refused_and_leaves_room(folder):
+    with client(folder) as web:
+        many = web.post("/v1/query", files=laid(pictures(2), pictures(1)))
+        assert many.status_code == 400 and "one image at a time" in many.json()["message"]
+        none = web.post("/v1/query", params={"supplier": "agency"}, files=form(*pictures(1)))
+        assert none.status_code == 400 and "no photographs are laid beside" in none.json()["message"]
+        uncalibrated = web.post("/v1/query", files=laid(pictures(1), pictures(2, since=600)))
+        assert uncalibrated.status_code == 400 and "without a calibration" in uncalibrated.json()["message"]
+        only = web.post("/v1/query", files=laid([], pictures(1)))
+        assert only.status_code == 422 and "no image" in only.json()["message"]
+        teach = {"label": "real", "source": "camera"}
+        for_good = web.post(
+            "/v1/banks/references", params=teach, files=laid([], pictures(1)), headers=AUTHORIZED
+        )
+        assert for_good.status_code == 422 and "says nothing here" in for_good.json()["message"]
+        assert web.app_service._waiting == 0

@@ -141,6 +141,7 @@ BESIDE_NOTE = (
     "they are authentic, and of the same origin, is their supplier's word: nothing here checks it."
 )
 BESIDE_FROM = "Supplied by {supplier}, {date}."
+BESIDE_BY_NOBODY, BESIDE_NO_DATE = "nobody who is named", "no date given"
 BESIDE_WITHOUT, BESIDE_WITH = "without them", "with them"
 BESIDE_REFUSED = "Not laid beside:"
 INFLUENCE_NOTE = (

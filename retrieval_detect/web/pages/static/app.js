@@ -3,6 +3,7 @@ import { chosen, inWords, whenChosen } from "./asking.js";
 import { needToken, overview, whenHeard } from "./banks.js";
 import { comparable } from "./compare.js";
 import { $, button, download, element, explain, fragment, plural, shortened } from "./dom.js";
+import { layBeside } from "./lay.js";
 import { ask, generation, Refused, report } from "./service.js";
 
 const AT_ONCE = 4;
@@ -13,7 +14,7 @@ const WORDS = {
   uncertain: "uncertain",
   unknown: "unknown",
 };
-const images = []; // {file, path, item, result, evidence, asked, words: how it was judged}
+const images = []; // {file, path, item, result, evidence, asked, words: how it was judged, laid: what beside it}
 const queue = [];
 let working = 0;
 let stopped = false;
@@ -67,7 +68,7 @@ async function work() {
     const parameters = chosen();
     [image.asked, image.words] = [JSON.stringify(parameters), inWords()];
     try {
-      [image.result, image.evidence] = await ask(image.file, parameters, () => stopped);
+      [image.result, image.evidence] = await ask(image.file, parameters, { givenUp: () => stopped });
       if (image.result.index) changedTo(image.result.index.generation);
     } catch (error) {
       image.result = { error: "refused", message: explain(error) };
@@ -83,7 +84,8 @@ function finished(image) {
   const { result } = image;
   marked(image);
   if (result.verdict) {
-    said(image, WORDS[result.verdict] || result.verdict, result.verdict);
+    const verdict = verdictOf(result);
+    said(image, `${WORDS[verdict] || verdict}${result.beside ? ", with photographs beside" : ""}`, verdict);
     preview(image);
   } else {
     said(image, `could not be used: ${result.message}`, "quiet");
@@ -92,6 +94,8 @@ function finished(image) {
   filter();
   progress();
 }
+
+const verdictOf = (result) => (result.beside || result).verdict;
 
 function said(image, text, classes) {
   const line = image.item.querySelector(".said");
@@ -115,6 +119,7 @@ function show(image) {
   image.item.firstChild.setAttribute("aria-current", "true");
   reachable();
   const place = $("evidence");
+  if (place.contains(document.activeElement)) place.focus({ preventScroll: true }); // what was in focus goes
   place.replaceChildren();
   if (outdated(image)) place.append(warning(image));
   if (!image.result) place.append(element("p", "This image is waiting.", "quiet"));
@@ -132,8 +137,26 @@ function tools(image) {
   const bar = element("p", undefined, "row tools");
   const told = element("span", undefined, "quiet");
   told.setAttribute("role", "status");
-  bar.append(button("Save report", () => saveReport([image], told)), button("Print", () => print()), told);
+  bar.append(
+    button("Lay photographs beside", () => layBeside((files, facts) => askWith(image, files, facts, told))),
+    button("Save report", () => saveReport([image], told)), button("Print", () => print()), told);
   return bar;
+}
+
+// Ask about one image with photographs beside; `told` : where it is said what became of it.
+async function askWith(image, beside, facts, told) {
+  told.textContent = "Asking with them …";
+  const parameters = chosen();
+  try {
+    const [result, evidence] = await ask(image.file, { ...parameters, ...facts }, { beside });
+    if (!result.verdict) throw new Refused(422, result);
+    Object.assign(image, { result, evidence, asked: JSON.stringify(parameters), words: inWords(), laid: { beside, facts } });
+    finished(image);
+    if (shown === image) $("evidence").querySelector(".laid").scrollIntoView({ block: "nearest" });
+    say(`with photographs beside: ${WORDS[verdictOf(result)]}`);
+  } catch (error) {
+    told.textContent = explain(error);
+  }
 }
 
 const visible = () => images.filter(({ item }) => !item.hidden);
@@ -203,8 +226,7 @@ function warning(image) {
 
 function askAgain(some) {
   for (const image of some) {
-    image.result = null;
-    image.evidence = null;
+    image.result = image.evidence = image.laid = null;
     marked(image);
     said(image, "waiting", "quiet");
     queue.push(image);
@@ -226,7 +248,8 @@ async function look() {
 const kindOf = ({ result }) => {
   if (!result) return "";
   if (!result.verdict) return "failed";
-  return ["uncertain", "unknown"].includes(result.verdict) ? "undecided" : result.verdict;
+  const verdict = verdictOf(result);
+  return ["uncertain", "unknown"].includes(verdict) ? "undecided" : verdict;
 };
 
 function progress() {
@@ -268,10 +291,12 @@ function save() {
 async function saveReport(some, told) {
   told.textContent = "Making the report …";
   try {
-    const page = await report(some.map(({ file }) => file), chosen());
+    const { beside, facts } = (some.length === 1 && some[0].laid) || {};
+    const page = await report(some.map(({ file }) => file), { ...chosen(), ...facts }, { beside });
     const name = some.length === 1 ? `evidence-${some[0].file.name}.html` : "evidence.html";
     download(page, "text/html", name);
-    told.textContent = `Saved as ${name}.`;
+    const without = some.length > 1 && some.some(({ laid }) => laid);
+    told.textContent = `Saved as ${name}${without ? ", without the photographs that were laid beside single images" : ""}.`;
   } catch (error) {
     told.textContent = explain(error);
   }

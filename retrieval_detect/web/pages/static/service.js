@@ -29,30 +29,32 @@ async function wanted(path, options) {
   return body;
 }
 
-const form = (files) => {
+const form = (files, beside = []) => {
   const made = new FormData();
   for (const file of files) made.append("images", file, file.name || "pasted image");
+  for (const file of beside) made.append("beside", file, file.name);
   return made;
 };
 
-// The body of an answer about images; `evidence` : "html" for each, "report" for a page of all.
-async function asked(files, parameters, evidence, givenUp) {
+// The body of an answer about images; `evidence` : "html" for each, "report" for a page of all. `beside` :
+// photographs to lay beside the one image.
+async function asked(files, parameters, evidence, { beside = [], givenUp = () => false } = {}) {
   const path = `v1/query?${new URLSearchParams({ ...parameters, evidence })}`;
   for (let attempt = 0; ; attempt += 1) {
-    const { status, body, retryAfter } = await call(path, { method: "POST", body: form(files) });
+    const { status, body, retryAfter } = await call(path, { method: "POST", body: form(files, beside) });
     if (body.results) return body;
     if (status !== 429 || attempt >= PATIENCE || givenUp()) throw new Refused(status, body);
     await new Promise((done) => setTimeout(done, 1000 * retryAfter));
   }
 }
 
-export async function ask(file, parameters, givenUp) {
-  const { results, evidence } = await asked([file], parameters, "html", givenUp);
+export async function ask(file, parameters, more) {
+  const { results, evidence } = await asked([file], parameters, "html", more);
   return [results[0], evidence ? evidence[0] : null];
 }
 
-export async function report(files, parameters) {
-  const body = await asked(files, parameters, "report", () => false);
+export async function report(files, parameters, more) {
+  const body = await asked(files, parameters, "report", more);
   if (!body.report) throw new Refused(422, body.results[0]);
   return body.report;
 }
