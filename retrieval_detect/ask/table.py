@@ -19,7 +19,7 @@ _TYPES = {
     **dict.fromkeys(("best_fake", "best_real", "coverage"), pa.float64()),
     "top_generator": pa.string(),
     **dict.fromkeys(("stable", "regions", "regions_p_max"), pa.float64()),
-    **dict.fromkeys(("sha256", "index"), pa.string()),
+    **dict.fromkeys(("verdict_beside", "sha256", "index"), pa.string()),
     "generation": pa.int64(),
     **dict.fromkeys(("warnings", "error"), pa.string()),
 }
@@ -70,7 +70,8 @@ def row_of(result: Verdict | Failure) -> dict[str, Any]:
     ``top_generator`` : of the nearest fakes, by its share of the density, or of those that the head asked
     tells apart; the true tool may be absent.
     ``coverage`` : the mean similarity of the nearest photographs, see ``Verdict.coverage``.
-    ``stable`` : the share of re-encodings that agree. ``regions`` : the crops' scores, pooled.
+    ``verdict_beside`` : that with photographs laid beside. ``stable`` : the share of re-encodings that
+    agree. ``regions`` : the crops' scores, pooled.
     """
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     if isinstance(result, Failure):
@@ -96,6 +97,8 @@ def row_of(result: Verdict | Failure) -> dict[str, Any]:
         row["log10_lr"] = round(result.log10_lr, 4)
     if result.coverage is not None:
         row["coverage"] = round(result.coverage["similarity"], 6)
+    if result.beside is not None:
+        row["verdict_beside"] = result.beside.verdict
     if stability := result.stability:
         row["stable"] = round(stability.agree / max(stability.of, 1), 4)
     if regions := result.regions:

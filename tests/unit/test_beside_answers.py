@@ -8,6 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from retrieval_detect.ask.table import row_of
 from retrieval_detect.report.json import verdict_schema
 from retrieval_detect.report.words import beside_lines, full, plain
 from retrieval_detect.scoring.answers import Answer, PValues
@@ -103,6 +104,7 @@ def test_both_answers_stand_side_by_side():
 
 def test_the_schema_knows_it():
     validator = jsonschema.Draft202012Validator(verdict_schema())
+    assert row_of(replace(CALIBRATED, beside=FOUND))["verdict_beside"] == FOUND.verdict
     record = replace(CALIBRATED, beside=FOUND).to_dict()
     validator.validate(record)
     assert record["beside"]["pictures"][0]["fake_like"] is True and record["verdict"] == "fake-like"

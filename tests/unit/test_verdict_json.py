@@ -183,6 +183,7 @@ def test_a_row_holds_plain_values_in_a_fixed_order():
         "stable": None,
         "regions": None,
         "regions_p_max": None,
+        "verdict_beside": None,
         "sha256": "ef" * 32,
         "index": "default",
         "generation": 7,
