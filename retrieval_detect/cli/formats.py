@@ -92,6 +92,8 @@ class Rows(NamedTuple):
     rows: Sequence[Record]
     columns: Sequence[Column]
     title: str = ""
+    most_wide: int = _PIPE_WIDTH
+    """Characters of a line; what is wider goes on below, each part with the first column."""
 
 
 # ---------------------------------------------------------------- the writers
@@ -214,7 +216,9 @@ class _Human(Writer):
 
     def table(self, table: Rows) -> None:
         self._lines([escape(table.title)] if table.title else [])
-        self._lines(aligned(table))
+        for number, part in enumerate(folded(table)):
+            self._lines([""] * (number > 0))
+            self._lines(aligned(part))
 
     def text(self, line: str) -> None:
         self.echo(line)
@@ -233,6 +237,33 @@ WRITERS: Mapping[str, type[Writer]] = {
 }
 
 
+def folded(table: Rows) -> list[Rows]:
+    """A table in parts of which none is wider than it may be, but for a column that is so alone.
+
+    Rows that say nothing in a part are left out there.
+    """
+    width = {
+        column: max(
+            len(escape(text)) for text in (column.heading, *(_shown(column, row) for row in table.rows))
+        )
+        for column in table.columns
+    }
+    first, *others = table.columns
+    parts: list[list[Column]] = [[]]
+    for column in others:
+        if parts[-1] and sum(width[c] + 2 for c in (first, *parts[-1])) + width[column] > table.most_wide:
+            parts.append([])
+        parts[-1].append(column)
+    return [
+        Rows([row for row in table.rows if any(_shown(c, row) for c in part)], [first, *part])
+        for part in (parts if len(parts) > 1 else [])
+    ] or [table]
+
+
+def _shown(column: Column, row: Record) -> str:
+    return column.show(row.get(column.key))
+
+
 def aligned(table: Rows) -> list[str]:
     """Lines of a table: numbers to the right, nothing cut, no wider than the terminal."""
     from rich.console import Console
@@ -245,7 +276,7 @@ def aligned(table: Rows) -> list[str]:
         heading = Text(escape(column.heading))
         grid.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in table.rows:
-        grid.add_row(*(Text(escape(column.show(row.get(column.key)))) for column in table.columns))
+        grid.add_row(*(Text(escape(_shown(column, row))) for column in table.columns))
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, color_system=None)
     with console.capture() as captured:
         console.print(grid)

@@ -97,10 +97,15 @@ class Output:
         self._streams = True
         self._writer.item(Item(record, self._safe(text), essential))
 
-    def table(self, rows: Iterable[Record], columns: Sequence[str | Column], *, title: str = "") -> None:
-        """Show rows. ``columns`` choose and order what people see; other formats get whole rows."""
+    def table(
+        self, rows: Iterable[Record], columns: Sequence[str | Column], *, title: str = "", **shape: int
+    ) -> None:
+        """Show rows. ``columns`` choose and order what people see; other formats get whole rows.
+
+        ``shape`` : ``most_wide``, see ``formats.Rows``.
+        """
         shown = [column if isinstance(column, Column) else Column(column) for column in columns]
-        self._writer.table(Rows(list(rows), shown, title))
+        self._writer.table(Rows(list(rows), shown, title, **shape))
 
     def line(self, *parts: Part) -> None:
         """One line for people, in parts that may each have a style; other formats leave it out."""

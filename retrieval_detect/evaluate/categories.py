@@ -56,7 +56,7 @@ def few_shot(context: Context) -> Plan:
             f"n: photographs, and as many fakes, of each of {n_categories} categories: "
             + ", ".join(f"{2 * n * n_categories} references at n = {n}" for n in numbers)
             + f". Means over {context.options.seeds} draws.",
-            "acc_fixed: at score 0; nothing is set aside from so few.",
+            "acc fixed: at score 0; nothing is set aside from so few.",
             f"{BOTH_CHANCES}.",
         ]
         told = list(_told(list(found.values())))

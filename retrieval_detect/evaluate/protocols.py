@@ -17,6 +17,7 @@ from retrieval_detect.evaluate.context import Context, Json, Plan, Result, refer
 from retrieval_detect.evaluate.datasets import apart
 from retrieval_detect.evaluate.intervals import intervals, ranges
 from retrieval_detect.evaluate.states import (
+    FEWEST,
     RIVALS,
     Scorer,
     calibrated_logistic,
@@ -74,7 +75,7 @@ def _rivalled(context: Context, name: str) -> Json:
     bank, aside = (references(context.snapshot, context.layers, split=split) for split in splits)
     scores = unlearnt_scores(context, bank, PEERS[name])
     if scores is None:
-        return {"left out": "no references of a label are left that are not asked about"}
+        return {"left out": f"fewer than {FEWEST} references of a label are left that are not asked about"}
     calibrated = None
     if aside.fake.any() and (~aside.fake).any():
         calibrated = neutral(rival_scores(bank, aside, context.layer, PEERS[name]), aside.fake)
@@ -133,15 +134,15 @@ def _generators_table(context: Context, found: dict[str, Json]) -> Result:
         shown = {name: rounded(own[name]) for name in metrics.SHOWN if name in own}
         ends = own.get("auroc_interval") or {}
         rows.append(
-            {"column": column, "real": own.get("real"), "fake": own.get("fake")}
-            | shown
+            {"column": column, "real": own.get("real"), "fake": own.get("fake"), "auroc": shown["auroc"]}
             | {"auroc_low": ends.get("low"), "auroc_high": ends.get("high")}
+            | shown
             | {"trivial_auroc": rounded(trivial[column]["auroc"]) if column in trivial else None}
             | {f"{name}_auroc": rounded(value) for name, value in others.items()}
         )
     lines = [
-        "acc_fixed: at score 0. acc_calibrated: threshold from the index's calibration rows. "
-        "acc_oracle: the best threshold for these very images, which nobody can have.",
+        "acc fixed: at score 0. acc calibrated: threshold from the index's calibration rows. "
+        "acc oracle: the best threshold for these very images, which nobody can have.",
         *_better(methods),
         *(f"{name}: {said['left out']}." for name, said in found.items() if "left out" in said),
         *context.overlap_lines(),

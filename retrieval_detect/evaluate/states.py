@@ -177,6 +177,8 @@ def add(store: Store, images: Images) -> None:
 
 # ---------------------------------------------------------------- rivals
 
+FEWEST = 3
+"""References of a label without which a rival cannot learn: one in each of its folds."""
 Rival: TypeAlias = Callable[["Float32", "Bool", "Float32"], "Float64"]
 """Unit vectors float32 (n, d) and labels to learn from, vectors asked about → scores, positive = fake."""
 
@@ -190,7 +192,7 @@ def unlearnt_scores(context: Context, bank: Images, rival: Rival) -> Float64 | N
     """A rival's score of each image of the set, never having learnt from it.
 
     Where images are references too, it learns from four fifths and is asked about the fifth, groups whole.
-    ``None`` if no references of a label are left to learn from.
+    ``None`` if fewer than ``FEWEST`` references of a label are left to learn from.
     """
     images = context.images
     folds = group_folds(images.fake, images.groups) if context.n_stored else np.zeros(len(images), np.int64)
@@ -198,7 +200,7 @@ def unlearnt_scores(context: Context, bank: Images, rival: Rival) -> Float64 | N
     for fold in np.unique(folds):
         asked = images.take(folds == fold)
         known = bank.take(~np.isin(bank.content_ids, asked.content_ids))
-        if not (known.fake.any() and (~known.fake).any()):
+        if min(known.fake.sum(), (~known.fake).sum()) < FEWEST:
             return None
         scores[folds == fold] = rival_scores(known, asked, context.layer, rival)
     return scores
@@ -234,7 +236,7 @@ def calibrated_logistic(x: Float32, fake: Bool, asked: Float32) -> Float64:
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.linear_model import LogisticRegression
 
-    model = CalibratedClassifierCV(LogisticRegression(class_weight="balanced", max_iter=2000), cv=3)
+    model = CalibratedClassifierCV(LogisticRegression(class_weight="balanced", max_iter=2000), cv=FEWEST)
     stated = model.fit(x, fake).predict_proba(asked)[:, 1].clip(1e-9, 1 - 1e-9)
     ratios: Float64 = np.log10(stated / (1 - stated)) - np.log10(fake.mean() / (1 - fake.mean()))
     return ratios.astype(np.float64)

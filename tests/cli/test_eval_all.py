@@ -78,6 +78,7 @@ def test_everything_that_applies_is_measured_once_and_written(data, run_rd, embe
     )
     assert sum(embedded) < 20 * (len(ROBUSTNESS) - shared) and shared == 2
     assert contents(index) == before
+    assert max(map(len, result.stdout.splitlines())) <= 100
 
 
 def test_finished_steps_are_not_done_again(data, run_rd, steps):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval_detect.cli.formats import Rows, aligned, folded
 from retrieval_detect.cli.output import Column, Output, escape, human, human_bytes
 from retrieval_detect.cli.settings import FORMATS
 from retrieval_detect.errors import UsageError
@@ -200,6 +201,19 @@ def test_table_fits_a_terminal_and_cuts_nothing(terminal):
     assert max(map(len, lines)) <= 80
     assert sum(line.count("x") for line in lines) == 200
     assert "12,345" in lines[1]
+
+
+def test_a_table_goes_on_below_what_is_wide_enough():
+    rows = [{"name": "a", "x": 1.0, "y": 2.0, "z": None}, {"name": "b", "x": 3.0, "y": None, "z": 4.0}]
+    columns = [Column(name, show=lambda value: "" if value is None else str(value)) for name in rows[0]]
+    parts = folded(Rows(rows, columns, most_wide=12))
+    assert [aligned(part) for part in parts] == [
+        ["name    x", "a     1.0", "b     3.0"],
+        ["name    y", "a     2.0"],
+        ["name    z", "b     4.0"],
+    ]
+    wide = Rows(rows, columns, most_wide=22)
+    assert folded(wide) == [wide] and max(map(len, aligned(wide))) <= 22
 
 
 def test_table_gives_machines_whole_rows(capsys):

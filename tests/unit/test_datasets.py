@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_detect.errors import UsageError
-from retrieval_detect.evaluate.datasets import EVERY, LAYOUTS, apart, load
+from retrieval_detect.evaluate.context import Result
+from retrieval_detect.evaluate.datasets import EVERY, LAYOUTS, NAMES, apart, load
 from retrieval_detect.evaluate.published import TABLES, compared, published
 from retrieval_detect.images.chains import UNIFIED, rendered
-from retrieval_detect.report.tables import compared_rows, markdown_table
+from retrieval_detect.report.tables import compared_rows, markdown_table, method_tables
 
 
 def touch(folder, *names):
@@ -202,6 +204,32 @@ def test_ours_is_compared_in_points():
     assert flat[0]["rd (ours)"] == 99.0 and flat[0]["rd less NN k=9"] == -0.54
 
 
+def result_of(**methods):
+    columns = {name: {"columns": columns} for name, columns in methods.items()}
+    return Result(
+        "generators", "By generator", (), (), (), {"methods": columns | {"gone": {"left out": "why"}}}
+    )
+
+
+def test_methods_stand_under_one_another_ours_before_the_published():
+    own = {
+        "progan": {"auroc": 0.9, "acc_fixed": 0.99, "ap": 0.5},
+        "mean": {"auroc": 0.9, "acc_fixed": 0.9, "ap": 0.5},
+    }
+    result = result_of(rd=own)
+    (alone,) = method_tables(result)
+    assert alone.columns == ("method", "mean", "progan")
+    assert [row["method"] for row in alone.rows] == ["rd"] and alone.rows[0]["progan"] == 0.9
+    acc, points, ap = method_tables(result, published("ufd"), differences=True)
+    assert acc.columns == ap.columns == ("method", "whose", "mean", "progan")
+    by_name = {row["method"]: row for row in acc.rows}
+    assert by_name["rd"]["progan"] == 99 and by_name["rd"]["whose"] == "ours"
+    assert (by_name["NN k=9"]["progan"], by_name["NN k=9"]["whose"]) == (99.54, "published")
+    # What is stated of no column that is there has no row; the differences are of columns, not of the mean.
+    assert "LC, released weights run again" not in by_name and by_name["RINE, 4 classes"]["progan"] is None
+    assert points.rows[0]["NN k=9"] == pytest.approx(-0.54) and "RINE, 4 classes" not in points.columns
+
+
 # ---------------------------------------------------------------- changes, tables
 
 
@@ -219,3 +247,36 @@ def test_markdown_keeps_hostile_names_inside_their_cell():
         ("name", "auroc"), [{"name": "a|b", "auroc": 0.91234}, {"name": "c", "auroc": None}]
     )
     assert text.splitlines()[1:] == ["| --- | ---: |", "| a\\|b | 0.912 |", "| c |  |"]
+
+
+# ---------------------------------------------------------------- as the guide shows them
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+LISTED = "path,label,generator,released_at\na/1.png,real,,\nb/2.png,fake,sdxl,2023-07-26\n"
+LISTS = {"list.csv": LISTED, "data.csv": "name,mos_quality\n1.png,3.5\n"}
+
+
+def shown_layouts():
+    """Layout and files of each tree in the guide."""
+    (block,) = (text for text in GUIDE.read_text().split("```") if text.startswith("\nauto\n"))
+    for tree in block.strip().split("\n\n"):
+        layout, *lines = tree.splitlines()
+        yield pytest.param(
+            layout.partition(",")[0], [line.split()[1] for line in lines], id=layout.partition("(")[0].strip()
+        )
+
+
+@pytest.mark.parametrize(("layout", "files"), list(shown_layouts()))
+def test_layouts_are_as_the_guide_shows_them(tmp_path, layout, files):
+    touch(tmp_path, *files)
+    for name, text in LISTS.items():
+        if name in files:
+            (tmp_path / name).write_text(text)
+    own = tmp_path / "list.csv" if layout == "auto" and "list.csv" in files else tmp_path
+    found = load(own, layout)
+    images = sum(name.endswith(".png") for name in files)
+    assert len({sample.item.uri for sample in found.samples}) == images and found.columns
+
+
+def test_the_guide_shows_every_layout():
+    assert {shown.values[0] for shown in shown_layouts()} == set(NAMES)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ from retrieval_detect.cli.params import (
     computing_options,
     method_option,
 )
+from retrieval_detect.cli.parts import WORD, option_with_parts
 from retrieval_detect.cli.progress import progress
 from retrieval_detect.cli.recipes import parts_of
 from retrieval_detect.cli.settable import ASKING, Settable
@@ -29,6 +31,7 @@ from retrieval_detect.report.tables import (
     compared_rows,
     heading,
     markdown_table,
+    method_tables,
     result_csv,
     result_json,
     result_markdown,
@@ -38,6 +41,7 @@ from retrieval_detect.report.words import number
 if TYPE_CHECKING:
     from retrieval_detect.errors import UsageError
     from retrieval_detect.evaluate.context import Context, Options, Result
+    from retrieval_detect.report.tables import MethodTable
     from retrieval_detect.types import Failure
 
 PROTOCOLS = (
@@ -48,6 +52,10 @@ ALL = "all"
 LAYOUTS = ("auto", "ufd", "clipping", "genimage", "aigcdetectbenchmark", "ai-genbench", "agiqa")
 CANDIDATES = ("nearest:1", *(f"{vote}:{k}" for vote in ("mean", "majority") for k in (1, 3, 5, 9)))
 """Scores that UniversalFakeDetect's nearest-neighbour row may be of; its code was never published."""
+
+_MOST_WIDE = 100
+_NAMED = 2
+"""What is absent is counted, and so many of it named."""
 
 _SETTABLE = (
     Settable("seeds", "How often chance draws.", click.IntRange(1), 3),
@@ -86,7 +94,13 @@ _SETTABLE = (
     "--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True, help="How DATA is laid out."
 )
 @click.option("--unified", is_flag=True, help="First bring all images to one size and JPEG quality 96.")
-@click.option("--compare", type=click.Choice(["ufd", "clipping"]), help="Show published numbers beside.")
+@option_with_parts(
+    "--compare",
+    ("compare", click.Choice(["ufd", "clipping"])),
+    {"differences": ("differences", WORD)},
+    metavar="PAPER[,differences]",
+    help="Show a paper's numbers beside: ufd or clipping; and how far ours are from them.",
+)
 @click.option("--methods", metavar="LIST", help="Also measure these: density,mean:9,majority:9, heads.")
 @click.option("--order", metavar="LIST", help="Generators, oldest first, for incremental.")
 @click.option("--n", "numbers", metavar="LIST", help="Numbers of references, such as 0,1,5,20.")
@@ -119,7 +133,7 @@ _SETTABLE = (
 @computing_options(*_SETTABLE, *ASKING)
 @click.pass_obj
 def command(
-    run: Run, /, data: Path, protocol: str, layout: str, compare: str | None, out: Path | None, **asked: Any
+    run: Run, /, data: Path, protocol: str, layout: str, out: Path | None, **asked: Any
 ) -> int | None:
     """Measure an index on images whose labels are known.
 
@@ -131,14 +145,15 @@ def command(
     from retrieval_detect.evaluate.running import programme, run_all
     from retrieval_detect.evaluate.running import run as carry_out
 
-    if compare and protocol not in ("generators", ALL):
+    shown = Shown(run.output, out, asked["compare"], differences=asked["differences"])
+    if shown.compare and protocol not in ("generators", ALL):
         raise click.UsageError("published numbers are of protocol generators")
     if asked["per_category"] and protocol not in ("few-shot", ALL):
         raise click.UsageError("--per-category is of protocol few-shot")
-    options = _options(asked, compare)
+    options = _options(asked, shown.compare)
     dataset = load(data, layout)
-    for name in dataset.missing:
-        run.output.warning(f"{name} is not in {data}: skipped")
+    if dataset.missing:
+        run.output.warning(_absent(dataset))
     with TemporaryDirectory(prefix="rd-eval-") as work:
         context, failures = _context(run, dataset, options, Path(work), asked["cache"])
         about = _about(context, data, failures)
@@ -150,13 +165,13 @@ def command(
                 results, skipped = run_all(planned, context, steps, progress=meter.advance)
             for name, error in skipped.items():
                 run.output.warning(f"{name} is skipped: {error.message}. {error.hint}".rstrip())
-            _show_all(run.output, Measured(results, skipped, about), out, compare)
+            shown.all(Measured(results, skipped, about))
         else:
             plan = PLANS[protocol](context)
             kept = None if out is None else out / "steps"
             with _progress(run, len(plan.steps), "Measuring", unit="steps") as meter:
                 result = carry_out(plan, kept, f"{protocol}/{context.key}", progress=meter.advance)
-            _show(run.output, result, about, out, compare)
+            shown.one(result, about)
     return SOME_FAILED if failures else None
 
 
@@ -177,6 +192,14 @@ def _options(asked: dict[str, Any], compare: str | None) -> Options:
         asked["at_most"],
         per_category=asked["per_category"],
     )
+
+
+def _absent(dataset: Dataset) -> str:
+    """What of a layout, or of a list, is not there, in a line; JSON names it all."""
+    first, n = dataset.missing[:_NAMED], len(dataset.missing)
+    named = ", ".join([*first, *["…"] * (n > len(first))])
+    are = "are" if n > 1 else "is"
+    return f"{number(n, 'part')} of {dataset.name} {are} not there: {named}; numbers are of the rest"
 
 
 def _progress(run: Run, total: int, text: str, *, unit: str = "img") -> Any:
@@ -254,48 +277,103 @@ class Measured:
     about: Mapping[str, Any]
 
 
-def _show(
-    output: Output, result: Result, about: Mapping[str, Any], out: Path | None, compare: str | None
-) -> None:
-    """One result: on the terminal, and in ``out`` if given. ``compare`` : whose numbers stand beside."""
-    document = _document(result, about, compare)
-    if out is not None:
-        _write_tables(out, result, document)
-        write_bytes(out / "page.html", result_page(result, about).encode())
-    if output.format in ("json", "jsonl"):
-        output.record(document)
-        return
-    _show_table(output, result, document)
-    if out is not None:
-        output.success(f"Written to {out}: result.json, table.csv, table.md, page.html")
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Where results go: the terminal, and folder ``out`` if given. ``compare`` : the paper set beside."""
 
+    output: Output
+    out: Path | None
+    compare: str | None
+    differences: bool
 
-def _show_all(output: Output, measured: Measured, out: Path | None, compare: str | None) -> None:
-    """The same of all: a table each, and in ``out`` a folder each and one page."""
-    documents = {
-        name: _document(result, measured.about, compare) for name, result in measured.results.items()
-    }
-    whole = {
-        "protocol": "all",
-        "about": dict(measured.about),
-        "results": documents,
-        "skipped": [
-            {"protocol": name, "reason": error.message, "hint": error.hint}
-            for name, error in measured.skipped.items()
-        ],
-    }
-    if out is not None:
-        _write_all(out, measured, whole)
-    if output.format in ("json", "jsonl"):
-        output.record(whole)
-    elif output.format == "human":
+    def one(self, result: Result, about: Mapping[str, Any]) -> None:
+        """One result."""
+        document = _document(result, about, self.compare)
+        if self.out is not None:
+            self._write_tables(self.out, result, document)
+            write_bytes(self.out / "page.html", result_page(result, about).encode())
+        if self.output.format in ("json", "jsonl"):
+            self.output.record(document)
+            return
+        if self.output.format == "human":
+            self._tables(result)
+        else:
+            self.output.table(list(result.rows), result.columns)
+        if self.out is not None:
+            self.output.success(f"Written to {self.out}: result.json, table.csv, table.md, page.html")
+
+    def all(self, measured: Measured) -> None:
+        """The same of all: a table each, and in ``out`` a folder each and one page."""
+        documents = {
+            name: _document(result, measured.about, self.compare) for name, result in measured.results.items()
+        }
+        whole = {
+            "protocol": "all",
+            "about": dict(measured.about),
+            "results": documents,
+            "skipped": [
+                {"protocol": name, "reason": error.message, "hint": error.hint}
+                for name, error in measured.skipped.items()
+            ],
+        }
+        if self.out is not None:
+            self._write_all(self.out, measured, whole)
+        if self.output.format in ("json", "jsonl"):
+            self.output.record(whole)
+        elif self.output.format == "human":
+            for result in measured.results.values():
+                self._tables(result)
+                self.output.line()
+        else:
+            _one_table(self.output, measured.results)
+        if self.out is not None:
+            self.output.success(
+                f"Written to {self.out}: result.json, page.html, and a folder for each protocol"
+            )
+
+    def _tables(self, result: Result) -> None:
+        """For people: rd's own numbers, those of every method, and what must be read with them."""
+        tables = list(self._methods(result))
+        elsewhere = (
+            {f"{name}_auroc" for name in (*result.detail.get("methods", ()), "trivial")} if tables else set()
+        )
+        own = [Column(c, heading(c), cell) for c in result.columns if c not in elsewhere]
+        self.output.table(list(result.rows), own, title=result.title, most_wide=_MOST_WIDE)
+        for table in tables:
+            show = _percent if self.compare else cell
+            shown = [Column(c, c, show) for c in table.columns]
+            self.output.line()
+            self.output.table(table.rows, shown, title=table.title, most_wide=_MOST_WIDE)
+        for line in result.lines:
+            self.output.note(fill(line, _MOST_WIDE))
+
+    def _methods(self, result: Result) -> Iterator[MethodTable]:
+        from retrieval_detect.evaluate.published import published
+
+        if result.protocol == "generators":
+            table = published(self.compare) if self.compare else None
+            yield from method_tables(result, table, differences=self.differences)
+
+    def _write_tables(self, out: Path, result: Result, document: Mapping[str, Any]) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "result.json", document)
+        write_bytes(out / "table.csv", result_csv(result).encode())
+        text = result_markdown(result, document["about"])
+        for table in self._methods(result):
+            text += f"\n## {table.title}\n\n{markdown_table(table.columns, table.rows)}\n"
+        write_bytes(out / "table.md", text.encode())
+
+    def _write_all(self, out: Path, measured: Measured, whole: Mapping[str, Any]) -> None:
         for name, result in measured.results.items():
-            _show_table(output, result, documents[name])
-            output.line()
-    else:
-        _one_table(output, measured.results)
-    if out is not None:
-        output.success(f"Written to {out}: result.json, page.html, and a folder for each protocol")
+            self._write_tables(out / name, result, whole["results"][name])
+        reasons = {name: error.message for name, error in measured.skipped.items()}
+        page = results_page(list(measured.results.values()), measured.about, skipped=reasons)
+        write_bytes(out / "page.html", page.encode())
+        write_json(out / "result.json", whole)
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else cell(value)
 
 
 def _document(result: Result, about: Mapping[str, Any], compare: str | None) -> dict[str, Any]:
@@ -303,14 +381,6 @@ def _document(result: Result, about: Mapping[str, Any], compare: str | None) -> 
     if compare and result.protocol == "generators" and (beside := _beside(result, compare)):
         document["compared"] = beside
     return document
-
-
-def _show_table(output: Output, result: Result, document: Mapping[str, Any]) -> None:
-    output.table(list(result.rows), [Column(c, heading(c), cell) for c in result.columns], title=result.title)
-    for row in document.get("compared", ()):
-        output.line(", ".join(f"{key} {cell(value)}" for key, value in row.items() if value is not None))
-    for line in result.lines:
-        output.note(line)
 
 
 def _one_table(output: Output, results: Mapping[str, Result]) -> None:
@@ -335,22 +405,3 @@ def _beside(result: Result, compare: str) -> list[dict[str, Any]]:
         }
         rows += compared_rows(compared(table, metric, ours))
     return rows
-
-
-def _write_tables(out: Path, result: Result, document: Mapping[str, Any]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "result.json", document)
-    write_bytes(out / "table.csv", result_csv(result).encode())
-    text = result_markdown(result, document["about"])
-    if beside := document.get("compared"):
-        text += "\n## Published numbers beside\n\n" + markdown_table(tuple(beside[0]), beside) + "\n"
-    write_bytes(out / "table.md", text.encode())
-
-
-def _write_all(out: Path, measured: Measured, whole: Mapping[str, Any]) -> None:
-    for name, result in measured.results.items():
-        _write_tables(out / name, result, whole["results"][name])
-    reasons = {name: error.message for name, error in measured.skipped.items()}
-    page = results_page(list(measured.results.values()), measured.about, skipped=reasons)
-    write_bytes(out / "page.html", page.encode())
-    write_json(out / "result.json", whole)
