@@ -22,18 +22,18 @@ from bench._machine import ROOT
 from bench.serve import ADDRESS, server
 
 PICTURES = ROOT / "docs" / "screenshots"
-ONE = "fake/flux/flux_schnell-1.webp"
+ONE = "ask/fakes/image_chroma_text_to_image-1.webp"
 MANY = (
-    "fake/anima/image_anima_preview-1.webp",
-    "fake/chroma/image_chroma_text_to_image-1.webp",
-    "fake/ernie_image/image_ernie_image_turbo-1.webp",
-    "fake/flux/flux_schnell-1.webp",
-    "fake/flux/image_flux2_text_to_image-1.webp",
-    "real/interiors/pexels-1317558.webp",
-    "real/interiors/pexels-36030587.webp",
-    "real/interiors/pexels-36358763.webp",
+    ONE,
+    "ask/fakes/image_anima_preview-1.webp",
+    "ask/fakes/image_ernie_image_turbo-1.webp",
+    "ask/fakes/image_qwen_image_2512_with_2steps_lora-1.webp",
+    "ask/fakes/image_z_image_turbo-1.webp",
+    "ask/photographs/pexels-2416933.webp",
+    "ask/photographs/pexels-6707631.webp",
+    "ask/photographs/pexels-maksgelatin-4352247.webp",
 )
-TAUGHT = (ONE, "fake/flux/flux1_krea_dev-1.webp", "fake/flux/image_flux2_text_to_image-1.webp")
+TAUGHT = tuple(f"painted/teach/pexels-{name}.webp" for name in ("2560067", "36030587", "36179987"))
 TOKEN = "a token of the pictures"
 
 Page = Any
@@ -59,12 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images = work / "demo" / "images"
         take("report", opened((work / "page.html").as_uri(), 1040, 1210))
         with server(work / "demo" / "toy", "--token-file", str(work / "token"), cwd=work):
-            for name, height, show in (
-                ("evidence", 1180, evidence),
-                ("many", 1000, many),
-                ("teach", 680, teach),
+            for name, (width, height), show in (
+                ("evidence", (1120, 1180), evidence),
+                ("many", (1120, 1000), many),
+                ("compare", (820, 700), compare),
+                ("phone", (390, 844), many),
+                ("teach", (1120, 680), teach),
             ):
-                page = opened(ADDRESS, 1120, height)
+                page = opened(ADDRESS, width, height)
                 show(page, lambda *chosen: [str(images / path) for path in chosen])
                 take(f"serve-{name}", page)
         browser.close()
@@ -102,6 +104,14 @@ def many(page: Page, chosen: Chosen) -> None:
     page.wait_for_selector("#evidence article.evidence .reference")
 
 
+def compare(page: Page, chosen: Chosen) -> None:
+    """The image and its nearest fake side by side."""
+    evidence(page, chosen)
+    page.locator("#evidence .bank.fake .compare").first.click()
+    page.wait_for_selector("#compare[open]")
+    page.wait_for_function("() => document.getElementById('compare-reference').src.startsWith('blob:')")
+
+
 def teach(page: Page, chosen: Chosen) -> None:
     """What an addition would do."""
     page.click("#tab-banks")
@@ -110,7 +120,8 @@ def teach(page: Page, chosen: Chosen) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector("#token-result:not(.wrong)")
     page.set_input_files("#teach-files", chosen(*TAUGHT))
-    page.fill("#teach-name", "flux")
+    page.fill("#teach-name", "painted")
+    page.fill("#teach-by", "A. Examiner")
     page.click("#teach button.primary")
     page.wait_for_selector("#plan-rows tr")
     page.locator("#show-map").evaluate("button => button.scrollIntoView()")
@@ -118,7 +129,11 @@ def teach(page: Page, chosen: Chosen) -> None:
 
 def take(name: str, page: Page) -> None:
     """With 256 colours, so that a picture is some tens of kilobytes."""
-    page.wait_for_function("() => [...document.images].every(image => image.complete && image.naturalWidth)")
+    page.wait_for_function(
+        "() => [...document.images].filter(image => image.checkVisibility() "
+        "&& image.getBoundingClientRect().left < innerWidth)"
+        ".every(image => image.complete && image.naturalWidth)"
+    )
     taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     taken.quantize(256).save(PICTURES / f"{name}.png", optimize=True)
     page.close()

@@ -98,18 +98,19 @@ NEXT: Mapping[Reason, str] = {
     "rare-among-photographs": "Look at the references that say so: it is evidence to weigh, and no finding.",
     "fits-photographs": "That is no proof of an authentic image: a generator in no bank can score so.",
     "fits-both": "The score decides nothing here: look at the references, and at what the file says.",
-    "fake-like-if-known-source": "If it is of one of these sources, say --photographs known; else lay "
-    "authentic photographs of its kind beside it: --beside DIR.",
-    "untypical": "Nothing like it is among the references: add some of its kind, rd bank add.",
-    "nothing-comparable": "No score says anything here. Add authentic photographs of its kind, "
-    "rd bank add DIR --label real --source NAME, or lay enough of them beside it: --beside DIR.",
-    "fits-neither": "It may be of a generator, or of a kind of photograph, that no bank holds: rd bank add.",
+    "fake-like-if-known-source": "If it is of one of these sources, say so (--photographs known); else lay "
+    "authentic photographs of its kind beside it (--beside DIR).",
+    "untypical": "Nothing like it is among the references: add some of its kind (rd bank add).",
+    "nothing-comparable": "No score says anything here. Add authentic photographs of its kind "
+    "(rd bank add DIR --label real --source NAME), or lay enough of them beside it (--beside DIR).",
+    "fits-neither": "It may be of a generator, or of a kind of photograph, that no bank holds: add some of "
+    "each (rd bank add).",
     "uncalibrated": "The score says which bank is nearer, and not how often a photograph scores so.",
     "rare-beside": "Look at the references that say so: it is evidence to weigh, and no finding.",
     "fits-beside": "Nothing is held against it any more, and nothing shown for it.",
     "clears-known-fakes": "They tell photographs and fakes of this kind apart too little to say more.",
 }
-"""What to do next, by the reason of a verdict."""
+"""What to do next, by the reason of a verdict; what a terminal takes for it stands in brackets."""
 
 
 SHORT: Mapping[VerdictName, str] = {

@@ -338,7 +338,7 @@ def test_whose_source_is_not_known_is_not_called_fake_like(rare, run_rd):
         rarer = f"higher than all {n} photographs of 2 sources"
     told = run_rd("query", name).stdout
     assert f"  UNCERTAIN: {rarer}; for one from elsewhere rd cannot say\n" in told
-    assert "say --photographs known" in told
+    assert "say so (--photographs known)" in told
     told = run_rd("query", name, "--photographs", "known").stdout
     assert f"  FAKE-LIKE: {rarer}\n" in told and "elsewhere rd cannot say" not in told
     assert "judged at 5 % false alarms among photographs of known sources (--fpr)" in told

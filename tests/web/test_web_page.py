@@ -106,6 +106,7 @@ def test_a_dropped_image_gets_its_verdict_and_evidence(open_page, served):
     assert shown and all(shown)
     assert "UNKNOWN: uncalibrated; nearer to the " in page.locator("#evidence .headline").inner_text()
     assert page.locator("#evidence .strength").inner_text().startswith("score ")
+    assert page.get_by_role("button", name="Lay photographs beside").count() == 0  # they could change nothing
     assert page.complaints == []
     own = (served, "data:", "blob:")
     assert [url for url in page.requested if not url.startswith(own)] == []

@@ -137,9 +137,10 @@ function tools(image) {
   const bar = element("p", undefined, "row tools");
   const told = element("span", undefined, "quiet");
   told.setAttribute("role", "status");
-  bar.append(
-    button("Lay photographs beside", () => layBeside((files, facts) => askWith(image, files, facts, told))),
-    button("Save report", () => saveReport([image], told)), button("Print", () => print()), told);
+  if (image.result.calibration) { // without one, photographs beside could change no answer
+    bar.append(button("Lay photographs beside", () => layBeside((files, facts) => askWith(image, files, facts, told))));
+  }
+  bar.append(button("Save report", () => saveReport([image], told)), button("Print", () => print()), told);
   return bar;
 }
 
