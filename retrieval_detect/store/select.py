@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_detect.errors import UsageError
+from retrieval_detect.errors import IndexCorrupt, UsageError
 from retrieval_detect.names import spelling
 from retrieval_detect.store.manifest import Manifest
 from retrieval_detect.store.snapshot import Snapshot
@@ -175,15 +175,17 @@ def contributors(snapshot: Snapshot) -> dict[int, list[str]]:
     """Who gave the references that came with a generation, by its number, of those that can be gone back to.
 
     Each is read as it was then: what came is named whether it is there still or not, unless it was purged.
+    Generations that cannot be read any more are left out.
     """
     manifests = list(kept_manifests(snapshot.folder, snapshot.manifest))
     found = {}
     for then, now in zip([None, *manifests], manifests, strict=False):
         if now.operation.added and now.parent == (then.generation if then else None):
-            table = Snapshot(snapshot.folder, now).scan(["row_id", "contributor"])
-            came = pc.greater_equal(table["row_id"], then.next_row_id if then else 0)
-            names = table["contributor"].cast(pa.string()).filter(came).unique().to_pylist()
-            found[now.generation] = sorted(name for name in names if name)
+            with suppress(IndexCorrupt):
+                table = Snapshot(snapshot.folder, now).scan(["row_id", "contributor"])
+                came = pc.greater_equal(table["row_id"], then.next_row_id if then else 0)
+                names = table["contributor"].cast(pa.string()).filter(came).unique().to_pylist()
+                found[now.generation] = sorted(name for name in names if name)
     return found
 
 

@@ -16,7 +16,7 @@ from retrieval_detect.report.html.records import Dot, Kind, MapView
 from retrieval_detect.report.html.write import SCRIPT, STYLE, evidence_fragment, write_html, write_map
 from retrieval_detect.report.words import FITS, NEXT
 from retrieval_detect.types import Claim, Failure, Provenance
-from retrieval_detect.verdicts import Question
+from retrieval_detect.verdicts import Question, WithBeside
 from tests.factories import png
 from tests.html_views import FULL, HOSTILE, reference, viewer
 from tests.verdicts import CALIBRATED, VERDICT
@@ -115,6 +115,20 @@ def test_the_usual_question_gives_a_short_command():
     asked = Question(fpr=0.01, prior=0.2, source="my cam")
     command = viewer().view(CALIBRATED, question=asked).command
     assert command == "rd query photo.jpg --index default --fpr 0.01 --within 'source=my cam' --set prior=0.2"
+
+
+def test_what_lay_beside_is_part_of_the_question():
+    p_values = dict.fromkeys(("real", "fake", "typical", "scenes"))
+    laid = WithBeside(
+        *("uncertain", "fits-beside", 0.5, p_values, 4, 19, None),
+        supplier="my agency",
+        date=None,
+        digest="",
+        pictures=(),
+        refused=(),
+    )
+    command = viewer().view(replace(CALIBRATED, beside=laid)).command
+    assert command == "rd query photo.jpg --index default --beside 'DIR,supplier=my agency'"
 
 
 def test_without_a_calibration_no_rate_is_claimed(tmp_path):

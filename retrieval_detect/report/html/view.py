@@ -335,6 +335,12 @@ def _command(verdict: Verdict, question: Question) -> str:
             parts += ["--evidence", name]
         else:
             parts += [f"--{name}", f"{value}"]
+    if laid := verdict.beside:
+        said = {"supplier": laid.supplier, "date": laid.date}
+        parts += [
+            "--beside",
+            ",".join(["DIR", *(f"{name}={value}" for name, value in said.items() if value)]),
+        ]
     return shlex.join(parts)
 
 
