@@ -44,6 +44,11 @@ class Examination:
         if self._case and self._case.exists:
             self._case.read()  # a log that was changed is found before an image is looked at
 
+    @property
+    def folder(self) -> Path | None:
+        """The case's folder, if there is a case."""
+        return self._case.folder if self._case else None
+
     def attempted(self, pictures: Mapping[str, Any]) -> None:
         """Log that pictures are laid beside an image, before anything is judged: what comes of it or not."""
         if self._case:

@@ -369,6 +369,10 @@ class _Shared(click.Command):
         self.examples = inspect.cleandoc(examples)
         self.params += EVERYWHERE
 
+    def get_short_help_str(self, limit: int = 1000) -> str:  # noqa: ARG002
+        """Its first sentence, whole: in a list of commands it wraps."""
+        return super().get_short_help_str(1000)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the command's own options; those of every command are only named."""
         own = {p.opts[-1]: p for p in self.params if isinstance(p, click.Option) and p not in EVERYWHERE}

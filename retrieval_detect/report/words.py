@@ -84,7 +84,7 @@ FITS: Mapping[Reason, Line] = {
     "rare-among-photographs": [("FAKE-LIKE", "fake"), ": rare among photographs"],
     "fits-photographs": [("no sign of the known generators", "real")],
     "fits-both": [("UNCERTAIN", "warning"), ": fits photographs and known generators alike"],
-    "fake-like-if-known-source": [("UNCERTAIN", "warning"), ": fake-like, were its source known"],
+    "fake-like-if-known-source": [("UNCERTAIN", "warning"), ": fake-like only if it is of a known source"],
     "untypical": [("UNKNOWN", "warning"), ": unlike all references"],
     "nothing-comparable": [("UNKNOWN", "warning"), ": no photographs of this kind among the references"],
     "fits-neither": [("UNKNOWN", "warning"), ": fits neither photographs nor known generators"],
@@ -99,7 +99,7 @@ NEXT: Mapping[Reason, str] = {
     "fits-photographs": "That is no proof of an authentic image: a generator in no bank can score so.",
     "fits-both": "The score decides nothing here: look at the references, and at what the file says.",
     "fake-like-if-known-source": "If it is of one of these sources, say so (--photographs known); else lay "
-    "authentic photographs of its kind beside it (--beside DIR).",
+    "{scenes} or more authentic photographs of its kind beside it (--beside DIR).",
     "untypical": "Nothing like it is among the references: add some of its kind (rd bank add).",
     "nothing-comparable": "No score says anything here. Add authentic photographs of its kind "
     "(rd bank add DIR --label real --source NAME), or lay enough of them beside it (--beside DIR).",
@@ -110,7 +110,8 @@ NEXT: Mapping[Reason, str] = {
     "fits-beside": "Nothing is held against it any more, and nothing shown for it.",
     "clears-known-fakes": "They tell photographs and fakes of this kind apart too little to say more.",
 }
-"""What to do next, by the reason of a verdict; what a terminal takes for it stands in brackets."""
+"""What to do next, by the reason of a verdict; what a terminal takes for it stands in
+brackets, and ``next_step`` puts the number in."""
 
 
 SHORT: Mapping[VerdictName, str] = {
@@ -120,6 +121,18 @@ SHORT: Mapping[VerdictName, str] = {
     "unknown": "unknown",
 }
 """Each verdict in a row of counts."""
+
+
+def next_step(verdict: Verdict) -> str:
+    """What to do next, in a sentence; where that takes photographs, how many at the rate asked for."""
+    alpha = (verdict.alpha or {}).get("real", _USUAL)
+    return NEXT[verdict.reason].format(scenes=_needed(alpha))
+
+
+def _needed(alpha: float) -> int:
+    from retrieval_detect.scoring.conformal import photographs_needed  # brings numpy, which no help needs
+
+    return photographs_needed(alpha)
 
 
 def headline(verdict: Verdict) -> Line:
@@ -197,7 +210,7 @@ def calibrated(verdict: Verdict) -> list[Line]:
         f"known sources  {found['as_high']:,} of {found['photographs']:,} calibration photographs ({compared}"
         f"{provisional}) score this high, p {p['real']:.2g}"
     ]
-    said += _beside("new sources", new_sources(found["new"], p["new"]))
+    said += _beside("new sources", new_sources(verdict))
     said.append(
         f"judged at {100 * alpha['real']:.3g} % false alarms among photographs of {verdict.photographs} "
         f"sources {asked_by}"
@@ -232,15 +245,21 @@ def coverage_lines(verdict: Verdict) -> list[str]:
     return said
 
 
-def new_sources(found: Mapping[str, Any] | None, p: float | None) -> list[str]:
+def new_sources(verdict: Verdict) -> list[str]:
     """How rare such a score is where a photograph's own source has no part in the banks."""
+    found, p = (verdict.calibration or {}).get("new"), (verdict.p_values or {}).get("new")
     if found is None or p is None:
         return ["how rare this is among photographs from elsewhere was not measured"]
     n, least, worst, nearest = found["sources"], 100 * found["smallest"], found["worst"], found["nearest"]
+    alpha, too_few = (verdict.alpha or {}).get("real", _USUAL), []
+    if verdict.photographs == "new" and found["smallest"] > alpha:
+        asked = f"{100 * alpha:.3g} %, which takes {_needed(alpha)}"
+        too_few = [f"too few for any image to be fake-like at {asked}"]
     if worst["share"] == 0:
         return [
             f"none of {number(n, 'source')} left out in turn scores this high; {n} cannot show less than "
-            f"{least:.0f} %"
+            f"{least:.0f} %",
+            *too_few,
         ]
     mean = 100 * max(0.0, (p * (n + 1) - 1) / n)
     which = f"{100 * worst['share']:.0f} % of {name_of(worst['source'])}, the worst"
@@ -250,6 +269,7 @@ def new_sources(found: Mapping[str, Any] | None, p: float | None) -> list[str]:
         f"each of {number(n, 'source')} left out in turn, {mean:.0f} % of its photographs score this high",
         f"on average ({which});",
         f"p {p:.2g}, and {n} sources cannot show less than {least / 100:.2g}",
+        *too_few,
     ]
 
 
@@ -277,8 +297,8 @@ def calibration_lines(calibration: Calibration) -> list[str]:
         return [*lines, f"  scores stay uncalibrated at the usual rate: {why}"]
     low, high = calibration.rate_interval(_USUAL)
     lines += [
-        f"  photographs of known sources: of {100 * _USUAL:.0f} % false alarms asked for, "
-        f"{100 * low:.1f} to {100 * high:.1f} % are kept to; the smallest rate is {least:.2g} %",
+        f"  photographs of known sources: {100 * _USUAL:.0f} % false alarms asked for may turn out "
+        f"{100 * low:.1f} to {100 * high:.1f} %; less than {least:.2g} % cannot be asked for",
         f"  cost of its likelihood ratios, cross-fitted: Cllr {calibration.quality['cllr']:.2f} bits "
         "(0 perfect, 1 useless)",
     ]
@@ -296,7 +316,7 @@ def risk_lines(calibration: Calibration, *, most: int = 6) -> list[str]:
         f"  photographs of new sources: each of {number(len(new.sources), 'source')} left out in turn, "
         f"{100 * mean:.0f} % flagged on average where {100 * _USUAL:.0f} % were asked for;",
         f"    {number(len(new.sources), 'source')} cannot show less than {least:.2g} % for one that is new",
-        f"    {'':24} {'known':>7} {'left out':>9} {'at 10 %':>8}  taken for",
+        f"    {'flagged if the source is':24} {'known':>7} {'left out':>9} {'at 10 %':>8}  as images of",
     ]
     for name in list(small)[:most]:
         known, left_out = small[name]
@@ -313,7 +333,8 @@ def risk_lines(calibration: Calibration, *, most: int = 6) -> list[str]:
     if worst and worst[1].real_like:
         name, share = name_of(worst[0]), 100 * worst[1].real_like
         lines.append(
-            f"  images of new generators: at worst {share:.0f} % show no sign of the known ones ({name} out)"
+            f"  images of new generators: each left out in turn, {share:.0f} % of {name}, the worst, "
+            "would show no sign of the known ones"
         )
     return lines
 
@@ -325,13 +346,15 @@ def threshold_lines(before: Threshold | None, now: Threshold | None) -> list[str
     if now is None:
         return ["  uncalibrated now: verdicts are unknown until rd fit calibration"]
     if before is None:
-        return [f"  calibrated: {_at_rate(now)}"]
-    return [f"  threshold moved: {_at_rate(before)} before, {_at_rate(now)} now"]
+        return [f"  calibrated: rare among photographs {_at_rate(now)}"]
+    return [f"  rare among photographs {_at_rate(before)} before, {_at_rate(now)} now"]
 
 
 def _at_rate(found: Threshold) -> str:
-    score = "no score is rare enough" if found.score is None else f"score {found.score:+.2f}"
-    return score if found.risk is None else f"{score} (new sources: {100 * found.risk:.0f} % flagged)"
+    score = "at no score" if found.score is None else f"from score {found.score:+.2f} on"
+    if found.risk is None:
+        return score
+    return f"{score} ({100 * found.risk:.0f} % of photographs of new sources score so)"
 
 
 def training_lines(record: Mapping[str, Any]) -> list[str]:
@@ -361,7 +384,7 @@ def full(verdict: Verdict) -> list[Line]:
     index, votes, nearest = verdict.index, verdict.votes, verdict.nearest
     lines: list[Line] = [
         [(verdict.input, "strong"), "  ", *(headline if verdict.log10_lr is None else fits)(verdict)],
-        [f"  {NEXT[verdict.reason]}"],
+        [f"  {next_step(verdict)}"],
         *calibrated(verdict),
         *([f"  {line}"] for line in _beside("comparable", coverage_lines(verdict))),
         [

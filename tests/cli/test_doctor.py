@@ -163,7 +163,7 @@ def test_what_the_index_in_use_is_large_enough_for(run_rd, index):
     assert reached["a vote, with the references that say so"] and not all(reached.values())
     shown = run_rd("doctor").stdout
     assert "\nIndex default, what it is large enough for" in shown
-    assert "\nnot yet  5 % for photographs of new sources (sources of photographs: 2, takes 19)\n" in shown
+    assert "\nnot yet  5 % for photographs of new sources (2 sources of photographs, 19 needed)\n" in shown
 
 
 def test_an_index_that_is_named_and_is_not_there(run_rd):

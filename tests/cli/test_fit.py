@@ -101,13 +101,13 @@ def test_fitting_for_people(large, run_rd):
         f"Calibrated density (k 200) on {n_real} photographs of 2 sources and {n_fake} fakes of 2 generators"
         ", provisional"
     )
-    assert lines[1].startswith("  photographs of known sources: of 5 % false alarms asked for, ")
-    assert lines[1].endswith(f"are kept to; the smallest rate is {100 / (n_real + 1):.2g} %")
+    assert lines[1].startswith("  photographs of known sources: 5 % false alarms asked for may turn out ")
+    assert lines[1].endswith(f" %; less than {100 / (n_real + 1):.2g} % cannot be asked for")
     assert "Cllr" in lines[2] and lines[3].startswith(
         "  photographs of new sources: each of 2 sources left out"
     )
     assert lines[4] == "    2 sources cannot show less than 33 % for one that is new"
-    assert lines[5].split() == ["known", "left", "out", "at", "10", "%", "taken", "for"]
+    assert " ".join(lines[5].split()) == "flagged if the source is known left out at 10 % as images of"
     assert {line.split()[0] for line in lines[6:8]} == {"camera", "phone"}
     assert all(line.split()[-1] in {"sdxl", "flux"} for line in lines[6:8])
     assert lines[-1] == "  Committed as generation 2. Undo: rd bank rollback 1"
@@ -177,8 +177,9 @@ def test_one_image_for_people(calibrated, run_rd):
     )
     assert lines[3].startswith("  new sources    each of 2 sources left out in turn, ")
     assert lines[5].endswith(f"p {answer['p_values']['new']:.2g}, and 2 sources cannot show less than 0.33")
-    assert lines[6] == "  judged at 5 % false alarms among photographs of new sources (--fpr)"
-    assert lines[7].startswith(
+    assert lines[6].strip() == "too few for any image to be fake-like at 5 %, which takes 19"
+    assert lines[7] == "  judged at 5 % false alarms among photographs of new sources (--fpr)"
+    assert lines[8].startswith(
         f"  log10 likelihood ratio {answer['log10_lr']:+.1f} of a new generator's image "
     )
     assert "probab" not in result.stdout and "fakes among such images" not in result.stdout
@@ -338,7 +339,7 @@ def test_whose_source_is_not_known_is_not_called_fake_like(rare, run_rd):
         rarer = f"higher than all {n} photographs of 2 sources"
     told = run_rd("query", name).stdout
     assert f"  UNCERTAIN: {rarer}; for one from elsewhere rd cannot say\n" in told
-    assert "say so (--photographs known)" in told
+    assert "say so (--photographs known); else lay 19 or more authentic" in told
     told = run_rd("query", name, "--photographs", "known").stdout
     assert f"  FAKE-LIKE: {rarer}\n" in told and "elsewhere rd cannot say" not in told
     assert "judged at 5 % false alarms among photographs of known sources (--fpr)" in told
@@ -497,7 +498,7 @@ def test_a_change_calibrates_along_with_it_unless_it_is_told_not_to(large, run_r
     assert run_rd("bank", "rollback", "1").exit_code == 0
     told = run_rd("bank", *change)
     assert told.exit_code == 0 and "calibration density" in told.stdout, told.stderr
-    assert "  calibrated: score " in told.stdout and "new sources: " in told.stdout
+    assert "  calibrated: rare among photographs from score " in told.stdout
     assert answers(run_rd)[0]["reason"] != "uncalibrated"
 
 

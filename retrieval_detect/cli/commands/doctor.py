@@ -304,7 +304,7 @@ def _show_sizes(run: Run, index: list[Size]) -> None:
     run.output.lines(f"\nIndex {run.folder.name}, what it is large enough for ({ASIDE})")
     for size in index:
         state = ("ok     ", "good") if size.reached else ("not yet", "warning")
-        run.output.line(state, f"  {size.what} ({size.of}: {size.there:,}, takes {size.needed:,})")
+        run.output.line(state, f"  {size.what} ({size.there:,} {size.of}, {size.needed:,} needed)")
 
 
 def _show(output: Output, checks: list[Check], settings: dict[str, dict[str, Any]]) -> None:

@@ -186,7 +186,9 @@ def command(
     shown = None if withheld else evidence
     first: list[tuple[float, str]] = []
     results = _highest(results, first)
-    counts, failed = _show(run.output, results, single=single, brief=brief, evidence=shown)
+    counts, failed = _show(run.output, results, single=single, brief=brief, evidence=shown, hint=not report)
+    page = report.path if report and counts else None
+    _say_what_was_written(run.output, page, out, examination.folder if examination else None)
     if brief and not withheld:
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
         _sum_up(run, detector, question, counts, failed, rate=rate)
@@ -194,6 +196,11 @@ def command(
             names = ", ".join(f"{name} ({score:+.2f})" for score, name in first)
             run.output.note(f"Look first at {names}.")
     return exit_code_of(counts, failed, asked=exit_code)
+
+
+def _say_what_was_written(output: Output, *paths: Path | None) -> None:
+    if written_to := [printable(str(path)) for path in paths if path]:
+        output.note(f"Written to {', '.join(written_to)}.")
 
 
 def _settle_views(asked: dict[str, Any]) -> None:
@@ -243,12 +250,19 @@ def _highest(
 
 
 def _show(
-    output: Output, results: Iterator[Verdict | Failure], *, single: bool, brief: bool, evidence: int | None
+    output: Output,
+    results: Iterator[Verdict | Failure],
+    *,
+    single: bool,
+    brief: bool,
+    evidence: int | None,
+    hint: bool,
 ) -> tuple[Counter[str], int]:
     """Print verdicts as they come, one image or many alike; returns how many of each, and how many failed.
 
     ``single`` : one image was named, so that its failure is that of the run.
     ``evidence`` : how many references are shown; ``None`` = all that a page shows before its verdict.
+    ``hint`` : whether to say how to see them.
     """
     counts: Counter[str] = Counter()
     failed = 0
@@ -266,7 +280,7 @@ def _show(
             output.lines(blind_lines(result, "the verdict is on the page, behind the evidence"))
             continue
         lines = [one_line(result)] if brief else full(result)
-        more = evidence_lines(result, evidence) if evidence or brief else [_MORE]
+        more = evidence_lines(result, evidence) if evidence or brief or not hint else [_MORE]
         output.stream(_record(result, output.format), text=[*lines, *more], essential=_ESSENTIAL)
     return counts, failed
 

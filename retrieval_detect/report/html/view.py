@@ -204,7 +204,7 @@ def sentences(verdict: Verdict) -> Iterator[str]:
         yield ratio.format(times=f"{times:,.3g}", **t.PROPOSITIONS[verdict.photographs])
     compared = words.compared_with(found)
     yield t.AS_HIGH.format(as_high=found["as_high"], photographs=found["photographs"], sources=compared)
-    elsewhere = " ".join(words.new_sources(found["new"], (verdict.p_values or {}).get("new")))
+    elsewhere = " ".join(words.new_sources(verdict))
     yield t.NEW_SOURCES.format(said=elsewhere)
     yield t.NOT_ABOUT_OTHERS
     if verdict.fdr is None:
