@@ -190,7 +190,7 @@ class Methods:
         found = self._stored(question)
         if found is None or found.k != question.k:
             if why := too_few(self.snapshot, question.fpr):
-                yield f"uncalibrated: {why}"
+                yield f"no rate of false alarms is known: {why}"
             return
         if found.scorer != self.scorer(question):
             same = found.rows_digest == self.snapshot.rows_digest()
@@ -199,7 +199,7 @@ class Methods:
             )
             yield f"the calibration is {what}: {anew.calibration_command(self.snapshot, found)}"
         elif why := found.lacking(question):
-            yield f"uncalibrated: {why}; add references, a fifth of each name's is set aside"
+            yield f"no rate of false alarms is known: {why}; add references, a fifth of each is set aside"
 
     def caveats(self, question: Question) -> Iterator[str]:
         """What makes the answer to a ``checked`` question less than it could be, whatever the image."""

@@ -12,15 +12,14 @@ import numpy as np
 
 from retrieval_detect.errors import EncoderMismatch, UsageError
 from retrieval_detect.heads.base import Head, Progress, option, quiet, require_both
-from retrieval_detect.heads.stopping import descend, finite, parted
-from retrieval_detect.scoring.likelihood import cllr, fit_likelihood_ratio
+from retrieval_detect.heads.stopping import descend, finite, parted, recalibrated_loss
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from retrieval_detect.encoders.text import TextTower
-    from retrieval_detect.types import Bool, Float32, Int64
+    from retrieval_detect.types import Float32, Int64
     from retrieval_detect.vectors import Rows
 
 BASE_BATCH = 32
@@ -138,7 +137,7 @@ class TextHead(Head):
             with no_grad():
                 logits = model.logits(aside)
                 odds = logits[:, 1:].logsumexp(dim=1) - logits[:, 0]
-            return _recalibrated_loss(odds.double().cpu().numpy(), fake)
+            return recalibrated_loss(odds.double().cpu().numpy(), fake)
 
         course = self._train(model, examples, until=self.epochs, held_out=held_out, progress=progress)
         return 1 + self._best(course["held_out"]), course
@@ -214,13 +213,3 @@ class Examples:
     x: Tensor
     y: Tensor
     classes: list[str]
-
-
-def _recalibrated_loss(scores: NDArray[np.float64], fake: Bool) -> float:
-    """Bits, both labels counting alike; NaN where a score is none."""
-    if not np.isfinite(scores).all():
-        return math.nan
-    scores = scores - scores.mean()
-    fakes, reals = scores[fake], scores[~fake]
-    ratio = fit_likelihood_ratio(fakes, reals)
-    return cllr(ratio(fakes), ratio(reals))

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval_detect.errors import UsageError
 from retrieval_detect.heads.base import Head, Progress, checked, option, quiet, require_both
-from retrieval_detect.heads.stopping import descend, parted, train_to_the_best
+from retrieval_detect.heads.stopping import descend, parted, recalibrated_loss, train_to_the_best
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,12 +140,9 @@ class LayersHead(Head):
             return total / len(fake)
 
         def held_out() -> float:
-            labels = stop[1]
             with torch.no_grad():
                 scores = torch.cat([forward(parameters, chunk)[0] for chunk in _chunks(stop[0])])
-                return torch.nn.functional.binary_cross_entropy_with_logits(
-                    scores, labels.float(), weight=_balanced(labels)
-                ).item()
+            return recalibrated_loss(scores.double().numpy(), stop[1].numpy())
 
         return train_to_the_best(
             parameters,

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval_detect.errors import UsageError
+from retrieval_detect.scoring.likelihood import cllr, fit_likelihood_ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
     from retrieval_detect.heads.base import Progress
-    from retrieval_detect.types import Bool
+    from retrieval_detect.types import Bool, Float64
     from retrieval_detect.vectors import Rows
 
 SHARE = 0.2
@@ -68,15 +69,35 @@ def train_to_the_best(
         losses.append(finite(train(), epoch))
         aside.append(held_out() if held_out else 0.0)
         progress(f"epoch {epoch + 1}: loss {losses[-1]:.4f}, held out {aside[-1]:.4f}")
-        since = epoch - int(np.argmin(aside)) if held_out else 0
+        since = epoch - _last_least(aside) if held_out else 0
         if since == 0:
             best = {name: value.detach().clone() for name, value in parameters.items()}
         elif since >= patience:
             break
     for name, value in parameters.items():
         value.data.copy_(best[name])
-    chosen = int(np.argmin(aside)) + 1 if held_out else len(losses)
+    chosen = _last_least(aside) + 1 if held_out else len(losses)
     return {"epochs_run": len(losses), "epoch": chosen, "losses": losses, "held_out": aside}
+
+
+def _last_least(losses: list[float]) -> int:
+    """Position of the least loss; of several that are equal the last, which has learnt most."""
+    return len(losses) - 1 - int(np.argmin(losses[::-1]))
+
+
+def recalibrated_loss(scores: Float64, fake: Bool) -> float:
+    """Bits that scores of rows set aside lose once recalibrated, labels alike; NaN where a score is none.
+
+    On a generator that is not learnt from, the plain loss rises from the first epoch, and accuracy at 0 is
+    chance, however well scores rank; and rd calibrates later anyway (Berta et al. 2025, "Rethinking Early
+    Stopping").
+    """
+    if not np.isfinite(scores).all():
+        return math.nan
+    scores = scores - scores.mean()
+    fakes, reals = scores[fake], scores[~fake]
+    ratio = fit_likelihood_ratio(fakes, reals)
+    return cllr(ratio(fakes), ratio(reals))
 
 
 def descend(optimizer: Optimizer, loss: Tensor) -> float:

@@ -52,7 +52,7 @@ def test_one_too_small_for_the_usual_rate_leaves_answers_uncalibrated(store, few
     assert said in fitted.lacking(Question())
     assert verdict.p_values is verdict.log10_lr is verdict.calibration is None
     assert (verdict.verdict, verdict.score) == (plain.verdict, plain.score)
-    assert [warning for warning in verdict.warnings if said in warning and "uncalibrated" in warning]
+    assert [warning for warning in verdict.warnings if said in warning and "no rate of false" in warning]
     VALID.validate(verdict.to_dict())
     with pytest.raises(UsageError, match="too few"):
         judge.judge(image, fpr=0.04)
@@ -74,7 +74,7 @@ def test_one_too_small_for_the_usual_rate_answers_at_a_rate_it_can_keep(store):
     shrunk(store, photographs=18)
     (image,) = images("fresh", 1)
     verdict = detector(store).judge(image, fpr=0.1)
-    assert verdict.calibration["photographs"] == 18 and not any("uncalib" in w for w in verdict.warnings)
+    assert verdict.calibration["photographs"] == 18 and not any("no rate of" in w for w in verdict.warnings)
 
 
 def test_enough_is_enough(store):

@@ -81,10 +81,11 @@ def test_views_of_one_image_divide_its_weight():
 # ---------------------------------------------------------------- UniversalFakeDetect's training
 
 
-def test_adamw_makes_the_published_steps():
+def test_adamw_makes_the_published_steps(monkeypatch):
     """Two epochs of two batches, by hand, from the same start."""
     import torch
 
+    monkeypatch.setattr(linear, "FEWEST_STEPS", 2)
     rows = training_set(dims={"proj": 8}, names={"a": (True, 200), "s": (False, 200)})
     x, fake = rows.as_encoded("proj"), rows.fake.astype(np.float64)
     found = linear._epochs(
@@ -108,6 +109,21 @@ def test_adamw_makes_the_published_steps():
         _, layer = next(found)
         assert layer.weight.detach().numpy()[0] == pytest.approx(parameters[:8], abs=1e-6)
         assert layer.bias.item() == pytest.approx(parameters[8], abs=1e-6)
+
+
+def test_an_epoch_of_few_images_has_steps_enough_to_learn_by(monkeypatch):
+    import torch
+
+    steps = []
+    monkeypatch.setattr(linear, "descend", lambda *_: steps.append(1) or 0.5)
+    next(linear._epochs(torch.zeros(10, 4), torch.zeros(10), linear._Schedule(), seed=0))
+    assert len(steps) == linear.FEWEST_STEPS
+
+
+def test_accuracy_is_that_of_the_best_threshold():
+    assert linear._best_accuracy(np.array([5.0, 7.0, 6.0, 9.0]), np.array([False, True, False, True])) == 1
+    assert linear._best_accuracy(np.array([3.0, 1.0, 2.0]), np.array([True, True, False])) == 2 / 3
+    assert linear._best_accuracy(np.array([2.0, 1.0]), np.array([False, True])) == 1 / 2
 
 
 def test_the_rate_falls_when_accuracy_stands_still_and_training_ends_below_a_millionth():
