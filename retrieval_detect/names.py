@@ -14,7 +14,11 @@ from retrieval_detect.types import Facts
 
 LONGEST = 200
 """Characters that a name may have."""
-NAMED = tuple(f.name for f in fields(Facts) if f.name != "label")
+LONGEST_WRITTEN = 2000
+"""Characters that are kept of a caption, or of a url."""
+WRITTEN = ("caption", "url")
+"""Fields of ``types.Facts`` that hold what was written beside an image, of any length."""
+NAMED = tuple(f.name for f in fields(Facts) if f.name not in ("label", *WRITTEN))
 """Fields of ``types.Facts``, and columns of rows, that hold names."""
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -56,8 +60,9 @@ def spelling(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def named(facts: Facts) -> Facts:
-    """Facts with every name ``checked``."""
+    """Facts with every name ``checked``, and of what was written the nearest that is one line."""
     texts = {name: checked(getattr(facts, name), name.replace("_", " ")) for name in NAMED}
+    texts |= {name: spelling(getattr(facts, name))[:LONGEST_WRITTEN] for name in WRITTEN}
     return Facts(facts.label, **texts)
 
 

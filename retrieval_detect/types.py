@@ -57,7 +57,7 @@ class ImageItem:
     the folder, archive or table that was scanned, with ``/`` between parts. ``decode`` : how its bytes
     become pixels where not by ``images.decode`` in this process; raises ``ImageError``. ``facts`` : what they
     say of themselves, where that is asked. ``thumbnail`` : the pixels as a small file, where one is to be
-    kept.
+    kept. ``written`` : what is written beside it, by fields of ``Facts``; read when it is asked for.
     """
 
     uri: str
@@ -66,6 +66,7 @@ class ImageItem:
     decode: Callable[[bytes], DecodedImage] | None = None
     facts: Callable[[bytes], Provenance] | None = None
     thumbnail: Callable[[UInt8], bytes] | None = None
+    written: Callable[[], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,7 +234,10 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known about a reference besides its pixels. Empty text = not known."""
+    """What is known about a reference besides its pixels. Empty text = not known.
+
+    ``caption``, ``url`` : as they were written beside the image, shortened to one line; the others are names.
+    """
 
     label: Label
     generator: str = UNNAMED
@@ -244,6 +248,8 @@ class Facts:
     contributor: str = ""
     batch: str = ""
     tags: str = ""
+    caption: str = ""
+    url: str = ""
 
 
 class FactFields(TypedDict, total=False):
@@ -258,6 +264,8 @@ class FactFields(TypedDict, total=False):
     contributor: str
     batch: str
     tags: str
+    caption: str
+    url: str
 
 
 # ---------------------------------------------------------------- neighbours

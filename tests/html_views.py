@@ -47,7 +47,9 @@ def detector(*, categories: dict[int, str] | None = None) -> SimpleNamespace:
         checked=lambda question: replace(question, k=200, projection="identity"),
         calibration=lambda _question: calibration,
         snapshot=SimpleNamespace(
-            take=lambda row_ids, _names: [{"category": known.get(row_id, "")} for row_id in row_ids],
+            take=lambda row_ids, _names: [
+                {"category": known.get(row_id, ""), "caption": None, "url": None} for row_id in row_ids
+            ],
             find=lambda _content_ids: [],
         ),
     )

@@ -28,7 +28,7 @@ from retrieval_detect.images.codes import NOTES
 from retrieval_detect.images.lists import labelled as labelled_items
 from retrieval_detect.images.sources import scan
 from retrieval_detect.images.thumbnails import thumbnail
-from retrieval_detect.names import named, printable
+from retrieval_detect.names import WRITTEN, named, printable
 from retrieval_detect.report.additions import apart_lines, regression_lines
 from retrieval_detect.report.words import calibration_lines, name_of, number
 from retrieval_detect.store.indexes import is_index
@@ -178,7 +178,7 @@ def _inputs(reference_set: ReferenceSet, *, thumbnails: bool) -> Iterator[tuple[
     kept = thumbnail if thumbnails else None
     if reference_set.columns is not None:
         for item, said in _listed(reference_set, reference_set.columns):
-            yield replace(item, thumbnail=kept), said
+            yield replace(item, thumbnail=kept), _with_written(said, item)
         return
     column = "generator" if reference_set.facts.label == "fake" else "source"
     for item in scan([str(Path(path).absolute()) for path in reference_set.paths]):
@@ -187,7 +187,15 @@ def _inputs(reference_set: ReferenceSet, *, thumbnails: bool) -> Iterator[tuple[
             facts = replace(facts, **{column: folders.pop(0)})  # type: ignore[arg-type]
         if reference_set.category_folders and folders:
             facts = replace(facts, category=folders[0])
-        yield replace(item, thumbnail=kept), facts
+        yield replace(item, thumbnail=kept), _with_written(facts, item)
+
+
+def _with_written(facts: Facts, item: ImageItem) -> Facts:
+    """With what is written beside the image, where a list says nothing else."""
+    beside = item.written() if item.written else {}
+    return replace(
+        facts, caption=facts.caption or beside.get("caption", ""), url=facts.url or beside.get("url", "")
+    )
 
 
 def _listed(reference_set: ReferenceSet, columns: Columns) -> Iterator[tuple[ImageItem, Facts]]:
@@ -205,7 +213,8 @@ def _generators(recipe: Recipe, planned: UpdatePlan) -> dict[str, GeneratorFacts
     found = {}
     for facts in {p.facts for p in planned.new if p.facts.label == "fake" and p.facts.generator}:
         for given, reference_set in described.items():
-            if replace(given, generator=facts.generator, category=facts.category) == facts:
+            own = {name: getattr(facts, name) for name in ("generator", "category", *WRITTEN)}
+            if replace(given, **own) == facts:
                 found[facts.generator] = GeneratorFacts(reference_set.family, reference_set.released_at)
     return found
 

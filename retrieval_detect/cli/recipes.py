@@ -13,12 +13,12 @@ from typing import Any
 from retrieval_detect.cli.settings import unknown_key
 from retrieval_detect.errors import BadName, ConfigError
 from retrieval_detect.images.lists import Columns
-from retrieval_detect.names import checked, named
+from retrieval_detect.names import NAMED, checked, named
 from retrieval_detect.texts import read_toml
 from retrieval_detect.types import LABELS, VIEW_KINDS, Facts
 
 _LAYER = re.compile(r"proj|pre|block\d{2}|heads\d{2}")
-_FACTS = frozenset(f.name for f in fields(Facts))
+_FACTS = frozenset({"label", *NAMED})
 _GENERATOR_FACTS = frozenset({"family", "released_at"})
 
 

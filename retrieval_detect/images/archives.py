@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from retrieval_detect.errors import ImageError
+from retrieval_detect.images.captions import MOST_BYTES
 from retrieval_detect.images.items import failed_item, is_image_name, read_file
 from retrieval_detect.images.kept import FileKey
 from retrieval_detect.images.members import failed_member, member_item, nameless, parts_of, passed_as
@@ -124,7 +126,16 @@ class _Items:
         return self._reading(member, place)
 
     def _reading(self, member: tarfile.TarInfo, place: tuple[int, int]) -> ImageItem:
-        return member_item(self._path, member.name, self._folder, partial(self._read, *place))
+        read = partial(self._read, *place)
+        return member_item(self._path, member.name, self._folder, read, self._beside)
+
+    def _beside(self, name: str) -> bytes | None:
+        """A member's bytes, if it is there and may be a caption; asked for once all are listed."""
+        offset, size_bytes = self._places.get(_key(name), (0, MOST_BYTES + 1))
+        try:
+            return self._read(offset, size_bytes) if size_bytes <= MOST_BYTES else None
+        except (OSError, ImageError):
+            return None
 
     def _failed(self, member: tarfile.TarInfo, message: str) -> ImageItem:
         return failed_member(self._path, member.name, message)

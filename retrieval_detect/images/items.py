@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path, PurePath
 from typing import NoReturn, TypeVar
 
 from retrieval_detect.errors import ImageError
+from retrieval_detect.images.captions import file_beside, written_beside
 from retrieval_detect.names import printable
 from retrieval_detect.types import Failure, ImageItem
 
@@ -43,7 +44,12 @@ def from_bytes(data: bytes, uri: str) -> ImageItem:
 
 def file_item(path: Path, relative: str) -> ImageItem:
     """An item for a file on disk."""
-    return ImageItem(printable(str(path)), partial(read_file, path), printable(relative))
+    return ImageItem(
+        printable(str(path)),
+        partial(read_file, path),
+        printable(relative),
+        written=partial(written_beside, str(path), file_beside),
+    )
 
 
 def failed_item(uri: str, message: str) -> ImageItem:
@@ -61,10 +67,16 @@ def attempted(item: ImageItem, work: Callable[[bytes], T]) -> T | Failure:
         return Failure(item.uri, UNREADABLE, f"the file cannot be read: {error.strerror or error}")
 
 
-def inner_item(container: Path, name: str, folder: str, read: Callable[[], bytes]) -> ImageItem:
+def inner_item(
+    container: Path,
+    name: str,
+    folder: str,
+    read: Callable[[], bytes],
+    written: Callable[[], Mapping[str, str]] | None = None,
+) -> ImageItem:
     """An item for what a container holds; ``folder`` : what goes before its name, if anything."""
     relative = f"{folder}/{name}" if folder else name
-    return ImageItem(printable(f"{container}::{name}"), read, printable(relative))
+    return ImageItem(printable(f"{container}::{name}"), read, printable(relative), written=written)
 
 
 def read_file(path: Path, offset: int = 0, size_bytes: int | None = None) -> bytes:

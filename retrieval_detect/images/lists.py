@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from retrieval_detect.errors import UsageError
+from retrieval_detect.images.captions import written
 from retrieval_detect.images.items import file_item, suffix_of
 from retrieval_detect.images.tables import ArrowTable, ParquetTable, image_column, image_items, open_table
-from retrieval_detect.names import printable
+from retrieval_detect.names import WRITTEN, printable
 from retrieval_detect.texts import read_csv, read_text
 from retrieval_detect.types import LABELS, Facts, ImageItem, Label
 
@@ -96,7 +97,8 @@ def labelled(path: Path, columns: Columns) -> Iterator[tuple[ImageItem, Facts]]:
     names = {field.name: own.get(field.name, field.name) for field in fields(Facts)}
     for item, where, row in rows:
         label = columns.label_of(row, where)
-        said = {name: row.get(column, "") for name, column in names.items()} | {"label": label}
+        said = {name: row.get(column, "") for name, column in names.items()}
+        said |= dict.fromkeys(WRITTEN, "") | written(row) | {"label": label}
         yield item, Facts(**said | {"generator": said["generator"] * (label == "fake")})  # type: ignore[arg-type]
 
 

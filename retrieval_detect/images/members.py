@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from retrieval_detect.images.captions import written_beside
 from retrieval_detect.images.items import failed_item, inner_item, is_image_name, suffix_of
 from retrieval_detect.images.passed import left_out
 from retrieval_detect.names import printable
@@ -31,9 +33,16 @@ def passed_as(parts: list[str]) -> str:
     return next(filter(None, [*by_name, suffix]), "")
 
 
-def member_item(container: Path, name: str, folder: str, read: Callable[[], bytes]) -> ImageItem:
-    """The item of a member; ``folder`` : what goes before its name, if anything."""
-    return inner_item(container, "/".join(parts_of(name)), folder, read)
+def member_item(
+    container: Path,
+    name: str,
+    folder: str,
+    read: Callable[[], bytes],
+    beside: Callable[[str], bytes | None],
+) -> ImageItem:
+    """The item of a member; ``folder`` : what goes before its name; ``beside`` : the bytes of another."""
+    written = partial(written_beside, name, beside)
+    return inner_item(container, "/".join(parts_of(name)), folder, read, written)
 
 
 def failed_member(container: Path, name: str, message: str) -> ImageItem:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from retrieval_detect.errors import ImageError
+from retrieval_detect.images.captions import COLUMNS, written
 from retrieval_detect.images.items import failed_item, inner_item, suffix_of
 from retrieval_detect.images.kept import Kept
 from retrieval_detect.types import ImageItem
@@ -41,10 +42,27 @@ def image_items(
 ) -> Iterator[ImageItem]:
     """One item a row, by its image column."""
     groups, row = Kept(partial(table.column, column)), 0
+    texts = lru_cache(maxsize=1)(partial(_texts, table))
     for group, rows in enumerate(table.rows_of):
         for position in range(rows):
-            yield inner_item(path, f"row:{row}", folder, partial(_read, groups, group, position))
+            read, says = partial(_read, groups, group, position), partial(_written, texts, row)
+            yield inner_item(path, f"row:{row}", folder, read, says)
             row += 1
+
+
+def _texts(table: ParquetTable | ArrowTable) -> list[dict[str, Any]]:
+    """What is written of each row; nothing where a column cannot be read: its images may be good."""
+    columns = {name for names in COLUMNS.values() for name in names}
+    names = [name for name in _plain(table.schema) if name in columns]
+    try:
+        return table.texts(names) if names else []
+    except Exception:  # noqa: BLE001 - a damaged table can raise anything
+        return []
+
+
+def _written(texts: Callable[[], list[dict[str, Any]]], row: int) -> dict[str, str]:
+    rows = texts()
+    return written(rows[row]) if row < len(rows) else {}
 
 
 def _read(groups: Kept[int, tuple[Sequence[Any], str]], group: int, position: int) -> bytes:
@@ -124,12 +142,12 @@ class ParquetTable:
         if sum(self.rows_of) != metadata.num_rows or min(self.rows_of, default=0) < 0:
             raise ValueError("its footer contradicts itself")
 
-    def texts(self) -> list[dict[str, Any]]:
-        """The values of all rows but for images; raises whatever damaged files raise."""
+    def texts(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The values of all rows in some columns, or all but images; raises whatever damaged files raise."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self._path, page_checksum_verification=True) as table:
-            found: list[dict[str, Any]] = table.read(columns=_plain(self.schema)).to_pylist()
+            found: list[dict[str, Any]] = table.read(columns=names or _plain(self.schema)).to_pylist()
         return found
 
     def column(self, column: str, group: int) -> tuple[Sequence[Any], str]:
@@ -172,11 +190,11 @@ class ArrowTable:
         except (pa.ArrowException, OSError) as error:
             self.damage = f"the table is damaged behind row {sum(self.rows_of) - 1:,}: {error}"
 
-    def texts(self) -> list[dict[str, Any]]:
-        """The values of all rows but for images; raises whatever damaged files raise."""
+    def texts(self, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """As ``ParquetTable.texts``."""
         found: list[dict[str, Any]] = []
         for batch in self._from(0):
-            plain = batch.select(_plain(self.schema))
+            plain = batch.select(names or _plain(self.schema))
             plain.validate(full=True)
             found += plain.to_pylist()
         return found

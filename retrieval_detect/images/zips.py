@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from retrieval_detect.errors import ImageError
+from retrieval_detect.images.captions import MOST_BYTES
 from retrieval_detect.images.items import UNREADABLE, exactly, failed_item
 from retrieval_detect.images.kept import FileKey, Kept
 from retrieval_detect.images.members import member_item, most_unpacked, nameless, parts_of, passed_as
@@ -49,7 +50,8 @@ def zip_items(path: Path, folder: str, passed: Counter[str]) -> Iterator[ImageIt
         elif kind := passed_as(parts):
             passed[kind] += 1
         else:
-            yield member_item(path, member.filename, folder, partial(_read, archive, member))
+            read, beside = partial(_read, archive, member), partial(_beside, archive)
+            yield member_item(path, member.filename, folder, read, beside)
 
 
 class _Bounded(io.FileIO):
@@ -94,3 +96,12 @@ def _read(archive: FileKey, member: zipfile.ZipInfo) -> bytes:
         raise
     except Exception as error:
         raise ImageError(f"this member is damaged: {error}", reason=UNREADABLE) from error
+
+
+def _beside(archive: FileKey, name: str) -> bytes | None:
+    """A member's bytes, if it is there and may be a caption."""
+    try:
+        member = _OPEN.of(archive).NameToInfo.get(name)
+        return _read(archive, member) if member and member.file_size <= MOST_BYTES else None
+    except (OSError, ImageError):
+        return None

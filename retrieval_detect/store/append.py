@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from retrieval_detect.names import WRITTEN
 from retrieval_detect.store.groups import NONE, StratumKey, assign_splits, group_rows
 from retrieval_detect.store.manifest import ShardRecord, Stratum
 from retrieval_detect.store.originals import stored_images
-from retrieval_detect.store.schema import THUMBNAIL_FIELD, grouping_layer, norm_column, rows_table
+from retrieval_detect.store.schema import ASIDE, THUMBNAIL, grouping_layer, norm_column, rows_table
 from retrieval_detect.store.shards import cut, write_shard
 from retrieval_detect.store.staging import FOUND
 from retrieval_detect.types import LABELS, ORIGINAL_VIEW, SPLITS, Facts
@@ -71,7 +72,9 @@ def append_rows(
     }
     keys = [row.key for row in rows]
     table = _table(rows, staging.facts(keys), manifest.layers, given)
-    shards = _write(folder, table, keys, staging, manifest.layers)
+    originals_only = [row.facts if row.view == ORIGINAL_VIEW else None for row in rows]
+    written = {name: [getattr(facts, name, None) or None for facts in originals_only] for name in WRITTEN}
+    shards = _write(folder, table, keys, staging, manifest.layers, written)
     return shards, _strata(manifest.strata, images, splits, new_groups)
 
 
@@ -123,7 +126,12 @@ def _table(
 
 
 def _write(
-    folder: Path, table: pa.Table, keys: Sequence[Key], staging: Staging, layers: Sequence[str]
+    folder: Path,
+    table: pa.Table,
+    keys: Sequence[Key],
+    staging: Staging,
+    layers: Sequence[str],
+    written: Mapping[str, Sequence[str | None]],
 ) -> list[ShardRecord]:
     label, split = table["label"].to_numpy(), table["split"].to_numpy()
     records = []
@@ -135,8 +143,11 @@ def _write(
                 wanted = [keys[i] for i in index]
                 vectors = {layer: staging.vectors(wanted, layer) for layer in layers}
                 rows = table.take(pa.array(index))
-                if any(pictures := staging.thumbnails(wanted)):
-                    rows = rows.append_column(THUMBNAIL_FIELD, pa.array(pictures, THUMBNAIL_FIELD.type))
+                aside = {THUMBNAIL: staging.thumbnails(wanted)}
+                aside |= {name: [texts[i] for i in index] for name, texts in written.items()}
+                for name, values in aside.items():
+                    if any(values):
+                        rows = rows.append_column(ASIDE[name], pa.array(values, ASIDE[name].type))
                 records.append(write_shard(folder, rows.combine_chunks(), vectors))
     return records
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from retrieval_detect.store.schema import ADDED_AT_FIELD, THUMBNAIL, THUMBNAIL_FIELD, rows_schema
+from retrieval_detect.store.schema import ADDED_AT_FIELD, ASIDE, THUMBNAIL, rows_schema
 
 if TYPE_CHECKING:
     from retrieval_detect.types import Int64
@@ -54,7 +54,10 @@ class ArrowRows:
         if len(table) != self._n_rows:
             raise pa.ArrowInvalid("another number of rows")
         fields = {field.name: field for field in table.schema}
-        for wanted in (*rows_schema(self._layers), *([THUMBNAIL_FIELD] if THUMBNAIL in fields else [])):
+        for wanted in (
+            *rows_schema(self._layers),
+            *(field for name, field in ASIDE.items() if name in fields),
+        ):
             if wanted.name not in fields or fields[wanted.name] != wanted:
                 raise pa.ArrowInvalid(f"column {wanted.name} is missing or of another type")
         if len(fields) != len(table.schema):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from retrieval_detect.names import WRITTEN
 from retrieval_detect.types import ORIGINAL_VIEW
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ _COLUMNS = [
 THUMBNAIL = "thumbnail"
 """A column of those shards alone that keep pictures: a WebP file, null where there is none."""
 THUMBNAIL_FIELD = pa.field(THUMBNAIL, pa.binary())
+
+ASIDE = {field.name: field for field in (THUMBNAIL_FIELD, *(pa.field(name, pa.string()) for name in WRITTEN))}
+"""Columns of those shards alone in which a row has one; null where there is none, and of views."""
 
 
 def norm_column(layer: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrieval_detect.errors import IndexCorrupt, UsageError
-from retrieval_detect.names import spelling
+from retrieval_detect.names import WRITTEN, spelling
 from retrieval_detect.store.manifest import Manifest
 from retrieval_detect.store.snapshot import Snapshot
 from retrieval_detect.store.sweep import kept_manifests
@@ -118,7 +118,7 @@ def count_by(snapshot: Snapshot, column: str | None) -> list[dict[str, Any]]:
 def list_rows(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Every live row, views too, in order of its row id."""
     columns = ("row_id", "label", "split", "generator", "source", "category", "view", "uri", "content_id")
-    rows: list[dict[str, Any]] = snapshot.scan([*columns, "added_at"]).sort_by("row_id").to_pylist()
+    rows: list[dict[str, Any]] = snapshot.scan([*columns, "added_at", *WRITTEN]).sort_by("row_id").to_pylist()
     for row in rows:
         row["content_id"] = row["content_id"].hex()
         row["added_at"] = row["added_at"].strftime("%Y-%m-%dT%H:%M:%SZ")

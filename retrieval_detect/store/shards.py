@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from retrieval_detect.store.groups import near_keys
 from retrieval_detect.store.layout import SHARDS
 from retrieval_detect.store.manifest import FileRecord, ShardRecord
 from retrieval_detect.store.rows import ARROW, PARQUET, WRONG, ArrowRows, ParquetRows, encoded
-from retrieval_detect.store.schema import THUMBNAIL, exact_dictionaries, key_columns, rows_schema
+from retrieval_detect.store.schema import ASIDE, exact_dictionaries, key_columns, rows_schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,14 +114,20 @@ class Shard:
             return self._rows.names
 
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Columns of all rows; of a mapped file nothing is copied."""
-        with self._reading():
-            return self._rows.columns(names)
+        """Columns of all rows; of a mapped file nothing is copied. Those ``ASIDE`` may be null throughout."""
+        return self._whole(self._rows.columns, names)
 
     def take(self, positions: Int64, names: Sequence[str]) -> pa.Table:
-        """Columns of some rows. ``positions`` : int64 (m,)."""
+        """The same of some rows. ``positions`` : int64 (m,)."""
+        return self._whole(partial(self._rows.take, positions), names)
+
+    def _whole(self, read: Callable[[Sequence[str]], pa.Table], names: Sequence[str]) -> pa.Table:
         with self._reading():
-            return self._rows.take(positions, names)
+            absent = [name for name in names if name in ASIDE and name not in self._rows.names]
+            table = read([name for name in names if name not in absent])
+        for name in absent:
+            table = table.append_column(ASIDE[name], pa.nulls(len(table), ASIDE[name].type))
+        return table.select(list(names)) if absent else table
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -208,7 +214,7 @@ def write_array(path: Path, array: NDArray[Any]) -> FileRecord:
 
 def read_whole(shard: Shard, layers: Sequence[str]) -> tuple[pa.Table, dict[str, Float16]]:
     """A shard's rows and vectors, for rewriting it."""
-    kept = [THUMBNAIL] if THUMBNAIL in shard.names else []
+    kept = [name for name in ASIDE if name in shard.names]
     table = shard.columns([*rows_schema(layers).names, *kept])
     return table, {layer: shard.vectors(layer) for layer in layers}
 

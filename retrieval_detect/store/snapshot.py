@@ -30,7 +30,7 @@ from retrieval_detect.store.manifest import (
     mistakes_path,
     read_current,
 )
-from retrieval_detect.store.schema import content_words, find_keys, rows_schema
+from retrieval_detect.store.schema import ASIDE, content_words, find_keys, rows_schema
 from retrieval_detect.store.shards import Shard, check_file, damaged
 from retrieval_detect.types import LABELS
 
@@ -216,7 +216,7 @@ class Snapshot:
         ]
         if not tables:
             schema = rows_schema(self.manifest.layers)
-            return pa.schema([schema.field(name) for name in names]).empty_table()
+            return pa.schema([ASIDE.get(name) or schema.field(name) for name in names]).empty_table()
         return pa.concat_tables(tables).unify_dictionaries()
 
     def take(self, row_ids: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:

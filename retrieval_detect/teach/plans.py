@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from retrieval_detect.images.content_id import content_id
 from retrieval_detect.images.items import attempted
 from retrieval_detect.images.labelled import refuse_both_labels
 from retrieval_detect.images.laundering import CROPS, MAX_CROPS, stored_views
-from retrieval_detect.names import named
+from retrieval_detect.names import NAMED, named
 from retrieval_detect.store.append import NewRow
 from retrieval_detect.store.originals import stored_images
 from retrieval_detect.store.staging import Staging
@@ -259,7 +259,7 @@ class Wanted:
             image: [view for view in self._absent(image, *size) if self._is_staged(image, view)]
             for image, size in self._sizes().items()
         }
-        names = [field.name for field in fields(Facts)]
+        names = ["label", *NAMED]
         stored = [image for image in self.stored if staged[image]]
         known = self._snapshot.take([self.stored[image].row_id for image in stored], ["uri", *names])
         own = ((row["uri"], Facts(**{name: row[name] for name in names})) for row in known)

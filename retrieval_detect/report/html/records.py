@@ -40,13 +40,15 @@ class Picture:
 class ReferenceView:
     """One reference beside the image.
 
-    ``subject`` : empty where it is not recorded; ``file`` : its path, shortened.
+    ``subject``, ``caption``, ``url`` : empty where it is not recorded; ``file`` : its path, shortened.
     """
 
     evidence: Evidence
     subject: str
     picture: Picture
     file: str
+    caption: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

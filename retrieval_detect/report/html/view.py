@@ -15,6 +15,7 @@ import numpy as np
 from retrieval_detect.ask.evidence import described
 from retrieval_detect.errors import ImageError
 from retrieval_detect.images.decode import decode
+from retrieval_detect.names import WRITTEN
 from retrieval_detect.report import words
 from retrieval_detect.report.html import strings as t
 from retrieval_detect.report.html.map import flipped, map_view
@@ -47,6 +48,7 @@ _MOST_DOTS = 1500
 _MOST_BARS = 6
 _PEOPLE = 1000
 _BINS = 36
+_MOST_WRITTEN = 300
 _TAIL = 0.5
 """Of the scores, in percent at either end, those beyond are drawn at the edge."""
 
@@ -132,10 +134,16 @@ class Viewer:
 
     def _references(self, verdict: Verdict) -> list[ReferenceView]:
         shown = nearest(verdict)
-        rows = self._detector.snapshot.take([e.row_id for e in shown], ["category"])
+        rows = self._detector.snapshot.take([e.row_id for e in shown], ["category", *WRITTEN])
         files = shortened(e.uri for e in shown)
         return [
-            ReferenceView(e, row["category"], self._pictures.reference(e), files[e.uri])
+            ReferenceView(
+                e,
+                row["category"],
+                self._pictures.reference(e),
+                files[e.uri],
+                *((row[name] or "")[:_MOST_WRITTEN] for name in WRITTEN),
+            )
             for e, row in zip(shown, rows, strict=True)
         ]
 
