@@ -165,7 +165,7 @@ def command(
     ahead = list(islice(items, 2))
     if not ahead:
         raise UsageError(f"the list {from_file} names no image")
-    # One image was named, not a folder or list that happens to hold one: that is a series.
+    # One image was named, not a folder or list that happens to hold one: its failure is that of the run.
     single = len(images) == len(ahead) == 1 and ahead[0].uri == printable(str(Path(images[0])))
     brief = len(ahead) > 1
     items = chain(ahead, items)
@@ -191,10 +191,7 @@ def command(
     _say_what_was_written(run.output, page, out, examination.folder if examination else None)
     if brief and not withheld:
         rate = (sum(counts.values()) + failed) / max(time.monotonic() - started, 1e-9)
-        _sum_up(run, detector, question, counts, failed, rate=rate)
-        if first:
-            names = ", ".join(f"{name} ({score:+.2f})" for score, name in first)
-            run.output.note(f"Look first at {names}.")
+        _sum_up(run, detector, question, counts, failed, rate=rate, first=first)
     return exit_code_of(counts, failed, asked=exit_code)
 
 
@@ -292,8 +289,16 @@ def _record(result: Verdict | Failure, format_: str) -> dict[str, Any]:
 
 
 def _sum_up(
-    run: Run, detector: Detector, asked: Question, counts: Counter[str], failed: int, *, rate: float
+    run: Run,
+    detector: Detector,
+    asked: Question,
+    counts: Counter[str],
+    failed: int,
+    *,
+    rate: float,
+    first: list[tuple[float, str]],
 ) -> None:
+    """What a series amounts to. ``first`` : what to look at first, with its score."""
     question = detector.checked(asked)
     calibrated = detector.calibration(question)
     fpr, risk = calibrated.would_flag(asked) if calibrated else (None, None)
@@ -303,6 +308,9 @@ def _sum_up(
         run.output.note(why)
     if calibrated and detector.is_stale(calibrated):
         run.output.warning(detector.stale_note(calibrated))
+    if first:
+        names = ", ".join(f"{name} ({score:+.2f})" for score, name in first)
+        run.output.note(f"Look first at {names}.")
 
 
 # ---------------------------------------------------------------- quality heads, beside no verdict
