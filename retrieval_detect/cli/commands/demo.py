@@ -74,7 +74,7 @@ def _introduction(spec: EncoderSpec) -> list[Line]:
     return [
         [("rd tells photographs from generated images by the references nearest to them.", "strong")],
         "",
-        "This is a toy: photographs of bright rooms against mixed generated art, seen by",
+        "This is a toy: photographs, mostly of bright rooms, against mixed generated art, seen by",
         f"{spec.note if spec.is_clip else classifier}.",
         "What they show differs between the two banks, and those of both lessons were picked because",
         "they turn: the numbers prove nothing, they show how rd works. Scores are uncalibrated; above",
@@ -165,8 +165,8 @@ def _photographs(output: Output, tour: Tour) -> dict[str, Any]:
                 ("4  Teach photographs", "strong"),
                 f"   rd bank add evening/teach --label real --source evening   ({elapsed_s:.1f} s)",
             ],
-            "   The photographs so far show bright rooms, and a café in the evening is like none of them.",
-            f"   With {n} authentic photographs of its kind beside them:",
+            "   No photograph so far is like a café in the evening.",
+            f"   With {n} authentic photographs of its kind in the bank:",
             *map(_turned, before, after),
             "   In a calibrated index rd query --beside DIR does so for one question alone.",
         ]
