@@ -32,12 +32,14 @@ def test_the_lines_under_use_run_as_printed(bare_folder, monkeypatch, run_rd):
     for folder, name in (("real", "photos"), ("fake", "generated"), (f"{PAINTED}/teach", "new")):
         shutil.copytree(bare_folder / "images" / folder, name)
     shutil.copy(pictures.lessons[PAINTED][0], "suspect.jpg")  # what a file is called decides nothing
+    shutil.copytree(bare_folder / "images" / PAINTED / "teach", "inbox")
     lines = use_lines()
-    assert SERVES in lines and len(lines) == 7
+    assert SERVES in lines and len(lines) == 8
     for line in lines:
         if line == SERVES:  # does not end; tests/web run it
             continue
         asks_first = line.startswith("rd bank remove")  # and nobody is here to answer
         result = run_rd(*shlex.split(line)[1:], *["--yes"] * asks_first)
         assert result.exit_code == 0, (line, result.stderr)
+    assert Path("verdicts.parquet").is_file()
     assert "Evidence about suspect.jpg" in Path("page.html").read_text(encoding="utf-8")

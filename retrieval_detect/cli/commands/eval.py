@@ -344,7 +344,7 @@ class Shown:
             shown = [Column(c, c, show) for c in table.columns]
             self.output.line()
             self.output.table(table.rows, shown, title=table.title, most_wide=_MOST_WIDE)
-        for line in result.lines:
+        for line in (*(_whose(self.compare) if self.compare and tables else ()), *result.lines):
             self.output.note(fill(line, _MOST_WIDE))
 
     def _methods(self, result: Result) -> Iterator[MethodTable]:
@@ -370,6 +370,16 @@ class Shown:
         page = results_page(list(measured.results.values()), measured.about, skipped=reasons)
         write_bytes(out / "page.html", page.encode())
         write_json(out / "result.json", whole)
+
+
+def _whose(compare: str) -> Iterator[str]:
+    """What the rows of a table beside a paper's are, and on which images theirs were measured."""
+    from retrieval_detect.evaluate.published import published
+
+    paper = published(compare)
+    yield "rd: this index by the method asked for (--method)."
+    yield f"published: {paper.source}"
+    yield f"Measured there on: {paper.test}. Means over other images are no comparison."
 
 
 def _percent(value: Any) -> str:
