@@ -27,7 +27,8 @@ case_option = click.option(
     "--case",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep a log there, which rd report --verify checks; the generation asked is kept, too.",
+    help="Log there who asked what and the answer; rd report --verify checks it. The index keeps what "
+    "answered.",
 )
 
 

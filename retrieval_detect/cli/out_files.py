@@ -27,8 +27,8 @@ out_option = click.option(
     "--out",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write besides: to FILE.parquet a row an image, the columns of --format csv; to FILE.png, with "
-    "--regions and of one image, that image with the scores of its regions laid over it.",
+    help="Also write FILE.parquet, a row for each image with the columns of --format csv; or FILE.png, with "
+    "--regions: one image with the scores of its regions laid over it.",
 )
 
 

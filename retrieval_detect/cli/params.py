@@ -281,13 +281,14 @@ offline_option = setting(
 method_option = setting(
     "--method",
     metavar="NAME",
-    help="A vote (density, nearest, mean, majority) or a head (rd index fitted list).",
+    help="What gives the score: a vote (density, nearest, mean, majority) or a head (rd index fitted list).",
 )
 photographs_option = setting(
     "--photographs",
     type=click.Choice(["new", "known"]),
-    help="Where the images are from, were they photographs: sources that the index does not know (new, the "
-    "default), or only those it knows. With new, fake-like is said only where the score is rare among both.",
+    help="Whether a photograph among the images may be of a source that the index does not know (new, the "
+    "default), or is of one it knows (known). With new, fake-like is said only where the score is rare among "
+    "both.",
 )
 
 
@@ -324,15 +325,14 @@ calibration_option = setting(
     is_flag=True,
     flag_value=True,
     default=None,
-    help="Calibrate nothing along with it, which takes seconds: verdicts stay unknown until rd fit "
-    "calibration.",
+    help="Skip the calibration, which takes seconds: verdicts stay unknown until rd fit calibration.",
 )
 thumbnails_option = setting(
     "--thumbnails",
     is_flag=True,
     flag_value=True,
     default=None,
-    help="Keep a picture of each new image, 128 pixels long, for reports that its file no longer serves.",
+    help="Keep a small picture (128 pixels) of each new image, for reports made once its file is gone.",
 )
 exit_code_option = click.option(
     "--exit-code", is_flag=True, help="Exit 10 if some are fake-like, 11 if some are undecided."

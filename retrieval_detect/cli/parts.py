@@ -101,17 +101,19 @@ fpr_option = option_with_parts(
     ("fpr", RATE),
     {"confidence": ("confidence", RATE), "fdr": ("fdr", RATE), "at": ("at", click.FLOAT)},
     metavar="RATE[,confidence=P]",
-    help=f"Share of photographs that may be called fake-like (default: {_FPR}); with confidence=P it is kept "
-    "to with this probability over the draw of the calibration photographs. fdr=SHARE instead: of a batch, "
+    help=f"Share of photographs that may be called fake-like (default: {_FPR}); with confidence=P it holds "
+    "with this probability, whichever photographs were set aside for calibration. fdr=SHARE instead: of a "
+    "batch, "
     "the share of photographs among those called fake-like. at=SCORE instead: a threshold that stays, "
-    "whatever is added; the rate that it comes to is stated.",
+    "whatever is added; the answer states its rate.",
 )
 within_option = option_with_parts(
     "--within",
     ("within", click.Choice(["source", "format", "size"])),
     {"source": ("source", click.STRING)},
     metavar="SET",
-    help="Keep to --fpr within each source, or among photographs of the image's own format or size; "
+    help="source: keep to --fpr within every source. format, size: compare with photographs of the image's "
+    "own. "
     "source=NAME: compare with this source's photographs alone.",
 )
 

@@ -25,8 +25,9 @@ report_option = option_with_parts(
     ("report", click.Path(path_type=Path)),
     {"no-thumbnails": ("no_thumbnails", WORD), "blur-faces": ("blur_faces", WORD)},
     metavar="FILE.html",
-    help="Write the evidence as one page that opens anywhere; with ,no-thumbnails no picture is in it, with "
-    ",blur-faces every picture is blurred as a whole, too much to know a face.",
+    help="Write the evidence as one page that opens anywhere. ,no-thumbnails leaves all pictures out; "
+    ",blur-faces "
+    "blurs every picture as a whole, too much to know a face.",
 )
 
 

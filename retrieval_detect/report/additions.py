@@ -38,11 +38,13 @@ def regression_lines(report: Regression, *, budget: float) -> list[str]:
         ]
         rows.append(f"{_columns(name, shares, report)}  {'; '.join(moves)}")
     photographs = number(report.photographs.n, "calibration photograph")
-    thresholds = "after: at the threshold as it was" + "; recalibrated: at that to come" * bool(report.coming)
+    thresholds = "after: at the same threshold" + "; recalibrated: at the new one" * bool(report.coming)
     return [
         *rows,
-        "  new images each judged without its own group; indented: the worst; (95 % interval, in points)",
-        f"  {thresholds}; budget {budget:.1f} points beyond chance",
+        "  new images are judged without near-duplicates; indented: the worst; in brackets: 95 % intervals, "
+        "in points",
+        f"  {thresholds}; refused where photographs flagged rise by {budget:.1f} points more than chance "
+        "explains",
         *[f"  {photographs} are too few to tell what it does to false alarms: nothing is refused"]
         * (not report.tells),
     ]

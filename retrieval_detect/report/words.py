@@ -650,8 +650,6 @@ def summary(
             "here are like those of the calibration."
         )
         return [promise, said]
-    elsewhere = (
-        "of new sources it is not known" if risk is None else f"of new ones, about {round(risk * judged):,}"
-    )
-    expected = f"about {round(fpr * judged):,} of {judged:,} would score so high; {elsewhere}."
-    return [f"Were all photographs of known sources, {expected}", said]
+    elsewhere = "how many is not known" if risk is None else f"about {round(risk * judged):,}"
+    known = f"of known sources, about {round(fpr * judged):,} of {judged:,} would score this high by chance"
+    return [f"If all were photographs {known}; of new sources, {elsewhere}.", said]

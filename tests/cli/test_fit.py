@@ -205,7 +205,8 @@ def test_a_batch_says_what_the_rate_means(calibrated, run_rd):
     judged = Detector.load(calibrated)
     risk = judged.calibration(judged.checked(Question())).risk(0.25)
     assert (
-        "Were all photographs of known sources, about 2 of 8 would score so high; of new ones, about "
+        "If all were photographs of known sources, about 2 of 8 would score this high by chance; of new "
+        "sources, about "
         f"{round(8 * risk)}.\n" in said
     )
     assert "uncalibrated" not in said
@@ -229,7 +230,7 @@ def test_a_calibration_that_is_too_small_for_the_usual_rate_says_so_and_refuses_
     said = run_rd("query", "ask").stderr
     assert "Scores are uncalibrated" in said and said.count(missing) == 1
     said = run_rd("query", "ask", "--fpr", "0.1").stderr
-    assert "uncalibrated" not in said and "Were all photographs of known sources, about 1 of 8" in said
+    assert "uncalibrated" not in said and "If all were photographs of known sources, about 1 of 8" in said
     assert missing not in complaint(run_rd("query", "ask", "--fpr", "0.01"))
 
 
@@ -382,7 +383,7 @@ def test_a_threshold_that_stays_and_what_it_comes_to(rare, calibrated, run_rd):
     assert any(v["verdict"] == "fake-like" and v["at"] == at for v in verdicts)
     alpha = verdicts[0]["alpha"]["real"]
     assert 0.2 < alpha <= 0.25
-    expected = f"about {round(alpha * len(names))} of {len(names)} would score so high"
+    expected = f"about {round(alpha * len(names))} of {len(names)} would score this high"
     assert run_rd("embed", *names, "--out", "q.parquet", "--encoder", "tiny").exit_code == 0
     for command in (("query", *given), ("rescore", "q.parquet", *given[len(names) :])):
         assert expected in run_rd(*command).stderr

@@ -218,10 +218,11 @@ def flagged(risk=0.4):
 def test_what_a_calibrated_batch_came_to():
     expected, said = flagged()
     assert expected == (
-        "Were all photographs of known sources, about 48 of 965 would score so high; of new ones, about 386."
+        "If all were photographs of known sources, about 48 of 965 would score this high by chance; of new "
+        "sources, about 386."
     )
     assert said == (
         "965 images: 60 fake-like, 900 without a sign of the known generators, 4 uncertain, 1 unknown; "
         "9.0 images/s"
     )
-    assert flagged(None)[0].endswith("of new sources it is not known.")
+    assert flagged(None)[0].endswith("of new sources, how many is not known.")

@@ -164,7 +164,7 @@ def remove(
     yes: bool,
     among: dict[str, str],
 ) -> int | None:
-    """Take references out of the banks; what they taught is gone at once.
+    """Take references out of the banks; they stop voting at once.
 
     All conditions must hold. The vectors stay on disk, so that rd bank rollback can undo it, until
     rd bank compact --purge erases them. What was fitted on them is fitted anew along with it, as with
@@ -386,7 +386,7 @@ def compact(run: Run, purge: bool, dry_run: bool, yes: bool) -> int | None:
 @dry_run_option
 @click.pass_obj
 def rename(run: Run, column: str | None, old: str | None, new: str | None, dry_run: bool) -> None:
-    """Call references otherwise: what gets the name of others is one with them.
+    """Rename generators, sources and other names; a new name that is there already merges the two.
 
     COLUMN is generator, source, category, licence, contributor, batch, tags or pair_id. Without it every
     name that rd index verify reports as spelt in several ways gets the one that rd would give it. What was

@@ -41,7 +41,7 @@ _MOST_NAMED = 20
     """,
 )
 @click.option(
-    "--at-most", metavar="N", type=click.IntRange(1), help="Ask so many references, evenly spread, not all."
+    "--at-most", metavar="N", type=click.IntRange(1), help="Ask N references, evenly spread, not all."
 )
 @method_option
 @device_option
@@ -52,8 +52,8 @@ def check(run: Run, at_most: int | None) -> None:
 
     Each is asked about as an image never seen, without its near-duplicates. Listed is what disagrees
     by the vote and by its ten nearest, the strongest first; then batches and contributors of whose
-    references unusually many disagree. How many are expected anyway is how many score as far from
-    the middle of their label to its own side. Nothing is changed.
+    references unusually many disagree. How many would be listed by chance is read from how many
+    score as far out on the right side. Nothing is changed.
     """
     from retrieval_detect.ask.fitted import PLAIN
     from retrieval_detect.report.findings import NO_PROOF, check_json, check_lines, check_rows
@@ -124,7 +124,7 @@ def check(run: Run, at_most: int | None) -> None:
 def discover(
     run: Run, images: tuple[str, ...], min_size: int, include_uncertain: bool, out: Path | None, fpr: float
 ) -> int | None:
-    """Gather images judged unknown into candidates for a new name.
+    """Group images judged unknown that are like one another.
 
     Needs a calibration. A candidate is a group of images more like one another than like any
     reference, with its most central images and what is known next to it. It is never labelled:

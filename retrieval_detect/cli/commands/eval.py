@@ -101,26 +101,32 @@ _SETTABLE = (
     metavar="PAPER[,differences]",
     help="Show a paper's numbers beside: ufd or clipping; and how far ours are from them.",
 )
-@click.option("--methods", metavar="LIST", help="Also measure these: density,mean:9,majority:9, heads.")
-@click.option("--order", metavar="LIST", help="Generators, oldest first, for incremental.")
-@click.option("--n", "numbers", metavar="LIST", help="Numbers of references, such as 0,1,5,20.")
+@click.option(
+    "--methods",
+    metavar="LIST",
+    help="Others to measure beside --method: density,mean:9,majority:9, heads by name.",
+)
+@click.option("--order", metavar="LIST", help="For incremental: generators, oldest first.")
+@click.option(
+    "--n", "numbers", metavar="LIST", help="How many references of a new generator, or in a bank: 0,1,5,20."
+)
 @click.option(
     "--per-category",
     is_flag=True,
-    help="In few-shot: n photographs and n fakes of every category are all there is to learn from.",
+    help="For few-shot: learn from n photographs and n fakes of every category, and nothing else.",
 )
 @click.option(
     "--fpr",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
-    help="Share of photographs flagged where recall is stated.",
+    help="The rate of false alarms at which recall is stated.",
 )
 @click.option(
     "--cache",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where embeddings are kept.",
+    help="Where embeddings of DATA are kept (default: the user's cache).",
 )
 @click.option(
     "--out",

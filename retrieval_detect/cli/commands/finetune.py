@@ -49,10 +49,16 @@ _SETTABLE = (
 @click.option("--fake", "fake", multiple=True, required=True, metavar="DIR", help="Fakes, by generator.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new .safetensors file.")
 @click.option(
-    "--train", type=click.Choice(["all", "blocks", "lora"]), default="all", help="What of it (default: all)."
+    "--train",
+    type=click.Choice(["all", "blocks", "lora"]),
+    default="all",
+    help="How much of the encoder (default: all).",
 )
 @click.option(
-    "--objective", type=click.Choice(["binary", "caption"]), default="binary", help="Default: binary."
+    "--objective",
+    type=click.Choice(["binary", "caption"]),
+    default="binary",
+    help="Tell labels apart, or match captions (default: binary).",
 )
 @click.option("--scratch", is_flag=True, help="Start at random, not from the encoder's weights.")
 @encoder_option

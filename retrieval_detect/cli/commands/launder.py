@@ -50,7 +50,7 @@ _MOST_SEED = 2**32 - 1
     "--unify", is_flag=True, help="The same as --as unified: one size and one JPEG quality for all."
 )
 @click.option(
-    "--seed", type=click.IntRange(0, _MOST_SEED), default=0, metavar="N", help="Of what is drawn by chance."
+    "--seed", type=click.IntRange(0, _MOST_SEED), default=0, metavar="N", help="For what is drawn by chance."
 )
 @set_option(WORKERS)
 @dry_run_option

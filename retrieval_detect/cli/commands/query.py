@@ -115,9 +115,10 @@ _SETTABLE = (
     {"influence": ("influence", WORD), "blind": ("blind", WORD)},
     default=0,
     metavar="N[,influence]",
-    help="Show the N nearest; with influence what the score would be without whom, for one image or few. "
-    "blind: show the evidence, ask for your own judgement, and only then tell the verdict; a page keeps it "
-    "closed.",
+    help="Show the N nearest; with influence, for a few images, how the score would change without a "
+    "generator, source or reference. blind: show the evidence, ask for your own judgement, and only then "
+    "tell the "
+    "verdict; a page keeps it closed.",
 )
 @exit_code_option
 @method_option
@@ -128,9 +129,12 @@ _SETTABLE = (
     "--stability",
     type=click.IntRange(1),
     metavar="[N]",
-    help=f"Judge N re-encodings of each image, too (default: {_VIEWS}); each takes the time of an image.",
+    help=f"Judge N re-encoded copies of each image, too (default: {_VIEWS}); each takes the time of an "
+    "image.",
 )
-@click.option("--regions", is_flag=True, help="Judge crops of each image, too, by crops of the references.")
+@click.option(
+    "--regions", is_flag=True, help="Judge parts of each image, too (banks built with --views crops)."
+)
 @out_option
 @report_option
 @case_option

@@ -45,9 +45,15 @@ TOKEN = "RD_TOKEN"  # noqa: S105 - the variable's name
     "--token-file",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"What writing asks for, on other addresses than loopback everything (or: {TOKEN}).",
+    help=f"Holds the secret that changes to banks take, and every request from other machines (or: {TOKEN}).",
 )
-@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name of this server.")
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A host name it answers to, beside its address.",
+)
 @click.option(
     "--max-queue",
     metavar="N",
