@@ -248,14 +248,14 @@ def folded(table: Rows) -> list[Rows]:
         )
         for column in table.columns
     }
-    first, *others = table.columns
+    first, others = table.columns[:1], table.columns[1:]
     parts: list[list[Column]] = [[]]
     for column in others:
-        if parts[-1] and sum(width[c] + 2 for c in (first, *parts[-1])) + width[column] > table.most_wide:
+        if parts[-1] and sum(width[c] + 2 for c in (*first, *parts[-1])) + width[column] > table.most_wide:
             parts.append([])
         parts[-1].append(column)
     return [
-        Rows([row for row in table.rows if any(_shown(c, row) for c in part)], [first, *part])
+        Rows([row for row in table.rows if any(_shown(c, row) for c in part)], [*first, *part])
         for part in (parts if len(parts) > 1 else [])
     ] or [table]
 
