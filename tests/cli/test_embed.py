@@ -68,6 +68,25 @@ def test_nothing_usable_overwrites_nothing(pictures, run_rd):
     assert [path.name for path in pictures.iterdir() if ".tmp-" in path.name] == []
 
 
+def test_parts_are_the_whole_and_the_same_in_any_place(pictures, run_rd):
+    def parts(folder, n):
+        found = []
+        for i in range(n):
+            embedded(run_rd, folder, "--shard", f"{i + 1}/{n}")
+            uris = pq.read_table("v.parquet")["uri"].to_pylist()
+            found.append({uri.removeprefix(f"{folder}/") for uri in uris})
+        return found
+
+    embedded(run_rd, "photos")
+    whole = {uri.removeprefix("photos/") for uri in pq.read_table("v.parquet")["uri"].to_pylist()}
+    before = parts("photos", 3)
+    assert set.union(*before) == whole and sum(map(len, before)) == len(whole) == 12
+    assert sum(bool(part) for part in before) > 1
+    (pictures / "photos").rename(pictures / "elsewhere")
+    (pictures / "elsewhere" / "0.png").write_bytes(png(999))
+    assert [part - {"0.png"} for part in parts("elsewhere", 3)] == before
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -77,6 +96,9 @@ def test_nothing_usable_overwrites_nothing(pictures, run_rd):
         (("--out", "v.parquet"), "Missing argument 'PATH...'"),
         (("nowhere", "--out", "v.parquet"), "'nowhere' does not exist"),
         (("ask", "--out", "v.parquet", "--layers", "block12"), "no layer block12"),
+        (("ask", "--out", "v.parquet", "--shard", "0/2"), "'0/2' is no part of a whole"),
+        (("ask", "--out", "v.parquet", "--shard", "3/2"), "'3/2' is no part of a whole"),
+        (("ask", "--out", "v.parquet", "--shard", "half"), "'half' is no part of a whole"),
         (("ask", "--out", "v.parquet", "--layers", "last"), "--layers: 'last' is not the name of a layer"),
     ],
 )

@@ -19,6 +19,7 @@ from retrieval_detect.cli.progress import progress
 from retrieval_detect.cli.recipes import parse_layers
 from retrieval_detect.errors import ImageError
 from retrieval_detect.files import require_folder_of
+from retrieval_detect.images.shares import Share, share_of
 from retrieval_detect.images.sources import scan
 from retrieval_detect.report.words import number
 from retrieval_detect.types import Embedded, Failure
@@ -30,6 +31,7 @@ from retrieval_detect.types import Embedded, Failure
     examples="""
         rd embed photos/ --out vectors.parquet
         rd embed photos/ --out vectors.parquet --encoder efficientnet-lite0
+        rd embed photos/ --out part-2.parquet --shard 2/8
     """,
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
@@ -39,20 +41,31 @@ from retrieval_detect.types import Embedded, Failure
 @click.option(
     "--layers", metavar="LIST", default="proj", help="Vectors to write an image: proj, pre, blockNN."
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    callback=lambda _context, _option, text: text and Share.of(text),
+    help="Only one of N parts, 1/N to N/N: the same images wherever the folder lies and whoever asks.",
+)
 @encoder_option
 @computing_options()
 @dry_run_option
 @click.pass_obj
-def command(run: Run, paths: tuple[str, ...], out: Path, layers: str, dry_run: bool) -> int | None:
+def command(
+    run: Run, paths: tuple[str, ...], out: Path, layers: str, shard: Share | None, dry_run: bool
+) -> int | None:
     """Write embeddings of images to a Parquet file.
 
     One row an image: uri, content id, size, and for each layer the unit vector, a list of float16, which
     DuckDB, Lance, pandas and Polars open as a vector, with its norm before normalisation. The encoder is
     written into the file.
+
+    --shard divides the work between machines: an image's part follows from its path below the folder, archive
+    or table given, whatever else lies there. A part may be empty, and has no rows then.
     """
     wanted = parse_layers(layers)
     require_folder_of(out)
-    items = list(scan(paths))
+    items = list(share_of(scan(paths), shard) if shard else scan(paths))
     if dry_run:
         text = f"Would embed {number(len(items), 'image')} to {out}. Nothing was written."
         run.output.record({"out": str(out), "would_embed": len(items)}, text=text)
