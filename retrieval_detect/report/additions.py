@@ -43,8 +43,8 @@ def regression_lines(report: Regression, *, budget: float) -> list[str]:
         *rows,
         "  new images are judged without near-duplicates; indented: the worst; in brackets: 95 % intervals, "
         "in points",
-        f"  {thresholds}; refused where photographs flagged rise by {budget:.1f} points more than chance "
-        "explains",
+        f"  {thresholds}",
+        f"  refused where photographs flagged rise by {budget:.1f} points more than chance explains",
         *[f"  {photographs} are too few to tell what it does to false alarms: nothing is refused"]
         * (not report.tells),
     ]

@@ -208,7 +208,7 @@ def test_the_report_in_words(store):
     review = Reviewer(device="cpu", budget=100)
     add_reviewed(store, cloud("new", 30, NEW), "new", review)
     told = "\n".join(regression_lines(review.report, budget=1.0))
-    assert "30 of 30" in told and "old generators" in told and "budget 1.0" in told
+    assert "30 of 30" in told and "old generators" in told and "rise by 1.0 points more than chance" in told
     assert "recalibrated" in told and "  most like the new " in told
     assert max(map(len, told.splitlines())) <= 110
     low, high = review.report.worst_generator.interval
