@@ -27,8 +27,8 @@ _JOINERS = "\u200c\u200d"
 
 
 def printable(name: str) -> str:
-    r"""A file name as valid Unicode: bytes that are not UTF-8 become ``\xNN``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""A name as valid Unicode: bytes that are not UTF-8 become ``\xNN``, halves of a pair ``\uNNNN``."""
+    return _valid(name).encode("utf-8", "backslashreplace").decode()
 
 
 def checked(text: str, what: str) -> str:
@@ -74,7 +74,7 @@ def shown(name: str) -> str:
 
 def _valid(text: str) -> str:
     try:
-        return printable(text)
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half of a pair that no text has
         return text
 

@@ -144,7 +144,10 @@ def _named(disposition: bytes, fields: Sequence[str]) -> tuple[str, str]:
     else:
         part = Message()
         part["Content-Disposition"] = disposition.decode("latin-1")
-        given = part.get_filename()
+        try:
+            given = part.get_filename()
+        except ValueError:  # it names an alphabet that decodes nothing, or is no name at all
+            given = ""
     if given is None:
         raise Refused(
             422, "form", f"a part called {field_name} has no file name, so it is no file", hint=_HOW

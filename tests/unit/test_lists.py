@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retrieval_detect.errors import UsageError
+from retrieval_detect.errors import ImageError, UsageError
 from retrieval_detect.images.lists import Columns, labelled
 from retrieval_detect.images.sources import scan
 from retrieval_detect.types import Facts
@@ -84,6 +84,15 @@ def test_names_that_hugging_face_keeps_of_numbers(here):
     assert [facts.label for _, facts in labelled(here / "t.parquet", Columns())] == ["fake", "real"]
 
 
+def test_a_name_with_half_a_pair_costs_its_own_row(here):
+    (here / "1.png").write_bytes(b"one")
+    rows = [{"path": "\ud800.png", "label": "real"}, {"path": "1.png", "label": "real"}]
+    (first, _), (second, _) = labelled(as_jsonl(here / "l", rows), Columns())
+    assert first.uri == str(here / "\\ud800.png") and second.read() == b"one"
+    with pytest.raises(ImageError, match="no file can have this name"):
+        first.read()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "columns", "said"),
     [
@@ -94,6 +103,8 @@ def test_names_that_hugging_face_keeps_of_numbers(here):
         ("l.csv", "path,label\n1.png,real\n", {"generator": "model"}, "no column 'model'"),
         ("l.csv", "label\nreal\n", {}, "no column 'path'"),
         ("l.csv", "path,label\n", {}, "lists no image"),
+        ("l.jsonl", '{"path": "1.png", "label": "\\ud800"}', {}, r"label is '.*ud800', not real or fake"),
+        ("l.jsonl", '{"path": "1.png", "\\ud800": ""}', {}, "no column 'label'"),
         ("l.txt", "1.png", {}, "is no list of images"),
         ("l.parquet", "PAR1", {}, "cannot be read as a table"),
     ],

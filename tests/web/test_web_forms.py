@@ -72,6 +72,8 @@ def test_nothing_of_an_upload_touches_the_disk(built, monkeypatch):
     [
         ("form-data; name=\"images\"; filename*=utf-8''gr%C3%BCn.png", "grün.png"),
         ('form-data; name="images"; filename="b.png"; filename*=utf-8\'\'c.png', "b.png"),
+        ("form-data; name=\"images\"; filename*=utf-7''%2B2AA-.png", "\\ud800.png"),
+        ("form-data; name=\"images\"; filename*=idna''%FF.png", "image"),
         ('form-data; name="images"; filename=""', "image"),
         ('form-data; name="images"; filename="..\\\\x\\y.png"', "y.png"),
     ],
