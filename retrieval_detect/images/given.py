@@ -39,7 +39,7 @@ def items_of(images: GivenMany) -> Iterator[ImageItem]:
     """
     if isinstance(images, str | os.PathLike):
         return scan([os.fspath(images)])
-    pixels = isinstance(images, np.ndarray) and images.dtype.kind not in "OU" and images.ndim < 4
+    pixels = getattr(images, "ndim", 1) not in (1, 4)  # tensors, too: their rows would be grey images
     if pixels or isinstance(images, ImageItem) or _is_one(images) or not isinstance(images, Iterable):
         raise UsageError(
             f"{_kind(images)} was given where several images are meant",
@@ -60,12 +60,13 @@ def item_of(image: Given, *, name: str = "-") -> ImageItem:
     if isinstance(image, ImageItem):
         return image
     if isinstance(image, str | os.PathLike):
-        path, why = Path(image), ""
-        if path.is_dir():
+        text, why = os.fsdecode(image), ""
+        if os.path.isdir(text):  # noqa: PTH112 - a name that no file can have is no folder, either
             why = "it is a folder; query_many takes the images that it holds"
-        elif "://" in os.fspath(image):
+        elif "://" in text:
             why = "it is an address, and rd fetches nothing; download it, or give the bytes"
-        return _failed(os.fspath(image), refusal(UNREADABLE, why)) if why else file_item(path, path.name)
+        path = Path(text)
+        return _failed(text, refusal(UNREADABLE, why)) if why else file_item(path, path.name)
     own = getattr(image, "filename", "") or getattr(image, "name", "")
     uri = own if isinstance(own, str) and own else name
     try:
@@ -82,14 +83,17 @@ def _file_of(image: Any) -> bytes:
     if hasattr(image, "read"):
         try:
             data = image.read()
-        except (OSError, ValueError) as error:  # a closed file is a ValueError
+        except Exception as error:  # members of archives and answers of servers raise anything
             raise refusal(UNREADABLE, str(error)) from error
-        if isinstance(data, bytes):
-            return data
+        if isinstance(data, bytes | bytearray):
+            return bytes(data)
         raise refusal(UNREADABLE, 'it was opened as text: open(path, "rb")')
     if not hasattr(image, "__array__"):
         raise refusal("not-an-image", f"{_kind(image)} was given")
-    pixels = np.asarray(image)
+    try:
+        pixels = np.asarray(image)
+    except Exception as error:  # a tensor with a gradient, on another device, of a type that numpy lacks
+        raise refusal("pixel-type", str(error)) from error
     if pixels.dtype == np.uint8 and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         return _png(Image.fromarray(np.ascontiguousarray(pixels)))
     raise refusal(

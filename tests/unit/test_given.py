@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+import zipfile
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -75,6 +78,28 @@ def closed(path):
     return stream
 
 
+def raising(error):
+    stream = io.BytesIO()
+    stream.read = Mock(side_effect=error)
+    return stream
+
+
+class Refusing:
+    """As a tensor whose gradient is asked for."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("requires grad")
+
+
+class Pixels:
+    """As a tensor: pixels that are no array, and can be iterated."""
+
+    ndim = 3
+
+    def __iter__(self):
+        return iter(np.zeros((32, 32, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -88,6 +113,9 @@ def closed(path):
         (lambda _: ["a.png"], "one list was given"),
         (lambda _: "https://example.org/a.jpg", "it is an address, and rd fetches nothing"),
         (lambda here: here, "it is a folder; query_many takes the images that it holds"),
+        (lambda _: "\ud800.png", "no file can have this name"),
+        (lambda _: raising(zipfile.BadZipFile("Bad CRC-32")), "the file cannot be read: Bad CRC-32"),
+        (lambda _: Refusing(), "the pixels are of a type without a known range: requires grad"),
         (lambda _: io.StringIO("text"), r'it was opened as text: open\(path, "rb"\)'),
         (lambda here: closed(here / "a.txt"), "the file cannot be read: .*closed file"),
         (lambda _: b"text", "this is not an image"),
@@ -98,6 +126,20 @@ def test_what_is_no_image_says_so_when_it_is_read(here, make, said):
     item = item_of(make(here))
     with pytest.raises(ImageError, match=said):
         pixels(item)
+
+
+def test_a_name_that_no_file_can_have_fails_when_it_is_read():
+    item = item_of("x" * 5000)
+    with pytest.raises(OSError, match="name too long"):
+        item.read()
+
+
+def test_a_path_of_bytes_and_a_stream_of_a_bytearray(here):
+    (here / "a.png").write_bytes(png(1))
+    (entry,) = os.scandir(os.fsencode(here))
+    stream = io.BytesIO()
+    stream.read = lambda: bytearray(png(1))
+    assert item_of(entry).read() == item_of(stream).read() == png(1)
 
 
 def test_several_are_a_folder_or_a_list_of_anything(here):
@@ -114,7 +156,8 @@ def test_several_are_a_folder_or_a_list_of_anything(here):
 
 
 @pytest.mark.parametrize(
-    "one", [png(1), io.BytesIO(png(1)), picture(1), np.asarray(picture(1)), item_of(png(1)), None, 7]
+    "one",
+    [png(1), io.BytesIO(png(1)), picture(1), np.asarray(picture(1)), Pixels(), item_of(png(1)), None, 7],
 )
 def test_one_image_is_not_taken_for_several(one):
     with pytest.raises(UsageError, match=f"one {type(one).__name__} was given where several"):
