@@ -77,15 +77,20 @@ def _read(groups: Kept[int, tuple[Sequence[Any], str]], group: int, position: in
 
 
 def image_column(schema: Any) -> str | None:
-    """The column that holds the files' bytes: ``image`` or, in a struct, ``image.bytes``; or ``None``."""
+    """The column that holds the files' bytes: ``image`` or, in a struct, ``image.bytes``; or ``None``.
+
+    None of those that share a name: it would not say which is meant.
+    """
     import pyarrow as pa
 
-    plain = {field.name.lower(): field.name for field in schema if _holds_bytes(field.type)}
+    times = Counter(schema.names)
+    fields = [field for field in schema if times[field.name] == 1]
+    plain = {field.name.lower(): field.name for field in fields if _holds_bytes(field.type)}
     structs = {
         field.name.lower(): f"{field.name}.bytes"
-        for field in schema
+        for field in fields
         if pa.types.is_struct(field.type)
-        and any(f.name == "bytes" and _holds_bytes(f.type) for f in field.type)
+        and [_holds_bytes(f.type) for f in field.type if f.name == "bytes"] == [True]
     }
     columns = plain | structs
     named = [columns[name] for name in IMAGE_COLUMNS if name in columns]
@@ -108,7 +113,7 @@ def _no_column(schema: Any) -> str:
     more = ["…"] * (len(schema) > _MOST_NAMED)
     return (
         f"the table has no image column, only {', '.join(shown + more)}; "
-        "images are binary, or a struct with binary 'bytes'"
+        "images are binary, or a struct with binary 'bytes', under a name of their own"
     )
 
 
@@ -181,6 +186,8 @@ class ArrowTable:
 
         self._path = path
         self.schema = self._opened().schema
+        for field in self.schema:
+            _ = [inner.name for inner in field.flatten()]  # raises for one that is no text, as Parquet does
         self.rows_of: list[int] = []
         self.damage = ""
         self._next = 0

@@ -39,6 +39,7 @@ def read_unpacked(packed: FileKey, offset: int, size_bytes: int) -> bytes:
 
 
 def _unpack(packed: FileKey) -> Unpacked:
+    """As much of an archive as can be unpacked; an ``OSError`` where that is nothing."""
     file = tempfile.NamedTemporaryFile(prefix="rd-unpacked-")  # noqa: SIM115 - closed once nobody holds it
     half_the_disk = shutil.disk_usage(tempfile.gettempdir()).free // 2
     most, size, wrong = min(most_unpacked(packed.size_bytes), half_the_disk), 0, ""
@@ -51,6 +52,8 @@ def _unpack(packed: FileKey) -> Unpacked:
                     break
                 file.write(chunk)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            if not size:
+                raise OSError(str(error)) from error
             wrong = f"the archive cannot be unpacked to its end: {error}"
     file.flush()
     return Unpacked(file, wrong)
